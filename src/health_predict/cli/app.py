@@ -1,0 +1,182 @@
+"""Commands and their options. Each builds `Settings`, runs one step, and shows what it returns."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from health_predict.cli.console import Output
+from health_predict.errors import TrackingError
+from health_predict.params import Family, Params, Protocol, SearchParams, Target
+
+if TYPE_CHECKING:
+    from health_predict.io.registry import Registry
+    from health_predict.io.storage import Storage
+    from health_predict.settings import Settings
+
+app = typer.Typer(
+    name="health-predict",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+    help="Risk of readmission within 30 days for patients with diabetes: train, gate, serve, watch.\n\n"
+    "Start with `health-predict demo`. Settings come from the environment (docs/settings.md).\n\n"
+    "Exit codes: 0 done, 10 data, 11 storage, 12 MLflow, 13 bundle, 14 conflict, 15 service, 99 a rule said no.",
+)
+data = typer.Typer(no_args_is_help=True, help="The dataset: fetch, validate, split.")
+app.add_typer(data, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="The result as one JSON document on the last line of stdout.")]
+Run = Annotated[str | None, typer.Argument(help="MLflow run id of a best model; the newest training's winner if left out.")]
+OnTarget = Annotated[
+    Target, typer.Option("--target", help="lt30: readmitted within 30 days. any: at any time, for retrospective study.")
+]
+SYNTHETIC_ROWS = 30_000
+
+
+@data.command()
+def fetch(
+    source: Annotated[
+        str | None, typer.Option("--from", help="Zip or CSV, local or s3://, instead of the download from UCI.")
+    ] = None,
+    synthetic: Annotated[
+        int | None, typer.Option("--synthetic", min=1_000, help="Invent this many encounters instead.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Get the dataset into the storage root.
+
+    Example: `health-predict data fetch --from dataset_diabetes.zip`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.steps.fetch import fetch as step  # noqa: PLC0415
+
+    settings, output = _settings(), Output(json)
+    with output.progress("download") as advance:
+        report = step(
+            _storage(settings),
+            source or settings.raw_data,
+            settings.dataset_url,
+            synthetic,
+            lambda received, total: advance(received, total, "bytes"),
+        )
+    output.result(report, tables.fetched)
+
+
+@data.command()
+def validate(json: Json = False) -> None:
+    """Check every value; rows that cannot be right go to a quarantine file with their reasons.
+
+    Example: `health-predict data validate --json`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.steps.validate import validate as step  # noqa: PLC0415
+
+    Output(json).result(step(_storage(_settings()), Params().validation), tables.validated)
+
+
+@data.command()
+def split(json: Json = False) -> None:
+    """Divide the cohort: initial train, validation and test by patient, the rest in batches to replay.
+
+    Example: `health-predict data split`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.steps.split import split as step  # noqa: PLC0415
+
+    Output(json).result(step(_storage(_settings()), Params().split), tables.split)
+
+
+@app.command()
+def train(
+    families: Annotated[str, typer.Option(help="Comma-separated model families.")] = ",".join(get_args(Family)),
+    trials: Annotated[int, typer.Option(min=1, help="Per family; the first is the family's good default.")] = (
+        SearchParams.trials
+    ),
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Stop searching a family after this long.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same models.")] = SearchParams.seed,
+    target: OnTarget = "lt30",
+    force: Annotated[bool, typer.Option("--force", help="Train again although nothing changed.")] = False,
+    json: Json = False,
+) -> None:
+    """Tune the families, fit and export the best of each, log everything to MLflow, name the winner.
+
+    Runs on the Ray cluster at RAY_ADDRESS, or on one of its own.
+
+    Example: `health-predict train --families lightgbm,xgboost --trials 20`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.steps.train import train as step  # noqa: PLC0415
+
+    settings, output = _settings(), Output(json)
+    search = SearchParams(families=_families(families), trials=trials, minutes=minutes, seed=seed)
+    with training_progress(output, search) as progress:
+        storage, registry = _storage(settings), _registry(settings)
+        report = step(storage, registry, Params(search=search), target, settings.ray_address, progress, force)
+    output.result(report, tables.trained)
+
+
+@app.command()
+def evaluate(
+    run: Run = None,
+    protocol: Annotated[
+        Protocol | None, typer.Option(help="Study a family's defaults on the whole cohort instead.")
+    ] = None,
+    family: Annotated[Family, typer.Option(help="With --protocol: which family.")] = "lightgbm",
+    target: OnTarget = "lt30",
+    json: Json = False,
+) -> None:
+    """Compare a trained model with the one in production on encounters that neither has seen.
+
+    With `--protocol`, measure a family on the whole cohort: patient-grouped cross-validation, or the last fifth
+    after training on what came before.
+
+    Example: `health-predict evaluate --protocol grouped-cv --family lightgbm --json`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+
+    settings, output = _settings(), Output(json)
+    if protocol is None:
+        from health_predict.steps.evaluate import evaluate as compare  # noqa: PLC0415
+
+        report = compare(_storage(settings), _registry(settings), Params(), run)
+        output.result(report, tables.evaluated)
+        return
+    from health_predict.steps.study import study  # noqa: PLC0415
+
+    with output.progress("folds") as advance:
+        found = study(
+            _storage(settings), Params(), protocol, family, target, lambda done, folds: advance(done, folds, "")
+        )
+    output.result(found, tables.studied)
+
+
+@app.command()
+def promote(run: Run = None, json: Json = False) -> None:
+    """Put an evaluated model into production, if the gate has no objection; exit code 99 if it has.
+
+    Example: `health-predict promote && health-predict serve`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.steps.promote import promote as step  # noqa: PLC0415
+
+    settings = _settings()
+    Output(json).result(step(_storage(settings), _registry(settings), Params().gate, run), tables.promoted)
+
+
+@app.command()
+def rollback(
+    reason: Annotated[str, typer.Option(help="For the ledger.")] = "asked for at the command line",
+    json: Json = False,
+) -> None:
+    """Put the previous version into production again.
+
+    Example: `health-predict rollback --reason "risks of surgical patients look wrong"`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.steps.rollback import rollback as step  # noqa: PLC0415
+
+    settings = _settings()
+    Output(json).result(step(_storage(settings), _registry(settings), reason), tables.rolled_back)

@@ -1,0 +1,69 @@
+"""What a command shows: results on stdout, everything else on stderr; bars on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+Advance = Callable[[float, float | None, str], None]  # done so far, of how much if known, what is being done
+PLAIN_INTERVAL = 5.0  # seconds between two lines about the same work
+
+
+class Output:
+    """One command's output. With `json`, stdout gets one JSON document, as its last line, and nothing else."""
+
+    def __init__(self, json: bool = False):
+        self.json = json
+        self.stdout = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.stderr = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+    def say(self, text: RenderableType) -> None:
+        """To people, about what goes on."""
+        self.stderr.print(text)
+
+    def result(self, report: Any, render: Callable[[Any], RenderableType]) -> None:
+        """What the command is about: as JSON, or rendered for reading."""
+        if self.json:
+            sys.stdout.write(msgspec.json.encode(report, order="sorted").decode() + "\n")
+            sys.stdout.flush()
+        else:
+            self.stdout.print(render(report))
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Advance]:
+        """Show how far a piece of work is, while the block runs."""
+        if not self.stderr.is_terminal:
+            yield self._plain_lines(what)
+            return
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self.stderr, transient=True) as bars:
+            task = bars.add_task(what, total=None)
+
+            def advance(done: float, total: float | None, text: str) -> None:
+                bars.update(task, completed=done, total=total, description=f"{what} {text}".strip())
+
+            yield advance
+
+    def _plain_lines(self, what: str) -> Advance:
+        last = time.monotonic()
+
+        def advance(done: float, total: float | None, text: str) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= PLAIN_INTERVAL or done == total:
+                last = now
+                share = f"{done:,.0f} of {total:,.0f}" if total else f"{done:,.0f}"
+                self.say(f"{what}: {share} {text}".rstrip())
+
+        return advance

@@ -1,0 +1,147 @@
+"""Reports of steps, laid out for reading."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from health_predict.evaluation.gate import Check, Comparison
+from health_predict.evaluation.metrics import Interval
+from health_predict.io.ledger import Entry
+from health_predict.io.reports import BestModel, EvaluationReport, TrainingReport
+from health_predict.training.candidates import CANDIDATES
+
+INVENTED = Text("INVENTED DATA: these numbers say nothing about patients.", style="bold red")
+
+
+def fetched(report: Any) -> RenderableType:
+    origin = "invented" if report.synthetic else "as published" if report.published else "NOT the published file"
+    return _labelled(report.synthetic, f"{report.key}: {report.rows:,} encounters, {origin}{_skipped(report)}")
+
+
+def validated(report: Any) -> RenderableType:
+    text = f"{report.accepted:,} of {report.rows:,} encounters accepted, {report.quarantined:,} in quarantine"
+    findings = [f"  {finding.column}: {finding.reason} ({finding.rows:,} rows)" for finding in report.findings]
+    return _labelled(report.synthetic, "\n".join([text + _skipped(report), *findings]))
+
+
+def split(report: Any) -> RenderableType:
+    excluded = f"{report.excluded:,} more ended in death or hospice and are left out"
+    rows = [
+        (part.key, f"{part.rows:,}", f"{part.patients:,}", f"{part.readmitted_within_30_days:.1%}")
+        for part in report.parts
+    ]
+    table = _table(("part", "encounters", "patients", "readmitted <30 days"), rows)
+    return _labelled(report.synthetic, f"{report.rows:,} encounters; {excluded}{_skipped(report)}", table)
+
+
+def trained(report: TrainingReport) -> RenderableType:
+    at = ", ".join(f"{count} at step {step}" for step, count in report.stopped_at.items())
+    early = f"{report.stopped} of {report.trials} trials stopped early" + (f" ({at})" if at else "")
+    return _labelled(report.synthetic, models(report.models, report.winner), early + _skipped(report))
+
+
+def models(found: Iterable[BestModel], winner: str) -> Table:
+    """One line a family, the winner marked; metrics of the validation encounters."""
+    rows = [
+        (
+            ("* " if model.run_id == winner else "  ") + CANDIDATES[model.family].title,
+            _interval(model.metrics.auroc),
+            _interval(model.metrics.average_precision),
+            f"{model.metrics.brier.estimate:.4f}",
+            f"{model.metrics.ece.estimate:.4f}",
+            f"{model.onnx_difference:.0e}",
+        )
+        for model in found
+    ]
+    return _table(("family", "AUROC (95%)", "average precision (95%)", "Brier", "ECE", "ONNX differs by"), rows)
+
+
+def evaluated(report: EvaluationReport) -> RenderableType:
+    refused = [check for check in report.checks if not check.passed]
+    verdict = "The gate would decline it." if refused else "The gate has no objection."
+    subject = f"{CANDIDATES[report.family].title} of run {report.run_id}"
+    against = f"against version {report.champion}" if report.champion else "with nothing in production yet"
+    return _labelled(
+        report.synthetic, f"{subject}, {against}", scores(report.comparison), gate(report.checks), verdict
+    )
+
+
+def scores(comparison: Comparison) -> Table:
+    """The models and clinical scores that were compared, on the same encounters."""
+    found = comparison.challenger
+    rows = [("challenger", _interval(found.auroc), _interval(found.average_precision), _interval(found.observed_expected))]
+    for name, other in (("champion", comparison.champion), ("first model", comparison.first)):
+        if other:
+            metrics = other.metrics
+            intervals = (metrics.auroc, metrics.average_precision, metrics.observed_expected)
+            rows.append((f"{name} (version {other.version})", *map(_interval, intervals)))
+    rows += [(name, _interval(score.reference), "", "") for name, score in comparison.clinical.items()]
+    headers = ("", "AUROC (95%)", "average precision (95%)", "observed / expected (95%)")
+    return _table(headers, rows, title=f"{comparison.rows:,} unseen encounters, {comparison.outcomes:,} readmissions")
+
+
+def gate(checks: Sequence[Check]) -> Table:
+    """Every rule of the gate with its numbers."""
+    return _table(("gate", "", "rule"), [(check.name, "yes" if check.passed else "NO", check.sentence) for check in checks])
+
+
+def promoted(report: Any) -> RenderableType:
+    before = f"; version {report.previous} is kept for rollback" if report.previous else ""
+    return f"version {report.version.version} of {report.version.name} is in production{before}{_skipped(report)}"
+
+
+def rolled_back(version: Any) -> RenderableType:
+    return f"version {version.version} of {version.name} is in production again"
+
+
+def studied(report: Any) -> RenderableType:
+    metrics = report.metrics
+    named = {
+        "AUROC": metrics.auroc,
+        "average precision": metrics.average_precision,
+        "Brier score": metrics.brier,
+        "expected calibration error": metrics.ece,
+        "observed / expected": metrics.observed_expected,
+    }
+    rows = [(name, _interval(interval, 4)) for name, interval in named.items()]
+    rows += [(f"AUROC of {name}", _interval(score.reference, 4)) for name, score in report.clinical.items()]
+    title = f"{CANDIDATES[report.family].title}, {report.protocol}, {metrics.rows:,} encounters"
+    return _labelled(report.synthetic, _table(("", "95% interval, patients resampled"), rows, title=title))
+
+
+def status(report: Any) -> RenderableType:
+    steps = _table(("step", "done"), [(name, "yes" if done else "no") for name, done in report.steps.items()])
+    serving = f"version {report.production.version} (run {report.production.run_id})" if report.production else "nothing"
+    lines = f"storage     {report.storage}\ntracking    {report.tracking_uri}\nproduction  {serving}"
+    return Group(Text(lines), steps, decisions(report.decisions), Text(f"next: {report.advice}"))
+
+
+def decisions(entries: Iterable[Entry]) -> Table:
+    rows = [(entry.at, entry.who, entry.decision, entry.production or "-", entry.run_id) for entry in entries]
+    return _table(("decided", "by", "decision", "production", "run"), rows)
+
+
+def scored(report: Any) -> RenderableType:
+    return f"{report.rows:,} encounters scored with version {report.version} to {report.target}"
+
+
+def _labelled(synthetic: bool, *parts: RenderableType) -> RenderableType:
+    return Group(*([INVENTED] if synthetic else []), *parts)
+
+
+def _skipped(report: Any) -> str:
+    return " (was done already)" if report.skipped else ""
+
+
+def _interval(interval: Interval, decimals: int = 3) -> str:
+    return f"{interval.estimate:.{decimals}f} ({interval.lower:.{decimals}f} to {interval.upper:.{decimals}f})"
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
+    table = Table(*headers, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,43 @@
+"""Which encounters count, and what is to be predicted of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from health_predict.data.schema import EXCLUDED_DISPOSITIONS, OUTCOME
+from health_predict.params import Target
+
+
+def select_cohort(encounters: pl.DataFrame) -> pl.DataFrame:
+    """Encounters that end with the patient alive and outside a hospice, in their order.
+
+    The others cannot be readmitted; kept, they would teach a model that dying is a good outcome.
+    """
+    return encounters.filter(~pl.col("discharge_disposition_id").is_in(EXCLUDED_DISPOSITIONS))
+
+
+def outcome(encounters: pl.DataFrame, target: Target = "lt30") -> NDArray[np.bool_]:
+    """True where the patient was readmitted, in row order: `lt30` within 30 days, `any` at all."""
+    readmitted = encounters[OUTCOME]
+    happened = readmitted == "<30" if target == "lt30" else readmitted != "NO"
+    return happened.to_numpy()
+
+
+@dataclass(frozen=True)
+class LabelledEncounters:
+    """Encounters with their outcomes, row by row."""
+
+    encounters: pl.DataFrame
+    outcomes: NDArray[np.bool_]
+
+    @property
+    def patients(self) -> NDArray[np.int64]:
+        """Whose encounter each row is: the unit of resampling."""
+        return self.encounters["patient_nbr"].to_numpy()
+
+
+def label(encounters: pl.DataFrame, target: Target) -> LabelledEncounters:
+    """Encounters whose outcomes are known, with the outcomes."""
+    return LabelledEncounters(encounters, outcome(encounters, target))

@@ -1,0 +1,110 @@
+"""Raw strings to typed encounters; rows that cannot be right are set aside, each with its reasons."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import polars as pl
+
+from health_predict.data.schema import FIELDS, MISSING, Field
+from health_predict.errors import DataError
+from health_predict.params import ValidationParams
+
+_TYPES: dict[str, pl.DataType] = {"identifier": pl.Int64(), "code": pl.Int16(), "count": pl.Int32()}
+DTYPES: dict[str, pl.DataType] = {field.name: _TYPES.get(field.kind, pl.String()) for field in FIELDS}
+
+_LARGEST: dict[pl.DataType, int] = {pl.Int64(): 2**63 - 1, pl.Int32(): 2**31 - 1, pl.Int16(): 2**15 - 1}
+_MISSING = (MISSING, "")
+LINE, REASON = "line", "reason"
+_SHOWN = 5  # findings named in a message
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong in one column, and in how many rows."""
+
+    column: str
+    reason: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Validated:
+    """`encounters` are typed (DTYPES), in file order, with null where a value is missing.
+
+    `quarantined` are the other rows as raw strings, after their `line` in the file and their `reason`s joined by
+    "; ". `summary` counts the reasons: a row with two is counted in both.
+    """
+
+    encounters: pl.DataFrame
+    quarantined: pl.DataFrame
+    summary: tuple[Finding, ...]
+
+
+def validate(raw: pl.DataFrame, params: ValidationParams) -> Validated:
+    """Check every value of decoded rows (`decode`) against its field, and encounter ids against each other.
+
+    Missing are `?` and an empty field; "None" is a value. Of rows with the same encounter_id the first stays.
+    Raises DataError when more than `max_quarantined_share` of the rows are bad, with counts and lines, no values.
+    """
+    problems = [
+        (field.name, reason, flags)
+        for field in FIELDS
+        for reason, flags in _problems(field, raw[field.name])
+        if flags.any()
+    ]
+    summary = tuple(Finding(column, reason, int(flags.sum())) for column, reason, flags in problems)
+    reasons = _joined(problems, raw.height)
+    numbered = raw.select(pl.int_range(2, pl.len() + 2).alias(LINE), reasons, pl.all())
+    quarantined = numbered.filter(reasons.is_not_null())
+    if quarantined.height > params.max_quarantined_share * raw.height:
+        raise DataError(_refusal(quarantined, raw.height, summary, params))
+    encounters = raw.filter(reasons.is_null()).select(_typed(field) for field in FIELDS)
+    return Validated(encounters, quarantined, summary)
+
+
+def _problems(field: Field, text: pl.Series) -> Iterator[tuple[str, pl.Series]]:
+    """Each reason that a value of the field can be refused for, with a flag per row."""
+    given = ~text.is_in(_MISSING)
+    if not field.nullable:
+        yield "is missing", ~given
+    if field.is_whole_number:
+        number = text.cast(pl.Int64, strict=False)
+        yield "is not a whole number", given & number.is_null()
+        yield "is out of range", ~number.is_between(*bounds(field)).fill_null(True)
+    elif field.closed:
+        yield "is not a known code", given & ~text.is_in(field.codes)
+    if field.name == "encounter_id":
+        yield "is in an earlier line too", given & ~text.is_first_distinct()
+
+
+def bounds(field: Field) -> tuple[int, int]:
+    """Smallest and largest value of a whole number; without a stated maximum, what its type holds."""
+    return field.minimum, field.maximum or _LARGEST[DTYPES[field.name]]
+
+
+def _typed(field: Field) -> pl.Expr:
+    text = pl.col(field.name)
+    return pl.when(~text.is_in(_MISSING)).then(text).cast(DTYPES[field.name]).alias(field.name)
+
+
+def _joined(problems: list[tuple[str, str, pl.Series]], rows: int) -> pl.Series:
+    """All reasons of each row as one sentence; null for a row without any."""
+    sentences = [
+        pl.select(pl.when(flags).then(pl.lit(f"{column} {reason}"))).to_series().alias(f"{column} {reason}")
+        for column, reason, flags in problems
+    ]
+    if not sentences:
+        return pl.Series(REASON, [None] * rows, pl.String)
+    joined = pl.DataFrame(sentences).select(pl.concat_str(pl.all(), separator="; ", ignore_nulls=True)).to_series()
+    return joined.replace("", None).alias(REASON)
+
+
+def _refusal(quarantined: pl.DataFrame, rows: int, summary: tuple[Finding, ...], params: ValidationParams) -> str:
+    worst = sorted(summary, key=lambda finding: -finding.rows)[:_SHOWN]
+    lines = ", ".join(str(line) for line in quarantined[LINE].head(_SHOWN))
+    return (
+        f"{quarantined.height} of {rows} rows of the dataset are bad, more than {params.max_quarantined_share:.1%} "
+        f"(ValidationParams.max_quarantined_share): "
+        + "; ".join(f"{finding.column} {finding.reason} in {finding.rows} rows" for finding in worst)
+        + f". First lines: {lines}"
+    )

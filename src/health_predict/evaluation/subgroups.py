@@ -1,0 +1,106 @@
+"""The same metrics by sex, race and age, so that a model cannot be good on average and bad for some."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from health_predict.data.schema import AGE_BANDS
+from health_predict.errors import DataError
+from health_predict.evaluation.metrics import Interval, compare_auroc, evaluate
+from health_predict.params import BootstrapParams
+
+# Discrimination falls with age (AUROC .81 below 30, .72 to 60, .645 from 70), hence these cuts, in years.
+AGE_GROUPS = {
+    **dict.fromkeys(AGE_BANDS[:3], "under 30"),
+    **dict.fromkeys(AGE_BANDS[3:6], "30 to 59"),
+    **dict.fromkeys(AGE_BANDS[6:7], "60 to 69"),
+    **dict.fromkeys(AGE_BANDS[7:], "70 and over"),
+}
+
+
+@dataclass(frozen=True)
+class SubgroupMetrics:
+    """Quality in one group of encounters. The intervals are None where the group is too small to say.
+
+    `false_negative_rate` is the share of readmissions that were not flagged, `precision` the positive predictive
+    value, `auroc_difference` challenger minus champion (None without a champion).
+    """
+
+    attribute: str
+    group: str
+    rows: int
+    outcomes: int
+    auroc: Interval | None = None
+    auroc_difference: Interval | None = None
+    false_negative_rate: Interval | None = None
+    precision: Interval | None = None
+    flag_rate: Interval | None = None
+    observed_expected: Interval | None = None
+
+    @property
+    def too_small(self) -> bool:
+        return self.auroc is None
+
+
+def subgroups(
+    encounters: pl.DataFrame,
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    *,
+    threshold: float,
+    params: BootstrapParams,
+    min_outcomes: int,
+    champion_proba: ArrayLike | None = None,
+) -> list[SubgroupMetrics]:
+    """Metrics by sex, race and age, in this order, the groups of each by name.
+
+    One row of `encounters` is one hospital stay; the arrays follow its order. A missing race is the group "missing".
+    A group with fewer than `min_outcomes` readmissions, or as few encounters without one, is too small.
+    Raises DataError as `evaluate` does.
+    """
+    y, risks = np.asarray(y_true), np.asarray(y_proba)
+    champion = None if champion_proba is None else np.asarray(champion_proba)
+    patients = encounters["patient_nbr"].to_numpy()
+    if len(y) != len(encounters):
+        raise DataError(f"{len(y)} outcomes for {len(encounters)} encounters; there has to be one for each")
+    found = []
+    for attribute, group, member in _members(encounters):
+        rows, outcomes = int(member.sum()), int(y[member].sum())
+        if min(outcomes, rows - outcomes) < max(min_outcomes, 1):
+            found.append(SubgroupMetrics(attribute, group, rows, outcomes))
+            continue
+        metrics = evaluate(y[member], risks[member], patients[member], threshold, params)
+        difference = None
+        if champion is not None:
+            difference = compare_auroc(y[member], risks[member], champion[member], patients[member], params).difference
+        recall = metrics.recall
+        found.append(
+            SubgroupMetrics(
+                attribute=attribute,
+                group=group,
+                rows=rows,
+                outcomes=outcomes,
+                auroc=metrics.auroc,
+                auroc_difference=difference,
+                false_negative_rate=Interval(1 - recall.estimate, 1 - recall.upper, 1 - recall.lower),
+                precision=metrics.precision,
+                flag_rate=metrics.flag_rate,
+                observed_expected=metrics.observed_expected,
+            )
+        )
+    return found
+
+
+def _members(encounters: pl.DataFrame) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    attributes = {
+        "sex": encounters["gender"],
+        "race": encounters["race"],
+        "age": encounters["age"].replace_strict(AGE_GROUPS, default="unknown", return_dtype=pl.String),
+    }
+    for attribute, column in attributes.items():
+        named = column.cast(pl.String).fill_null("missing")
+        for group in named.unique().sort():
+            yield attribute, group, (named == group).to_numpy()

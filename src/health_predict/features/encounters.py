@@ -1,0 +1,250 @@
+"""Features of one encounter that need no fitting: the same row gives the same features alone or in a table.
+
+Every feature is a line of one of five shapes, so that a table can be computed with polars here and one row can
+be computed from plain look-ups in the service (`encoder.py`), from the same lines. None of them reads an
+identifier, another row, or the outcome.
+
+Missing values and unknown codes: a category is "missing" or "unknown"; a missing or unknown value adds nothing to
+a sum or a flag. A count beyond the range that the published data covers counts as the end of that range.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from numpy.typing import NDArray
+
+from health_predict.data.schema import AGE_BANDS, DIAGNOSES, DRUGS, FIELD
+from health_predict.features.diagnoses import COMORBIDITIES, DIAGNOSIS, charlson_weights, normalise
+from health_predict.features.encoder import Codes, Encoder
+
+Value = str | int
+MISSING, UNKNOWN = "missing", "unknown"
+
+
+@dataclass(frozen=True)
+class Count:
+    """A count as recorded, at most `maximum` (the largest in the published data)."""
+
+    field: str
+    maximum: int
+
+    @property
+    def name(self) -> str:
+        return self.field
+
+
+@dataclass(frozen=True)
+class Total:
+    """Sum, over the fields, of what the table says for each field's value; 0 where it says nothing."""
+
+    name: str
+    fields: tuple[str, ...]
+    table: Mapping[Value, float]
+
+
+@dataclass(frozen=True)
+class Highest:
+    """Largest, over the fields, of what the table says for each field's value; 0 where it says nothing."""
+
+    name: str
+    fields: tuple[str, ...]
+    table: Mapping[Value, float]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Sum of features listed before it."""
+
+    name: str
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One feature over another that is never below 1."""
+
+    name: str
+    numerator: str
+    denominator: str
+
+
+@dataclass(frozen=True)
+class Category:
+    """The field's value, or what the table makes of it."""
+
+    name: str
+    field: str
+    table: Mapping[Value, str] | None = None
+
+
+Number = Count | Total | Highest | Combination | Ratio
+
+
+_DRUG_FIELDS = tuple(raw.replace("-", "_") for raw in DRUGS)
+
+# Raw disposition codes in the groups of IDs_mapping.csv that say what care follows.
+DISPOSITION_GROUPS: Mapping[Value, str] = {
+    **dict.fromkeys((1,), "home"),
+    **dict.fromkeys((6, 8), "home_with_care"),
+    **dict.fromkeys((3, 4, 15, 22, 23, 24), "nursing_or_rehabilitation"),
+    **dict.fromkeys((2, 5, 9, 10, 27, 28, 29, 30), "other_hospital"),
+    **dict.fromkeys((12, 16, 17), "outpatient_or_return"),
+    **dict.fromkeys((7,), "left_against_advice"),
+    **dict.fromkeys((11, 13, 14, 19, 20, 21), "expired_or_hospice"),
+    **dict.fromkeys((18, 25, 26), "not_recorded"),
+}
+
+_COMMON_DRUGS = (  # prescribed in at least 0.5% of encounters of the published data
+    "metformin",
+    "repaglinide",
+    "nateglinide",
+    "glimepiride",
+    "glipizide",
+    "glyburide",
+    "pioglitazone",
+    "rosiglitazone",
+    "glyburide_metformin",
+    "insulin",
+)
+
+
+def _diagnoses_where(attribute: str) -> dict[Value, float]:
+    return {code: 1.0 for code, diagnosis in DIAGNOSIS.items() if getattr(diagnosis, attribute)}
+
+
+def _diagnoses_in(condition: str) -> dict[Value, float]:
+    return {code: 1.0 for code, diagnosis in DIAGNOSIS.items() if condition in diagnosis.comorbidities}
+
+
+_COMORBIDITY_FLAGS = tuple(Highest(f"has_{name}", DIAGNOSES, _diagnoses_in(name)) for name in COMORBIDITIES)
+_CHARLSON_PARTS = tuple(
+    Highest(f"charlson_{family}", DIAGNOSES, dict(weights)) for family, weights in charlson_weights().items()
+)
+
+# Order matters only in that a combination or a ratio comes after what it reads.
+NUMBERS: tuple[Number, ...] = (
+    Count("time_in_hospital", 14),
+    Count("num_lab_procedures", 132),
+    Count("num_procedures", 6),
+    Count("num_medications", 81),
+    Count("number_outpatient", 42),
+    Count("number_emergency", 76),
+    Count("number_inpatient", 21),
+    Count("number_diagnoses", 16),
+    Total("age_midpoint", ("age",), {band: 5.0 + 10.0 * decade for decade, band in enumerate(AGE_BANDS)}),
+    Ratio("labs_per_day", "num_lab_procedures", "time_in_hospital"),
+    Ratio("medications_per_day", "num_medications", "time_in_hospital"),
+    Combination("utilisation", ("number_outpatient", "number_emergency", "number_inpatient")),
+    Total("drugs_up", _DRUG_FIELDS, {"Up": 1.0}),
+    Total("drugs_down", _DRUG_FIELDS, {"Down": 1.0}),
+    Total("drugs_steady", _DRUG_FIELDS, {"Steady": 1.0}),
+    Combination("drugs_changed", ("drugs_up", "drugs_down")),
+    Highest("type_1_diabetes", DIAGNOSES, _diagnoses_where("type_1")),
+    Highest("diabetes_primary", ("diag_1",), _diagnoses_where("diabetes")),
+    Highest("hba1c_tested", ("A1Cresult",), {"Norm": 1.0, ">7": 1.0, ">8": 1.0}),
+    *_COMORBIDITY_FLAGS,
+    Combination("comorbidities", tuple(flag.name for flag in _COMORBIDITY_FLAGS)),
+    *_CHARLSON_PARTS,
+    Combination("charlson_index", tuple(part.name for part in _CHARLSON_PARTS)),
+)
+HIDDEN = frozenset(part.name for part in _CHARLSON_PARTS)  # read by the index, not by a model
+
+CATEGORIES: tuple[Category, ...] = (
+    *(Category(name, name) for name in ("race", "gender", "A1Cresult", "max_glu_serum", "change", "diabetesMed")),
+    *(Category(name, name) for name in _COMMON_DRUGS),
+    *(Category(name, name) for name in ("admission_type_id", "admission_source_id", "discharge_disposition_id")),
+    Category("disposition_group", "discharge_disposition_id", DISPOSITION_GROUPS),
+    Category("payer_code", "payer_code"),
+    Category("medical_specialty", "medical_specialty"),
+    *(
+        Category(f"{field}_{attribute}", field, {code: getattr(d, attribute) for code, d in DIAGNOSIS.items()})
+        for field in DIAGNOSES
+        for attribute in ("strack_group", "ccs_group", "category")
+    ),
+)
+
+CODED_FIELDS = tuple(
+    dict.fromkeys(
+        (
+            *(field for number in NUMBERS if isinstance(number, Total | Highest) for field in number.fields),
+            *(category.field for category in CATEGORIES),
+        )
+    )
+)
+NUMBER_NAMES = tuple(number.name for number in NUMBERS if number.name not in HIDDEN)
+CATEGORY_NAMES = tuple(category.name for category in CATEGORIES)
+
+
+def engineer(encounters: pl.DataFrame) -> pl.DataFrame:
+    """Features of a table of typed encounters: one row each, in the same order.
+
+    Returns NUMBER_NAMES as Float64 without nulls, then CATEGORY_NAMES as String without nulls ("missing" and
+    "unknown" are categories). Diagnosis codes may come in any spelling that `diagnoses.normalise` reads.
+    """
+    frame = encounters.lazy()
+    for field in CODED_FIELDS:
+        meanings = _meanings(encounters[field].unique().to_list(), field)
+        frame = frame.join(meanings.lazy(), on=field, how="left", nulls_equal=True, maintain_order="left")
+    for number in NUMBERS:
+        frame = frame.with_columns(_number(number).cast(pl.Float64).alias(_column(number.name)))
+    return frame.select(
+        *(pl.col(_column(name)).alias(name) for name in NUMBER_NAMES),
+        *(pl.col(_column(name)).alias(name) for name in CATEGORY_NAMES),
+    ).collect()
+
+
+def _meanings(values: list[Value | None], field: str) -> pl.DataFrame:
+    """What each value of one field means to every feature that reads the field: one row a value."""
+    diagnosis = FIELD[field].kind == "diagnosis"
+    canonical = [normalise(str(value)) if diagnosis and value is not None else value for value in values]
+    found: dict[str, pl.Series] = {field: pl.Series(values, dtype=pl.Int16 if FIELD[field].is_whole_number else pl.String)}
+    for number in NUMBERS:
+        if isinstance(number, Total | Highest) and field in number.fields:
+            amounts = [0.0 if value is None else number.table.get(value, 0.0) for value in canonical]
+            found[_column(number.name, field)] = pl.Series(amounts, dtype=pl.Float32)
+    for category in CATEGORIES:
+        if category.field == field:
+            labels = [label(category, value) for value in canonical]
+            found[_column(category.name)] = pl.Series(labels, dtype=pl.String)
+    return pl.DataFrame(found)
+
+
+def label(category: Category, value: Value | None) -> str:
+    """The label of a field's value; diagnosis codes in their canonical spelling."""
+    if value is None:
+        return MISSING
+    if category.table is not None:
+        return category.table.get(value, UNKNOWN)
+    codes = FIELD[category.field].codes
+    return str(value) if not codes or value in codes else UNKNOWN
+
+
+def _column(name: str, field: str = "") -> str:
+    return f"{name} of {field}" if field else f"feature {name}"  # apart from the fields' own columns
+
+
+def _number(number: Number) -> pl.Expr:
+    match number:
+        case Count(field, maximum):
+            return pl.col(field).fill_null(0).clip(0, maximum)
+        case Total(name, fields, _):
+            return pl.sum_horizontal(_column(name, field) for field in fields)
+        case Highest(name, fields, _):
+            return pl.max_horizontal(_column(name, field) for field in fields)
+        case Combination(_, features):
+            return pl.sum_horizontal(_column(name) for name in features)
+        case Ratio(_, numerator, denominator):
+            return pl.col(_column(numerator)) / pl.col(_column(denominator)).clip(1)
+
+
+def columns(encounters: pl.DataFrame, encoder: Encoder) -> Mapping[str, NDArray[Any] | Codes]:
+    """The fields that an encoder reads, as `Encoder.encode_table` wants them."""
+    found: dict[str, NDArray[Any] | Codes] = {name: encounters[name].fill_null(0).to_numpy() for name in encoder.counts}
+    for name in encoder.codes:
+        column = encounters.select(name)
+        values = column.unique(maintain_order=True)
+        index = column.join(values.with_row_index("index"), on=name, how="left", nulls_equal=True, maintain_order="left")
+        found[name] = Codes(index["index"].to_numpy(), values[name].to_list())
+    return found

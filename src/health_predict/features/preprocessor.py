@@ -1,0 +1,217 @@
+"""The fitted half of the features: from engineered features to the matrix a model is trained on.
+
+Two encodings. `target`, for trees: numbers as they are, each category as its cross-fitted, shrunken outcome rate
+(scikit-learn's TargetEncoder; Micci-Barreca 2001). `one_hot`, for linear models: numbers standardised, categories
+as indicator columns, rare ones together.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
+
+from health_predict.data.schema import DIAGNOSES, FIELD
+from health_predict.features.diagnoses import CODES
+from health_predict.features.encoder import CodeTable, Contribution, CountTable, Encoder
+from health_predict.features.encounters import (
+    CATEGORIES,
+    CATEGORY_NAMES,
+    CODED_FIELDS,
+    HIDDEN,
+    MISSING,
+    NUMBER_NAMES,
+    NUMBERS,
+    UNKNOWN,
+    Combination,
+    Count,
+    Highest,
+    Ratio,
+    Total,
+    label,
+)
+from health_predict.params import PreprocessorParams
+
+Encoding = Literal["target", "one_hot"]
+Matrix = NDArray[np.float32] | sparse.csr_matrix
+
+
+@dataclass
+class Preprocessor:
+    """Fitted on the training encounters only; the same object transforms every later one.
+
+    A category that training never saw is encoded as the overall outcome rate (`target`) or as the column of rare
+    categories, where there is one, else as no column (`one_hot`).
+    """
+
+    encoding: Encoding
+    params: PreprocessorParams = field(default_factory=PreprocessorParams)
+
+    def fit_transform(self, features: pl.DataFrame, y: NDArray[np.bool_]) -> Matrix:
+        """Fit, and return the training matrix, shape (rows, len(feature_names)), float32.
+
+        With `target`, a training row's rates come from the folds that it is not in, so they differ from what
+        `transform` gives for the same row. Dense for `target`, CSR for `one_hot`.
+        """
+        self.categories_ = {name: features[name].unique().sort().to_list() for name in CATEGORY_NAMES}
+        numbers, codes = self._parts(features)
+        if self.encoding == "target":
+            self.encoder_ = TargetEncoder(
+                target_type="binary",
+                smooth=self.params.target_smoothing,
+                cv=StratifiedKFold(self.params.folds, shuffle=True, random_state=self.params.seed),
+            )
+            rates = self.encoder_.fit_transform(codes, y.astype(int))
+            self.feature_names = (*NUMBER_NAMES, *CATEGORY_NAMES)
+            return self._dense(numbers, rates)
+        self.scaler_ = StandardScaler().fit(numbers)
+        self.encoder_ = OneHotEncoder(
+            min_frequency=self.params.min_frequency, handle_unknown="infrequent_if_exist", dtype=np.float32
+        ).fit(codes)
+        self.feature_names = (*NUMBER_NAMES, *self._one_hot_names())
+        return self._sparse(numbers, codes)
+
+    def transform(self, features: pl.DataFrame) -> Matrix:
+        """The matrix for any encounters, shape (rows, len(feature_names)), float32, row order kept."""
+        numbers, codes = self._parts(features)
+        if self.encoding == "target":
+            return self._dense(numbers, self.encoder_.transform(codes))
+        return self._sparse(numbers, codes)
+
+    def to_encoder(self) -> Encoder:
+        """The same transformation as look-up tables (`encoder.py`), for the service."""
+        return _Compiler(self).compile()
+
+    def encoded(self, category: str) -> dict[str | None, dict[str, float]]:
+        """What each label of a category becomes: amounts by output column, zeros left out; None: any other label."""
+        position = CATEGORY_NAMES.index(category)
+        labels = [*self.categories_[category], None]
+        codes = np.full((len(labels), len(CATEGORY_NAMES)), -1)
+        codes[:, position] = [*range(len(labels) - 1), -1]
+        if self.encoding == "target":
+            rates = self._round(self.encoder_.transform(codes))[:, position]
+            return {label: {category: rate} for label, rate in zip(labels, rates.tolist(), strict=True)}
+        indicators = self.encoder_.transform(codes).toarray()
+        mine, names = self._one_hot_slices()[position], self._one_hot_names()
+        return {
+            label: {names[column]: 1.0 for column in range(mine.start, mine.stop) if row[column]}
+            for label, row in zip(labels, indicators, strict=True)
+        }
+
+    def _parts(self, features: pl.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        numbers = features.select(NUMBER_NAMES).to_numpy()
+        codes = features.select(
+            pl.col(name).cast(pl.Enum(self.categories_[name]), strict=False).to_physical().cast(pl.Int64).fill_null(-1)
+            for name in CATEGORY_NAMES
+        ).to_numpy()
+        return numbers, codes
+
+    def _round(self, rates: NDArray[np.float64]) -> NDArray[np.float64]:
+        # A booster splits half-way between two values. Rates that differ only beyond float32 would make it split
+        # where the float32 of ONNX cannot; rounded rates are either equal or far enough apart.
+        rounded: NDArray[np.float64] = np.round(rates, self.params.decimals)
+        return rounded
+
+    def _dense(self, numbers: NDArray[np.float64], rates: NDArray[np.float64]) -> NDArray[np.float32]:
+        return np.hstack([numbers, self._round(rates)]).astype(np.float32)
+
+    def _sparse(self, numbers: NDArray[np.float64], codes: NDArray[np.int64]) -> sparse.csr_matrix:
+        scaled = sparse.csr_matrix(self.scaler_.transform(numbers).astype(np.float32))
+        return sparse.hstack([scaled, self.encoder_.transform(codes)], format="csr")
+
+    def _one_hot_names(self) -> tuple[str, ...]:
+        names = []
+        for position, category in enumerate(CATEGORY_NAMES):
+            rare = self.encoder_.infrequent_categories_[position]
+            rare = set() if rare is None else set(rare.tolist())
+            seen = self.encoder_.categories_[position].tolist()
+            labels = self.categories_[category]
+            names += [f"{category}={labels[code]}" for code in seen if code not in rare]
+            names += [f"{category}=rare"] if rare else []
+        return tuple(names)
+
+    def _one_hot_slices(self) -> list[slice]:
+        widths = []
+        for seen, rare in zip(self.encoder_.categories_, self.encoder_.infrequent_categories_, strict=True):
+            widths.append(len(seen) if rare is None else len(seen) - len(rare) + 1)
+        ends = np.cumsum(widths)
+        return [slice(int(end - width), int(end)) for end, width in zip(ends, widths, strict=True)]
+
+
+class _Compiler:
+    """Writes a preprocessor out as tables. Lives as long as one call of `to_encoder`."""
+
+    def __init__(self, preprocessor: Preprocessor):
+        self.preprocessor = preprocessor
+        names = [*preprocessor.feature_names, *(n.name for n in NUMBERS if n.name in HIDDEN)]
+        self.slot = {name: position for position, name in enumerate(names)}
+        self.encoded = {name: preprocessor.encoded(name) for name in CATEGORY_NAMES}
+
+    def compile(self) -> Encoder:
+        outputs = self.preprocessor.feature_names
+        counts = {number.field: number for number in NUMBERS if isinstance(number, Count)}
+        center, scale = self._standardisation(len(outputs))
+        return Encoder(
+            outputs=tuple(outputs),
+            slots=len(self.slot),
+            counts={name: CountTable(count.maximum, (self.slot[name],)) for name, count in counts.items()},
+            codes={name: self._code_table(name) for name in CODED_FIELDS},
+            combinations=tuple(
+                (self.slot[n.name], tuple(self.slot[part] for part in n.features))
+                for n in NUMBERS
+                if isinstance(n, Combination)
+            ),
+            ratios=tuple(
+                (self.slot[n.name], self.slot[n.numerator], self.slot[n.denominator])
+                for n in NUMBERS
+                if isinstance(n, Ratio)
+            ),
+            center=center,
+            scale=scale,
+        )
+
+    def _standardisation(self, outputs: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        if self.preprocessor.encoding == "target":
+            return (), ()
+        scaler = self.preprocessor.scaler_
+        rest = outputs - len(NUMBER_NAMES)
+        return (*scaler.mean_.tolist(), *[0.0] * rest), (*scaler.scale_.tolist(), *[1.0] * rest)
+
+    def _code_table(self, name: str) -> CodeTable:
+        values: list[str | int] = list(CODES) if name in DIAGNOSES else list(FIELD[name].codes)
+        if not values:
+            labels = self.preprocessor.categories_[name]
+            values = [label for label in labels if label not in (MISSING, UNKNOWN)]
+        keys: Literal["text", "integer", "icd9"] = "icd9" if name in DIAGNOSES else "text"
+        if FIELD[name].is_whole_number:
+            keys = "integer"
+        return CodeTable(
+            keys=keys,
+            known={value: self._contribution(name, value, None) for value in values},
+            missing=self._contribution(name, None, MISSING),
+            unknown=self._contribution(name, None, UNKNOWN),
+        )
+
+    def _contribution(self, name: str, value: str | int | None, instead: str | None) -> Contribution:
+        sums: dict[int, float] = defaultdict(float)
+        maxima: dict[int, float] = {}
+        for number in NUMBERS:
+            if not isinstance(number, Total | Highest) or name not in number.fields:
+                continue
+            amount = 0.0 if value is None else number.table.get(value, 0.0)
+            if amount and isinstance(number, Total):
+                sums[self.slot[number.name]] += amount
+            elif amount:
+                maxima[self.slot[number.name]] = amount
+        for category in CATEGORIES:
+            if category.field == name:
+                labels = self.encoded[category.name]
+                found = instead or label(category, value)
+                for column, amount in labels.get(found, labels[None]).items():
+                    sums[self.slot[column]] += amount
+        return Contribution(tuple(sums.items()), tuple(maxima.items()))

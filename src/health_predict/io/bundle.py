@@ -1,0 +1,186 @@
+"""The bundle: all that turns an encounter into a probability, in one folder, without a pickle.
+
+    encoder.json     the fitted preprocessing as tables
+    model.onnx       from the input vector to a score
+    reference.json   what the training encounters looked like, for drift
+    bundle.json      schema, threshold, calibration, bands, provenance, golden rows, SHA-256 of the other files
+
+The gate, the service, batch scoring and the monitor all score with a `Bundle`. The service imports this module, so
+it needs neither tables nor training libraries to load one.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from health_predict.errors import BundleError
+from health_predict.features.calibration import Calibration
+from health_predict.features.encoder import Encoder
+
+if TYPE_CHECKING:
+    import polars as pl
+
+FORMAT = 1
+ENCODER, MODEL, REFERENCE, MANIFEST = "encoder.json", "model.onnx", "reference.json", "bundle.json"
+GOLDEN_TOLERANCE = 1e-6  # as far as two machines' floating point may differ; the contract of the export
+CHUNK = 16_384  # rows encoded at a time: bounds memory, fills the cache
+
+
+class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A range of risk with a name; it starts at `lower` and ends where the next one starts."""
+
+    name: str
+    lower: float
+
+
+class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An invented encounter and the probability that the model gave it when it was exported."""
+
+    encounter: dict[str, str | int | None]
+    probability: float
+
+
+class TableDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table that the model has seen: its key in storage, what it holds, and its SHA-256."""
+
+    key: str
+    rows: int
+    outcomes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`bundle.json`."""
+
+    format: int
+    family: str
+    config: dict[str, Any]
+    target: str
+    threshold: float
+    calibration: Calibration
+    bands: list[Band]
+    percentiles: list[float]  # 101 values: percentile 0 to 100 of the validation encounters' probability
+    fields: list[str]  # that the encoder reads
+    trained_on: list[TableDigest]
+    synthetic: bool
+    metrics: dict[str, float]  # of the validation encounters
+    versions: dict[str, str]
+    git_revision: str
+    run_id: str
+    trained_at: str  # UTC, ISO 8601
+    golden: list[Golden]
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One model version, ready to score."""
+
+    manifest: Manifest
+    encoder: Encoder
+    session: onnxruntime.InferenceSession
+    sha256: str  # of bundle.json, which holds the digests of the other files: it names the whole
+
+    def predict_proba(self, encounters: "pl.DataFrame") -> NDArray[np.float64]:
+        """Calibrated probability of the outcome for each typed encounter, shape (rows,), row order kept."""
+        from health_predict.features.encounters import columns  # noqa: PLC0415  (only tables need polars)
+
+        parts = [
+            self._scores(self.encoder.encode_table(columns(encounters[start : start + CHUNK], self.encoder)))
+            for start in range(0, len(encounters), CHUNK)
+        ]
+        return self.manifest.calibration.apply(np.concatenate(parts)) if parts else np.empty(0)
+
+    def predict_one(self, encounter: Mapping[str, Any]) -> float:
+        """Calibrated probability of the outcome for one encounter; the same number as in a table."""
+        return self.manifest.calibration.apply_one(float(self._scores(self.encoder.encode(encounter))[0]))
+
+    def band(self, probability: float) -> str:
+        """Name of the band that a probability lies in."""
+        return next(band.name for band in reversed(self.manifest.bands) if probability >= band.lower)
+
+    def percentile(self, probability: float) -> int:
+        """Percentage of the validation encounters with a lower or equal probability, 0 to 100."""
+        return int(np.searchsorted(self._percentiles, probability, side="right").clip(1, 101)) - 1
+
+    @cached_property
+    def _percentiles(self) -> NDArray[np.float64]:
+        return np.array(self.manifest.percentiles)
+
+    def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
+        scores: NDArray[np.float32] = self.session.run(["probabilities"], {"X": X})[0][:, 1]
+        return scores
+
+
+def write_bundle(folder: Path, manifest: Manifest, encoder: Encoder, model: bytes, reference: bytes) -> None:
+    """Write a new bundle; `manifest.files` and `manifest.golden` probabilities are filled in here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contents = {ENCODER: encoder.to_json(), MODEL: model, REFERENCE: reference}
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    manifest = msgspec.structs.replace(manifest, files=files)
+    draft = Bundle(manifest, encoder, _session(model, threads=1), sha256="")
+    golden = [msgspec.structs.replace(row, probability=draft.predict_one(row.encounter)) for row in manifest.golden]
+    document = msgspec.json.encode(msgspec.structs.replace(manifest, golden=golden))
+    (folder / MANIFEST).write_bytes(msgspec.json.format(document, indent=1) + b"\n")
+
+
+def load_bundle(folder: Path, threads: int = 1) -> Bundle:
+    """Load and verify a bundle: every file there, every digest right, every golden row scored as stored.
+
+    Raises BundleError that names the part that is missing or altered.
+    """
+    document = _read(folder, MANIFEST)
+    try:
+        manifest = msgspec.json.decode(document, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{MANIFEST} in {folder} is not a bundle description: {error}") from error
+    if manifest.format != FORMAT:
+        raise BundleError(f"{MANIFEST} in {folder} has format {manifest.format}; this version reads format {FORMAT}")
+    contents = {name: _read(folder, name) for name in (ENCODER, MODEL, REFERENCE)}
+    for name, data in contents.items():
+        if hashlib.sha256(data).hexdigest() != manifest.files.get(name):
+            raise BundleError(f"{name} in {folder} was altered: its SHA-256 is not the one in {MANIFEST}")
+    encoder = Encoder.from_json(contents[ENCODER])
+    digest = hashlib.sha256(document).hexdigest()
+    bundle = Bundle(manifest, encoder, _session(contents[MODEL], threads), digest)
+    _check_golden(bundle, folder)
+    return bundle
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"the bundle in {folder} has no {name}: {error.strerror}") from error
+
+
+def _session(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no other base
+        raise BundleError(f"{MODEL} cannot be loaded: {error}") from error
+
+
+def _check_golden(bundle: Bundle, folder: Path) -> None:
+    if not bundle.manifest.golden:
+        raise BundleError(f"{MANIFEST} in {folder} has no golden rows, so its scores cannot be verified")
+    for position, row in enumerate(bundle.manifest.golden):
+        difference = abs(bundle.predict_one(row.encounter) - row.probability)
+        if not difference <= GOLDEN_TOLERANCE:
+            raise BundleError(
+                f"golden row {position} of the bundle in {folder} scores {difference:.1e} away from what is stored"
+            )

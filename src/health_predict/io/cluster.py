@@ -1,0 +1,31 @@
+"""The Ray cluster that a search runs on: one started here for the purpose, or the one that an address names."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables would fill stdout
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+
+import health_predict
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """Connect for the block. Without an address a local cluster is started, and stopped afterwards.
+
+    An address that is "local" or empty counts as none, so that a leftover cluster is never joined by accident.
+    Raises ConnectionError when nothing answers at the address.
+    """
+    if address in (None, "", "local"):
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    else:
+        # The workers get this very code, whatever is installed on their machines.
+        environment = {"py_modules": [health_predict]}
+        ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,105 @@
+"""From a fitted model to its bundle. The export is refused when the bundle does not score what the model scores."""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from health_predict.data.cohort import LabelledEncounters
+from health_predict.data.schema import CLINICAL
+from health_predict.data.synthetic import generate
+from health_predict.errors import BundleError
+from health_predict.io.bundle import FORMAT, Band, Bundle, Golden, Manifest, TableDigest, load_bundle, write_bundle
+from health_predict.monitoring.reference import percentiles, profile
+from health_predict.params import BundleParams, Target
+from health_predict.training.export import to_onnx
+from health_predict.training.fit import Fitted
+
+BAND_NAMES = ("low", "moderate", "high", "very high")
+LIBRARIES = ("scikit-learn", "xgboost-cpu", "lightgbm", "catboost", "onnx", "onnxruntime", "skl2onnx", "onnxmltools")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model comes from, as its bundle will say."""
+
+    run_id: str
+    target: Target
+    trained_on: Sequence[TableDigest]
+    synthetic: bool
+    git_revision: str
+    seed: int
+
+
+def export(
+    folder: Path,
+    fitted: Fitted,
+    train: LabelledEncounters,
+    validation: LabelledEncounters,
+    metrics: Mapping[str, float],
+    provenance: Provenance,
+    params: BundleParams,
+) -> tuple[Bundle, float]:
+    """Write the bundle of a fitted model and load it back.
+
+    Returns the verified bundle, and the largest absolute difference between its probabilities and the model's over
+    the validation encounters. Raises BundleError when that is above `params.max_onnx_difference`.
+    """
+    expected = fitted.predict_proba(validation.encounters)
+    encoder = fitted.preprocessor.to_encoder()
+    manifest = Manifest(
+        format=FORMAT,
+        family=fitted.family,
+        config=dict(fitted.config),
+        target=provenance.target,
+        threshold=fitted.threshold,
+        calibration=fitted.calibration,
+        bands=_bands(expected, params),
+        percentiles=percentiles(expected),
+        fields=list(encoder.fields),
+        trained_on=list(provenance.trained_on),
+        synthetic=provenance.synthetic,
+        metrics=dict(metrics),
+        versions={"python": sys.version.split()[0], **{name: version(name) for name in LIBRARIES}},
+        git_revision=provenance.git_revision,
+        run_id=provenance.run_id,
+        trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        golden=_golden(params.golden_rows, provenance.seed),
+        files={},
+    )
+    reference = profile(train, fitted.predict_proba(train.encounters))
+    model = to_onnx(fitted.family, fitted.model, len(encoder.outputs))
+    write_bundle(folder, manifest, encoder, model, msgspec.json.encode(reference))
+    bundle = load_bundle(folder)
+    difference = float(np.abs(bundle.predict_proba(validation.encounters) - expected).max())
+    if not difference <= params.max_onnx_difference:
+        raise BundleError(
+            f"the exported {fitted.family} differs from the trained one by up to {difference:.1e} on the validation "
+            f"encounters; at most {params.max_onnx_difference:.0e} is allowed"
+        )
+    return bundle, difference
+
+
+def git_revision() -> str:
+    """Revision of the working tree that this runs from, with `+` when it has changes; "unknown" outside of git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    return found.stdout.strip() if found.returncode == 0 else "unknown"
+
+
+def _bands(proba: NDArray[np.float64], params: BundleParams) -> list[Band]:
+    lower = [0.0, *np.quantile(proba, params.band_quantiles)]
+    return [Band(name, float(bound)) for name, bound in zip(BAND_NAMES, lower, strict=True)]
+
+
+def _golden(rows: int, seed: int) -> list[Golden]:
+    # Invented encounters: a bundle is copied to many places, and no patient should be.
+    names = [field.name for field in CLINICAL]
+    return [Golden(encounter, probability=0.0) for encounter in generate(rows, seed).select(names).to_dicts()]

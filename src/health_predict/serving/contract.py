@@ -1,0 +1,223 @@
+"""The input contract: one encounter as JSON, derived from `data/schema.py`.
+
+Keys are accepted with hyphens or underscores, mixed: `time_in_hospital`, `time-in-hospital`,
+`glyburide-metformin`. A key that is no field, a field given twice, and the outcome are refused. `?` and an empty
+text mean missing, as in the dataset, where a field may be missing. Types are strict: "3" and 3.0 are no counts.
+
+`read_encounter` reads the usual request with one compiled decoder. What that decoder refuses, or what it cannot
+tell apart, is read again field by field, so that every problem is named; the answer is the same for both ways.
+`EncounterModel` says the same contract to people and tools, as a pydantic model (a test keeps the two together).
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+import msgspec
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, create_model
+from pydantic import Field as PydanticField
+
+from health_predict.data.schema import CLINICAL, FIELD, FIELDS, MISSING, OUTCOME, Field
+
+Encounter = dict[str, Any]  # by field name; None, or no entry for optional fields, where missing
+
+LARGEST_CODE = 2**15 - 1  # the types of the tables: what batch scoring could not hold, the API does not take
+LARGEST_IDENTIFIER = 2**63 - 1
+LONGEST_TEXT = 64  # characters; the longest value of the dataset has 36
+_MISSING_TEXTS = (MISSING, "")
+
+INPUTS = tuple(field for field in FIELDS if field.name != OUTCOME)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one field, without its value. `field` is None where the document itself is wrong."""
+
+    field: str | None
+    rule: str
+    kind: str
+
+    def to_json(self) -> dict[str, Any]:
+        """In the form of FastAPI's own validation errors."""
+        return {"loc": ["body", *([self.field] if self.field else [])], "msg": self.rule, "type": self.kind}
+
+
+class InvalidEncounterError(Exception):
+    """A request that cannot be scored, with everything that is wrong with it."""
+
+    def __init__(self, problems: list[Problem]):
+        super().__init__(f"{len(problems)} problems")
+        self.problems = problems
+
+
+def read_encounter(body: bytes) -> Encounter:
+    """The encounter in a JSON document. Raises InvalidEncounterError."""
+    for decoder, names in _DECODERS:
+        try:
+            encounter: Encounter = decoder.decode(body)
+        except (msgspec.MsgspecError, RecursionError):
+            continue
+        # The decoder drops unknown keys, takes the last of two equal ones, and "?" as a text: then, not here.
+        if body.count(b":") == len(encounter) and b"?" not in body:
+            return {names[key]: value for key, value in encounter.items()} if names else encounter
+        break
+    return check_pairs(parse(body))
+
+
+def check_encounter(document: Any) -> Encounter:
+    """The encounter in a decoded JSON value (duplicate keys are lost by then). Raises InvalidEncounterError."""
+    if not isinstance(document, dict):
+        raise InvalidEncounterError([Problem(None, "must be a JSON object with the fields of one encounter", "type")])
+    return _checked(document.items())
+
+
+def parse(body: bytes) -> Any:
+    """The decoded JSON; an object is a `Pairs`, which keeps a repeated key. Raises InvalidEncounterError."""
+    try:
+        msgspec.json.decode(body)  # the standard library would take NaN, and texts that are not Unicode
+        return json.loads(body, object_pairs_hook=Pairs)
+    except (ValueError, RecursionError):
+        raise InvalidEncounterError([Problem(None, "must be well-formed JSON", "json")]) from None
+
+
+class Pairs(list[tuple[str, Any]]):
+    """The members of a JSON object, as they came."""
+
+
+def check_pairs(document: Any) -> Encounter:
+    """The encounter in what `parse` returned. Raises InvalidEncounterError."""
+    if not isinstance(document, Pairs):
+        return check_encounter(None)
+    return _checked(document)
+
+
+def rule(field: Field) -> str:
+    """What a value of the field must be, as a sentence part."""
+    if field.is_whole_number:
+        low, high = _bounds(field)
+        text = f"must be a whole number from {low} to {high}"
+    elif field.closed:
+        text = f"must be one of {', '.join(map(str, field.codes))}"
+    else:
+        text = f"must be a text of at most {LONGEST_TEXT} characters"
+    return f"{text}, or null" if _takes_null(field) else text
+
+
+def _bounds(field: Field) -> tuple[int, int]:
+    largest = LARGEST_IDENTIFIER if field.kind == "identifier" else LARGEST_CODE
+    return field.minimum, field.maximum or largest
+
+
+def _takes_null(field: Field) -> bool:
+    return field.nullable or not field.required
+
+
+def _type(field: Field) -> Any:
+    if field.is_whole_number:
+        low, high = _bounds(field)
+        kind: Any = Annotated[int, msgspec.Meta(ge=low, le=high)]
+    elif field.closed:
+        kind = Literal[tuple(map(str, field.codes))]
+    else:
+        kind = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_TEXT)]
+    return kind | None if _takes_null(field) else kind
+
+
+_TYPES = {field.name: _type(field) for field in INPUTS}
+_NAMES = {spelling: f.name for f in FIELDS for n in (f.name, f.raw_name) for spelling in (n, n.replace("_", "-"))}
+
+
+def _decoder(spelling: Callable[[Field], str]) -> tuple[msgspec.json.Decoder[Any], dict[str, str]]:
+    names = {spelling(field): field.name for field in INPUTS}
+    keys = {key: _TYPES[name] if FIELD[name].required else NotRequired[_TYPES[name]] for key, name in names.items()}
+    rename = names if any(key != name for key, name in names.items()) else {}
+    return msgspec.json.Decoder(TypedDict("Encounter", keys)), rename  # type: ignore[operator]
+
+
+_DECODERS = (
+    _decoder(lambda field: field.name),
+    _decoder(lambda field: field.raw_name),
+    _decoder(lambda field: field.name.replace("_", "-")),
+)
+
+
+def _checked(members: Iterable[tuple[str, Any]]) -> Encounter:
+    found: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for key, value in members:
+        name = _NAMES.get(key)
+        if name is None:
+            problems.append(_unknown_key(key))
+        elif name == OUTCOME:
+            problems.append(Problem(name, "is the outcome, not an input; leave it out", "unknown_field"))
+        elif name in found:
+            problems.append(Problem(name, "is given more than once", "duplicate_field"))
+        else:
+            found[name] = _canonical(FIELD[name], value)
+    for field in INPUTS:
+        if field.name not in found:
+            if field.required:
+                problems.append(Problem(field.name, f"is missing; it {rule(field)}", "missing"))
+        elif not _fits(field, found[field.name]):
+            problems.append(Problem(field.name, rule(field), "value"))
+    if problems:
+        raise InvalidEncounterError(problems)
+    return found
+
+
+def _canonical(field: Field, value: Any) -> Any:
+    missing = not field.is_whole_number and _takes_null(field) and isinstance(value, str) and value in _MISSING_TEXTS
+    return None if missing else value
+
+
+def _fits(field: Field, value: Any) -> bool:
+    try:
+        msgspec.convert(value, _TYPES[field.name], strict=True)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _unknown_key(key: str) -> Problem:
+    # The key itself may hold anything, a patient's name too, so it is never repeated.
+    nearest = get_close_matches(key.lower().replace("-", "_"), [name.lower() for name in FIELD], n=1)
+    hint = next((name for name in FIELD if nearest and name.lower() == nearest[0]), None)
+    if hint:
+        return Problem(None, f"holds a key that is no field; did you mean {hint}?", "unknown_field")
+    return Problem(None, "holds a key that is no field", "unknown_field")
+
+
+def _pydantic_field(field: Field) -> tuple[Any, Any]:
+    if field.is_whole_number:
+        low, high = _bounds(field)
+        kind: Any = Annotated[int, PydanticField(ge=low, le=high)]
+    elif field.closed:
+        kind = Literal[tuple(map(str, field.codes))]
+    else:
+        kind = Annotated[str, PydanticField(max_length=LONGEST_TEXT)]
+    if _takes_null(field):
+        kind = kind | None
+        if not field.is_whole_number:
+            kind = Annotated[kind, BeforeValidator(lambda value: None if value in _MISSING_TEXTS else value)]
+    description = f"{field.description} Unit: {field.unit}." if field.unit else field.description
+    if field.codes and not field.closed:
+        description += f" Known: {', '.join(map(str, field.codes))}; any other is scored as unknown."
+    spellings = sorted({spelling for spelling, name in _NAMES.items() if name == field.name} - {field.name})
+    return kind, PydanticField(
+        ... if field.required else None,
+        description=description,
+        validation_alias=AliasChoices(field.name, *spellings),
+        examples=[] if field.example is None else [field.example],
+    )
+
+
+EncounterModel: type[BaseModel] = create_model(
+    "Encounter",
+    __config__=ConfigDict(strict=True, extra="forbid", title="Encounter"),
+    __doc__="One hospital stay, as known at discharge. Keys may be written with hyphens or underscores.",
+    **{field.name: _pydantic_field(field) for field in INPUTS},
+)
+
+EXAMPLE: Mapping[str, Any] = {field.name: field.example for field in CLINICAL if field.required}

@@ -1,0 +1,85 @@
+"""Places and secrets, from the environment: the only module that reads it.
+
+Everything has a default that works on a laptop. Choices that shape a result are in `params.py`.
+"""
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DATASET_URL = "https://archive.ics.uci.edu/static/public/296/diabetes+130-us+hospitals+for+years+1999-2008.zip"
+
+
+class Settings(BaseSettings):
+    """Built once by an entry point; everything below receives values, not settings."""
+
+    model_config = SettingsConfigDict(env_prefix="HEALTH_PREDICT_", populate_by_name=True)
+
+    storage: str = Field("health-predict-data", description="Storage root: a folder, or s3://bucket/prefix.")
+    raw_data: str | None = Field(
+        None, description="The dataset, a zip or CSV, local or s3://; without it `data fetch` downloads from UCI."
+    )
+    dataset_url: str = Field(DATASET_URL, description="Where `data fetch` downloads the dataset from.")
+    tracking_uri: str | None = Field(
+        None,
+        validation_alias=AliasChoices("MLFLOW_TRACKING_URI", "tracking_uri"),
+        description="MLflow server; without it a SQLite file inside the storage root (or ./mlflow.db for s3://).",
+    )
+    ray_address: str | None = Field(
+        None,
+        validation_alias=AliasChoices("RAY_ADDRESS", "ray_address"),
+        description="Ray cluster that tunes; without it one is started on this machine and stopped after.",
+    )
+    s3_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "s3_endpoint"),
+        description="S3-compatible endpoint other than AWS.",
+    )
+    model_name: str = Field(
+        "HealthPredict",
+        validation_alias=AliasChoices("MODEL_NAME", "model_name"),
+        description="Registered model.",
+    )
+    model_alias: str = Field(
+        "production",
+        validation_alias=AliasChoices("MODEL_ALIAS", "model_alias"),
+        description="Alias that `serve` and `predict` follow when no version is pinned.",
+    )
+    model_version: str | None = Field(
+        None,
+        validation_alias=AliasChoices("MODEL_VERSION", "model_version"),
+        description="Pin one version instead of following the alias.",
+    )
+    cache: Path = Field(
+        Path.home() / ".cache" / "health-predict", description="Where downloaded bundles are kept, by digest."
+    )
+
+
+class ServingSettings(BaseSettings):
+    """What a worker of the prediction service needs beside its bundle, host and port."""
+
+    model_config = SettingsConfigDict(env_prefix="HEALTH_PREDICT_", populate_by_name=True)
+
+    api_keys: str | None = Field(None, description="Callers, as `name:sha256` separated by commas or white space.")
+    api_keys_file: Path | None = Field(None, description="The same, from a file; lines beginning with # are comments.")
+    open_access: bool = Field(False, description="Answer without a key on an address other than loopback.")
+    metrics_open: bool = Field(False, description="Answer /metrics without a key on the public port.")
+    probe_port: int | None = Field(
+        None, description="Second port for /metrics and probes, without keys; the public port then has no /metrics."
+    )
+    concurrency: int = Field(256, ge=1, description="Requests at a time; more are answered 503 at once.")
+    request_timeout: float = Field(10.0, gt=0, description="Seconds until a request is given up.")
+    body_limit: int = Field(64 * 1024, ge=1024, description="Bytes of one encounter's request.")
+    batch_body_limit: int = Field(4 * 1024 * 1024, ge=1024, description="Bytes of a request to /predict/batch.")
+    batch_limit: int = Field(1000, ge=1, description="Encounters in one request to /predict/batch.")
+    drain_seconds: float = Field(
+        5.0, ge=0, description="After SIGTERM: seconds for callers to move away before connections are closed."
+    )
+    audit_log: Path | None = Field(None, description="Append-only audit log; without it there is none.")
+    prediction_log: str | None = Field(
+        None, description="Storage root (a folder or s3://) for scored encounters; without it there are none kept."
+    )
+    prediction_log_key: SecretStr | None = Field(
+        None, description="Secret that patient numbers are pseudonymised with; needed with prediction_log."
+    )

@@ -1,0 +1,99 @@
+"""`health-predict evaluate`: the challenger beside the champion on encounters that neither was trained on."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from health_predict.data.cohort import LabelledEncounters, label
+from health_predict.errors import DataError
+from health_predict.evaluation.gate import Scores, checks, compare_models
+from health_predict.io import layout
+from health_predict.io.bundle import Bundle, load_bundle
+from health_predict.io.ledger import read_ledger
+from health_predict.io.manifests import completed
+from health_predict.io.registry import BUNDLE, Registry
+from health_predict.io.reports import EvaluationReport, read_evaluation, read_training, write_evaluation
+from health_predict.io.storage import Storage
+from health_predict.io.tables import parse_table, read_table
+from health_predict.params import Params
+
+
+def evaluate(storage: Storage, registry: Registry, params: Params, run_id: str | None) -> EvaluationReport:
+    """Compare a run's model with production on the initial test set; None means the newest training's winner.
+
+    Skipped when the same models were compared on the same data by the same rules. Raises StorageError before
+    `train`, BundleError when a bundle is not whole, DataError when it cannot be known what a model was trained on.
+    """
+    run_id = run_id or read_training(storage).winner
+    ledger = read_ledger(storage)
+    manifest = completed(storage, layout.SPLIT_MANIFEST, "data split")
+    made_from = {"test": manifest["files"][layout.INITIAL_TEST], "rules": repr((params.gate, params.bootstrap))}
+    if done := _finished(storage, run_id, ledger.production, made_from):
+        return done
+    challenger = _bundle(registry, run_id)
+    champion = _version_bundle(registry, ledger.production)
+    first = _version_bundle(registry, ledger.first.production if ledger.first else None)
+    data = label(read_table(storage, layout.INITIAL_TEST), challenger.manifest.target)
+    comparison = compare_models(
+        data.encounters,
+        data.outcomes,
+        _scores(run_id, challenger, data),
+        champion=champion and _scores(*champion, data),
+        first=first and _scores(*first, data),
+        trained_on=_trained_on(storage, [challenger, *(version[1] for version in (champion, first) if version)]),
+        fingerprints=made_from,
+        gate=params.gate,
+        bootstrap=params.bootstrap,
+    )
+    report = EvaluationReport(
+        run_id=run_id,
+        family=challenger.manifest.family,
+        champion=ledger.production,
+        synthetic=challenger.manifest.synthetic,
+        comparison=comparison,
+        checks=tuple(checks(comparison, params.gate)),
+    )
+    write_evaluation(storage, report)
+    return report
+
+
+def _finished(
+    storage: Storage, run_id: str, production: str | None, made_from: dict[str, str]
+) -> EvaluationReport | None:
+    report = read_evaluation(storage, run_id)
+    if report is None or report.champion != production or report.comparison.fingerprints != made_from:
+        return None
+    return replace(report, skipped=True)
+
+
+def _bundle(registry: Registry, run_id: str) -> Bundle:
+    with tempfile.TemporaryDirectory() as folder:
+        return load_bundle(registry.download(run_id, BUNDLE, Path(folder)))
+
+
+def _version_bundle(registry: Registry, version: str | None) -> tuple[str, Bundle] | None:
+    return (version, _bundle(registry, registry.version(version).run_id)) if version else None
+
+
+def _scores(version: str, bundle: Bundle, data: LabelledEncounters) -> Scores:
+    return Scores(version, bundle.predict_proba(data.encounters), bundle.manifest.threshold)
+
+
+def _trained_on(storage: Storage, bundles: Iterable[Bundle]) -> pl.Series:
+    """Ids of all encounters that any of the models has seen; the tables have to be the ones it saw."""
+    tables = {table.key: table for bundle in bundles for table in bundle.manifest.trained_on}
+    digests = {(table.key, table.sha256) for bundle in bundles for table in bundle.manifest.trained_on}
+    ids = []
+    for key in tables:
+        content = storage.read(key)
+        if {(key, hashlib.sha256(content).hexdigest())} != {pair for pair in digests if pair[0] == key}:
+            raise DataError(
+                f"{storage.path(key)} is not the table that the models were trained on, so it cannot be known which "
+                "encounters they have seen; train again"
+            )
+        ids.append(parse_table(content, key)["encounter_id"])
+    return pl.concat(ids)

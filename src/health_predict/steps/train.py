@@ -1,0 +1,141 @@
+"""`health-predict train`: tune the families, fit the best of each, log all of it, name the winner."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from health_predict import __version__
+from health_predict.data.cohort import LabelledEncounters, label
+from health_predict.io import layout
+from health_predict.io.bundle import TableDigest
+from health_predict.io.cluster import cluster
+from health_predict.io.export import Provenance, git_revision
+from health_predict.io.manifests import completed
+from health_predict.io.registry import Registry
+from health_predict.io.reports import BestModel, TrainingReport, read_training, write_training
+from health_predict.io.storage import Storage
+from health_predict.io.tables import json_bytes, read_table
+from health_predict.io.training_runs import FINGERPRINT, WINNER, experiment, log_best, log_search, parent_run
+from health_predict.params import Family, Params, Target
+from health_predict.training.candidates import CANDIDATES
+from health_predict.training.fit import fit, prepare
+from health_predict.training.search import Search, Trial, search
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the caller wants to hear of: an ended trial, and a finished family."""
+
+    trial: Callable[[Family, Trial], None]
+    model: Callable[[BestModel], None]
+
+
+@dataclass(frozen=True)
+class _Data:
+    train: LabelledEncounters
+    validation: LabelledEncounters
+    provenance: Provenance
+
+
+def train(
+    storage: Storage,
+    registry: Registry,
+    params: Params,
+    target: Target,
+    ray_address: str | None,
+    progress: Progress,
+    force: bool = False,
+) -> TrainingReport:
+    """Train on the initial data.
+
+    Skipped when a training with the same data, parameters and target is finished, unless `force`. Raises
+    StorageError before `split`, TrackingError when MLflow does not answer, BundleError when a model cannot be
+    exported faithfully.
+    """
+    manifest = completed(storage, layout.SPLIT_MANIFEST, "data split")
+    fingerprint = _fingerprint(manifest["files"], params, target)
+    if not force and (done := _finished(storage, registry, fingerprint)):
+        return done
+    data = _read(storage, manifest, params, target)
+    with parent_run(registry, fingerprint, {"target": target, **asdict(params.search)}) as run_id:
+        searches, models = _search_and_fit(registry, run_id, data, params, ray_address, progress)
+        report = _report(run_id, fingerprint, data.provenance, searches, models)
+        registry.log(run_id, tags={WINNER: report.winner})
+    write_training(storage, report)
+    return report
+
+
+def _search_and_fit(
+    registry: Registry, run_id: str, data: _Data, params: Params, ray_address: str | None, progress: Progress
+) -> tuple[list[Search], list[BestModel]]:
+    families = params.search.families
+    prepared = {
+        encoding: prepare(encoding, data.train, data.validation, params.preprocessor)
+        for encoding in sorted({CANDIDATES[family].encoding for family in families})
+    }
+    by_family = {family: prepared[CANDIDATES[family].encoding] for family in families}
+    searches, models = [], []
+    with cluster(ray_address):
+        folds = {family: one.fold for family, one in by_family.items()}
+        for found in search(folds, params.search, progress.trial):
+            log_search(registry, run_id, found)
+            fitted = fit(found.family, found.best.config, by_family[found.family], params.search)
+            best = log_best(registry, run_id, fitted, data.train, data.validation, data.provenance, params)
+            progress.model(best)
+            searches.append(found)
+            models.append(best)
+    return searches, models
+
+
+def _read(storage: Storage, manifest: Any, params: Params, target: Target) -> _Data:
+    keys = (layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION)
+    train, validation = [label(read_table(storage, key), target) for key in keys]
+    digests = [
+        TableDigest(key, len(part.encounters), int(part.outcomes.sum()), manifest["files"][key])
+        for key, part in zip(keys, (train, validation), strict=True)
+    ]
+    synthetic = manifest["result"]["synthetic"]
+    return _Data(train, validation, Provenance("", target, digests, synthetic, git_revision(), params.search.seed))
+
+
+def _fingerprint(files: dict[str, str], params: Params, target: Target) -> str:
+    keys = (layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION)
+    what = {
+        "data": [files[key] for key in keys],
+        "target": target,
+        "preprocessor": asdict(params.preprocessor),
+        "search": asdict(params.search),
+        "bundle": asdict(params.bundle),
+        "version": __version__,
+    }
+    return hashlib.sha256(json_bytes(what)).hexdigest()
+
+
+def _finished(storage: Storage, registry: Registry, fingerprint: str) -> TrainingReport | None:
+    if not storage.exists(layout.TRAINING):
+        return None
+    report = read_training(storage)
+    runs = registry.finished_runs(experiment(registry.model_name), {FINGERPRINT: fingerprint})
+    known = any(run.info.run_id == report.run_id for run in runs)
+    return replace(report, skipped=True) if known else None
+
+
+def _report(
+    run_id: str, fingerprint: str, provenance: Provenance, searches: list[Search], models: list[BestModel]
+) -> TrainingReport:
+    ranked = sorted(models, key=lambda model: model.metrics.auroc.estimate, reverse=True)
+    trials = [trial for found in searches for trial in found.trials]
+    stopped_at = Counter(len(trial.auroc) for trial in trials if trial.stopped)
+    return TrainingReport(
+        run_id=run_id,
+        fingerprint=fingerprint,
+        target=provenance.target,
+        synthetic=provenance.synthetic,
+        models=tuple(ranked),
+        winner=ranked[0].run_id,
+        trials=len(trials),
+        stopped=stopped_at.total(),
+        stopped_at={str(step): count for step, count in sorted(stopped_at.items())},
+    )

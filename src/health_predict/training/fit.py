@@ -1,0 +1,91 @@
+"""The final model of a family: refit with its best configuration, calibrated, with a threshold."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import precision_recall_curve
+
+from health_predict.data.cohort import LabelledEncounters
+from health_predict.features.calibration import EDGE, Calibration
+from health_predict.features.encounters import engineer
+from health_predict.features.preprocessor import Encoding, Preprocessor
+from health_predict.params import Family, PreprocessorParams, SearchParams
+from health_predict.training.candidates import CANDIDATES, Classifier, Config, Fold, predict_proba
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One encoding of the training and validation encounters, shared by the families that use it."""
+
+    preprocessor: Preprocessor
+    fold: Fold
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model with all that turns an encounter into a calibrated probability and a decision."""
+
+    family: Family
+    config: Config
+    preprocessor: Preprocessor
+    model: Classifier
+    calibration: Calibration
+    threshold: float  # flag at or above it
+
+    def predict_proba(self, encounters: pl.DataFrame) -> NDArray[np.float64]:
+        """Calibrated probability of the outcome for each typed encounter, shape (rows,), row order kept."""
+        X = self.preprocessor.transform(engineer(encounters))
+        return self.calibration.apply(predict_proba(self.model, X))
+
+
+def prepare(
+    encoding: Encoding, train: LabelledEncounters, validation: LabelledEncounters, params: PreprocessorParams
+) -> Prepared:
+    """Fit the preprocessing on the training encounters and transform both parts."""
+    preprocessor = Preprocessor(encoding, params)
+    X_train = preprocessor.fit_transform(engineer(train.encounters), train.outcomes)
+    X_validation = preprocessor.transform(engineer(validation.encounters))
+    return Prepared(preprocessor, Fold(X_train, train.outcomes, X_validation, validation.outcomes))
+
+
+def fit(family: Family, config: Config, prepared: Prepared, params: SearchParams) -> Fitted:
+    """Train one configuration to its end; calibrate it and choose its threshold on the validation part."""
+    fold = prepared.fold
+    model = CANDIDATES[family].fit(config, fold, params.reports, params.seed, lambda _step, _auroc: None)
+    scores = predict_proba(model, fold.X_validation)
+    calibration = calibrate(scores, fold.y_validation)
+    threshold = best_f1_threshold(calibration.apply(scores), fold.y_validation)
+    return Fitted(family, config, prepared.preprocessor, model, calibration, threshold)
+
+
+def calibrate(scores: NDArray[np.float64], y: NDArray[np.bool_]) -> Calibration:
+    """Maximum-likelihood logistic recalibration of scores against outcomes."""
+    p = np.clip(scores, EDGE, 1 - EDGE)
+    logit = np.log(p / (1 - p))[:, None]
+    model = LogisticRegression(C=np.inf, tol=1e-8).fit(logit, y)
+    return Calibration(float(model.intercept_[0]), float(model.coef_[0, 0]))
+
+
+def best_f1_threshold(proba: NDArray[np.float64], y: NDArray[np.bool_]) -> float:
+    """The threshold with the highest F1 score; flag at or above it."""
+    precision, recall, thresholds = precision_recall_curve(y, proba)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, EDGE)
+    return float(thresholds[np.argmax(f1[:-1])])
+
+
+def importance(fitted: Fitted) -> dict[str, float]:
+    """Share of the total that each engineered feature has in the model's own measure of importance.
+
+    The measure is the library's (gain, impurity), for logistic regression the absolute standardised coefficient;
+    one-hot columns are added up to their feature.
+    """
+    columns = fitted.preprocessor.feature_names
+    values = fitted.model.coef_[0] if fitted.family == "logistic_regression" else fitted.model.feature_importances_
+    shares: dict[str, float] = {}
+    for column, value in zip(columns, np.abs(values) / np.abs(values).sum(), strict=True):
+        feature = column.partition("=")[0]
+        shares[feature] = shares.get(feature, 0.0) + float(value)
+    return shares

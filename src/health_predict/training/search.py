@@ -1,0 +1,153 @@
+"""Hyperparameter search of one family: Ray Tune runs the trials, Optuna proposes them, ASHA stops the poor ones.
+
+One trial of a family runs at a time, and families run side by side: Optuna then sees the results, and ASHA the
+rungs, in the same order every time, so that one seed gives one result on any number of machines.
+"""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import ray
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from health_predict.params import Family, SearchParams
+from health_predict.training.candidates import CANDIDATES, Config, Fold, Range
+
+METRIC = "val_roc_auc"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One sample of a family's space. `auroc` has the validation AUROC after each step that was trained."""
+
+    number: int
+    config: Config
+    auroc: tuple[float, ...]
+    stopped: bool  # by ASHA, before the last step
+    seconds: float
+
+    @property
+    def score(self) -> float:
+        return self.auroc[-1]
+
+
+@dataclass(frozen=True)
+class Search:
+    """All trials of one family, in the order they were proposed."""
+
+    family: Family
+    trials: tuple[Trial, ...]
+
+    @property
+    def best(self) -> Trial:
+        """The full trial with the highest validation AUROC; of equals, the earliest."""
+        return max((trial for trial in self.trials if not trial.stopped), key=lambda trial: trial.score)
+
+    @property
+    def stopped_share(self) -> float:
+        return sum(trial.stopped for trial in self.trials) / len(self.trials)
+
+    @property
+    def stopped_at(self) -> Mapping[int, int]:
+        """How many trials ASHA stopped at each rung (step)."""
+        return dict(sorted(Counter(len(trial.auroc) for trial in self.trials if trial.stopped).items()))
+
+
+def search(
+    folds: Mapping[Family, Fold], params: SearchParams, on_trial: Callable[[Family, Trial], None]
+) -> Iterator[Search]:
+    """Search every family of `folds` on the Ray cluster that is connected; yields each as it ends.
+
+    `on_trial` hears of every ended trial, from whichever thread ran it. Raises RuntimeError when a trial fails.
+    """
+    # Tune's registry is not safe to write from several threads, so all trainables are registered here, before.
+    for family, fold in folds.items():
+        tune.register_trainable(family, _trainable(family, ray.put(fold), params))
+    workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    with ThreadPoolExecutor(min(workers, len(folds))) as pool:
+        longest_first = sorted(folds, key=_COST.index)
+        for running in [pool.submit(_search_family, family, params, on_trial) for family in longest_first]:
+            yield running.result()
+
+
+# Longest first, so that no core waits for a slow family at the end.
+_COST: tuple[Family, ...] = ("catboost", "random_forest", "logistic_regression", "xgboost", "lightgbm")
+
+
+def _trainable(family: Family, fold: ray.ObjectRef, params: SearchParams) -> Callable[[dict[str, Any]], None]:
+    def trainable(config: dict[str, Any]) -> None:
+        def report(_step: int, auroc: float) -> None:
+            tune.report({METRIC: float(auroc)})
+
+        CANDIDATES[family].fit(config, ray.get(fold), params.reports, params.seed, report)
+
+    return trainable
+
+
+def _search_family(family: Family, params: SearchParams, on_trial: Callable[[Family, Trial], None]) -> Search:
+    candidate = CANDIDATES[family]
+    ended: list[Trial] = []
+
+    class Listener(tune.Callback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.history: dict[str, list[float]] = {}
+
+        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **_: Any) -> None:  # noqa: ARG002
+            self.history.setdefault(trial.trial_id, []).append(result[METRIC])
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
+            auroc = tuple(self.history[trial.trial_id])
+            seconds = trial.last_result["time_total_s"]
+            ended.append(Trial(len(ended), trial.config, auroc, len(auroc) < params.reports, seconds))
+            on_trial(family, ended[-1])
+
+    with _quiet_optuna(), tempfile.TemporaryDirectory(prefix="health-predict-tune-") as scratch:
+        tuner = tune.Tuner(
+            family,
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                num_samples=params.trials,
+                max_concurrent_trials=1,
+                time_budget_s=None if params.minutes is None else 60 * params.minutes,
+                scheduler=AsyncHyperBandScheduler(
+                    time_attr="training_iteration",
+                    max_t=params.reports,
+                    grace_period=1,
+                    reduction_factor=params.reduction_factor,
+                ),
+                search_alg=OptunaSearch(
+                    {name: _distribution(bounds) for name, bounds in candidate.space.items()},
+                    sampler=optuna.samplers.TPESampler(seed=params.seed, n_startup_trials=params.random_trials),
+                    points_to_evaluate=[dict(candidate.default)],
+                    metric=METRIC,
+                    mode="max",
+                ),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(storage_path=scratch, name=family, callbacks=[Listener()], verbose=0),
+        )
+        results = tuner.fit()
+    if results.errors:
+        raise RuntimeError(f"a trial of {family} failed: {results.errors[0]}") from results.errors[0]
+    return Search(family, tuple(ended))
+
+
+def _distribution(bounds: Range) -> optuna.distributions.BaseDistribution:
+    if bounds.whole:
+        return optuna.distributions.IntDistribution(int(bounds.low), int(bounds.high), log=bounds.log)
+    return optuna.distributions.FloatDistribution(bounds.low, bounds.high, log=bounds.log)
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    yield

@@ -1,0 +1,241 @@
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import factories
+from factories import zipped
+from file_server import CONTENT, send, serving
+from health_predict.data.cohort import select_cohort
+from health_predict.errors import DataError, StorageError
+from health_predict.io import layout
+from health_predict.io.storage import Folder
+from health_predict.io.tables import read_json, read_table
+from health_predict.params import SplitParams, ValidationParams
+from health_predict.steps.fetch import fetch
+from health_predict.steps.split import split
+from health_predict.steps.validate import validate
+
+NO_NETWORK = "http://127.0.0.1:9/dataset.zip"
+TABLE = factories.encounters(1_000)
+CSV = factories.raw_csv(TABLE)
+
+
+def _ignore(received: int, total: int | None) -> None:
+    pass
+
+
+def _fetch(storage, path: Path, content: bytes):
+    path.write_bytes(content)
+    return fetch(storage, str(path), NO_NETWORK, None, _ignore)
+
+
+def _contents(storage) -> dict[str, bytes]:
+    return {key: storage.read(key) for key in storage.list()}
+
+
+def test_from_file_to_splits_and_again(storage, tmp_path):
+    def run():
+        return (
+            _fetch(storage, tmp_path / "d.zip", zipped(folder__diabetic_data=CSV)),
+            validate(storage, ValidationParams()),
+            split(storage, SplitParams()),
+        )
+
+    fetched, validated, divided = first = run()
+    assert (fetched.key, fetched.rows, fetched.published, fetched.synthetic) == (
+        "raw_data/dataset.zip",
+        1_000,
+        False,
+        False,
+    )
+    assert (validated.rows, validated.accepted, validated.quarantined) == (1_000, 1_000, 0)
+    cohort = select_cohort(TABLE)
+    assert divided.rows == cohort.height == 1_000 - divided.excluded
+    assert sum(part.rows for part in divided.parts) == cohort.height
+    assert read_table(storage, layout.VALIDATED).equals(TABLE)
+    keys = [layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION, layout.INITIAL_TEST]
+    keys += [layout.future_batch(number) for number in range(1, 11)]
+    assert [part.key for part in divided.parts] == keys
+    together = pl.concat(read_table(storage, key) for key in keys)
+    assert together.sort("encounter_id").equals(cohort)
+
+    before = _contents(storage)
+    again = run()
+    assert [result.skipped for result in first] == [False] * 3
+    assert [result.skipped for result in again] == [True] * 3
+    assert [{**asdict(result), "skipped": False} for result in again] == [asdict(result) for result in first]
+    assert _contents(storage) == before
+    assert json.loads(json.dumps(asdict(divided)))["parts"][0]["key"] == layout.INITIAL_TRAIN
+
+
+def test_the_same_data_give_the_same_bytes_in_another_store(tmp_path):
+    stores = [Folder(str(tmp_path / name)) for name in ("one", "two")]
+    for store in stores:
+        _fetch(store, tmp_path / "d.csv", CSV)
+        validate(store, ValidationParams())
+        split(store, SplitParams())
+    assert _contents(stores[0]) == _contents(stores[1])
+
+
+def test_invented_data_are_marked_in_every_manifest(tmp_path):
+    store = Folder(str(tmp_path))
+    assert fetch(store, None, NO_NETWORK, 1_000, _ignore).synthetic
+    assert validate(store, ValidationParams()).synthetic
+    assert split(store, SplitParams()).synthetic
+    assert fetch(store, None, NO_NETWORK, 1_000, _ignore).skipped
+    for manifest in (layout.RAW_MANIFEST, layout.VALIDATION_MANIFEST, layout.SPLIT_MANIFEST):
+        assert read_json(store, manifest)["result"]["synthetic"] is True
+
+
+def test_real_data_after_invented_ones_lose_the_mark_though_the_rows_are_the_same(tmp_path):
+    store = Folder(str(tmp_path / "store"))
+    fetch(store, None, NO_NETWORK, 1_000, _ignore)
+    validate(store, ValidationParams())
+    split(store, SplitParams())
+    assert not _fetch(store, tmp_path / "d.csv", store.read("raw_data/dataset.csv")).skipped
+    assert not validate(store, ValidationParams()).synthetic
+    assert not split(store, SplitParams()).synthetic
+
+
+def test_a_download_is_not_repeated(tmp_path):
+    store = Folder(str(tmp_path))
+    content = zipped(diabetic_data=CSV)
+    with serving(lambda handler, _: send(handler, 0, len(content), content=content)) as (url, asked):
+        assert not fetch(store, None, url, None, _ignore).skipped
+        assert fetch(store, None, url, None, _ignore).skipped
+        store.write("raw_data/dataset.zip", b"altered")
+        assert not fetch(store, None, url, None, _ignore).skipped
+    assert len(asked) == 2
+
+
+def test_another_file_than_the_published_one_is_refused_from_uci_only(tmp_path, monkeypatch):
+    store = Folder(str(tmp_path))
+    content = zipped(diabetic_data=CSV)
+    with serving(lambda handler, _: send(handler, 0, len(content), content=content)) as (url, _):
+        monkeypatch.setenv("http_proxy", url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        with pytest.raises(DataError, match="another file than the one published: SHA-256 "):
+            fetch(store, None, "http://archive.ics.uci.edu/dataset.zip", None, _ignore)
+        assert store.list() == []
+        assert not fetch(store, None, "http://mirror.invalid/dataset.zip", None, _ignore).published
+
+
+def test_without_network_or_file_both_ways_out_are_named(tmp_path):
+    store = Folder(str(tmp_path))
+    with pytest.raises(StorageError, match=r"--from FILE.*HEALTH_PREDICT_RAW_DATA.*demo --synthetic") as caught:
+        fetch(store, None, "no address", None, _ignore)
+    assert caught.value.exit_code == 11
+    assert store.list() == []
+
+
+ZIP = zipped(diabetic_data=CSV)
+BROKEN = {
+    "truncated zip": ZIP[:-500],
+    "foreign zip": zipped(other=b"x"),
+    "empty file": b"",
+    "not a dataset": CONTENT,
+    "missing column": CSV.replace(b"race,", b"", 1),
+    "renamed column": CSV.replace(b"gender,", b"sex,", 1),
+    "cut line": CSV[:-60],
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
+def test_a_file_that_is_not_the_dataset_leaves_what_was_there(tmp_path, content):
+    store = Folder(str(tmp_path / "store"))
+    with pytest.raises(DataError) as caught:
+        _fetch(store, tmp_path / "bad", content)
+    assert caught.value.exit_code == 10
+    assert store.list() == []
+    _fetch(store, tmp_path / "good", CSV)
+    before = _contents(store)
+    with pytest.raises(DataError):
+        _fetch(store, tmp_path / "bad", content)
+    assert _contents(store) == before
+
+
+def test_a_wrong_type_in_every_row_is_refused_and_nothing_is_written(tmp_path):
+    store = Folder(str(tmp_path / "store"))
+    wrong = TABLE.with_columns(time_in_hospital=pl.lit("long"))
+    _fetch(store, tmp_path / "d.csv", factories.raw_csv(wrong))
+    before = store.list()
+    with pytest.raises(DataError, match="time_in_hospital is not a whole number in 1000 rows"):
+        validate(store, ValidationParams())
+    assert store.list() == before
+
+
+def test_a_bad_row_is_in_the_quarantine_and_not_in_the_splits(tmp_path):
+    store = Folder(str(tmp_path / "store"))
+    _fetch(store, tmp_path / "d.csv", CSV + CSV.splitlines()[1])
+    report = validate(store, ValidationParams())
+    assert (report.accepted, report.quarantined) == (1_000, 1)
+    quarantine = pl.read_csv(store.read(layout.QUARANTINE))
+    assert quarantine.select("line", "reason").row(0) == (1002, "encounter_id is in an earlier line too")
+    assert validate(store, ValidationParams()).findings == report.findings
+
+
+def test_a_step_before_its_turn_names_the_command_that_is_missing(storage):
+    with pytest.raises(StorageError, match="run `health-predict data fetch` first"):
+        validate(storage, ValidationParams())
+    with pytest.raises(StorageError, match="run `health-predict data validate` first"):
+        split(storage, SplitParams())
+    assert storage.list() == []
+
+
+def test_other_parameters_make_other_files_and_leave_no_old_batch(tmp_path):
+    store = Folder(str(tmp_path))
+    fetch(store, None, NO_NETWORK, 1_000, _ignore)
+    validate(store, ValidationParams())
+    split(store, SplitParams(batches=10))
+    assert not split(store, SplitParams(batches=4)).skipped
+    assert store.list(layout.FUTURE) == [layout.future_batch(number) for number in range(1, 5)]
+
+
+def test_an_altered_or_lost_file_is_made_again_and_never_read(tmp_path):
+    store = Folder(str(tmp_path))
+    fetch(store, None, NO_NETWORK, 1_000, _ignore)
+    validate(store, ValidationParams())
+    split(store, SplitParams())
+    whole = _contents(store)
+    store.delete(layout.future_batch(3))
+    assert not split(store, SplitParams()).skipped
+    store.write(layout.VALIDATED, b"altered")
+    with pytest.raises(StorageError, match=r"not what .* records; run `health-predict data validate` again"):
+        split(store, SplitParams())
+    assert not validate(store, ValidationParams()).skipped
+    assert _contents(store) == whole
+
+
+def test_a_store_that_refuses_writes_in_the_middle_leaves_no_finished_split(tmp_path):
+    store = Folder(str(tmp_path))
+    fetch(store, None, NO_NETWORK, 1_000, _ignore)
+    validate(store, ValidationParams())
+    (tmp_path / "processed_data" / "future").write_bytes(b"in the way")
+    with pytest.raises(StorageError, match="a part of the path is a file, not a folder"):
+        split(store, SplitParams())
+    assert not store.exists(layout.SPLIT_MANIFEST)
+    (tmp_path / "processed_data" / "future").unlink()
+    assert not split(store, SplitParams()).skipped
+
+
+RAW_DATA = os.environ.get("HEALTH_PREDICT_RAW_DATA")
+
+
+@pytest.mark.skipif(not RAW_DATA, reason="HEALTH_PREDICT_RAW_DATA names no copy of the dataset")
+def test_the_published_dataset_has_no_bad_row_and_the_known_cohort(tmp_path):
+    store = Folder(str(tmp_path))
+    fetched = fetch(store, RAW_DATA, NO_NETWORK, None, _ignore)
+    assert fetched.published
+    assert fetched.rows == 101_766
+    assert validate(store, ValidationParams()).quarantined == 0
+    divided = split(store, SplitParams())
+    assert (divided.rows, divided.excluded) == (99_343, 2_423)
+    rows = [part.rows for part in divided.parts]
+    assert sum(rows[:3]) == 19_868
+    assert rows[-1] == 11_201  # the block whose order is not known
+    assert divided.parts[0].readmitted_within_30_days == pytest.approx(0.114, abs=0.001)

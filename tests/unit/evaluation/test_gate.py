@@ -1,0 +1,216 @@
+"""Each rule of the gate trips alone, and what it says is what a reader needs."""
+
+import json
+from dataclasses import fields, replace
+
+import numpy as np
+import polars as pl
+import pytest
+
+from health_predict.data.cohort import outcome, select_cohort
+from health_predict.data.synthetic import generate
+from health_predict.errors import DataError
+from health_predict.evaluation.gate import Comparison, Opponent, Scores, checks, compare_models, objections
+from health_predict.evaluation.metrics import AurocComparison, Differences, Interval, Metrics
+from health_predict.evaluation.subgroups import SubgroupMetrics
+from health_predict.params import BootstrapParams, GateParams
+
+PARAMS = GateParams()
+FEW = BootstrapParams(replicates=40)
+NOBODY = pl.Series("encounter_id", [], dtype=pl.Int64)
+
+SAME = Interval(0.0, 0.0, 0.0)
+EQUAL = Differences(SAME, SAME, SAME)
+METRICS = Metrics(
+    rows=8_000,
+    outcomes=900,
+    patients=6_000,
+    threshold=0.15,
+    calibration_slope=Interval(1.0, 0.9, 1.1),
+    observed_expected=Interval(1.0, 0.93, 1.07),
+    **{
+        field.name: Interval(0.67, 0.65, 0.69)
+        for field in fields(Metrics)
+        if field.type == "Interval" or field.type is Interval
+        if field.name != "observed_expected"
+    },
+)
+AMONG_WOMEN = SubgroupMetrics("sex", "Female", 4_000, 450, Interval(0.66, 0.63, 0.69), SAME)
+FINE = Comparison(
+    challenger_version="8",
+    challenger=METRICS,
+    champion=Opponent("7", METRICS, EQUAL),
+    first=Opponent("1", METRICS, EQUAL),
+    clinical={
+        "LACE (adapted)": AurocComparison(
+            Interval(0.67, 0.65, 0.69), Interval(0.58, 0.56, 0.60), Interval(0.09, 0.07, 0.11)
+        )
+    },
+    subgroups=(AMONG_WOMEN, SubgroupMetrics("race", "Asian", 50, 4)),
+    seen=0,
+    fingerprints={"comparison": "invented"},
+)
+
+
+def against(opponent: Opponent, **differences) -> Opponent:
+    return replace(opponent, differences=replace(opponent.differences, **differences))
+
+
+def clinical(difference: Interval) -> dict:
+    return {name: replace(score, difference=difference) for name, score in FINE.clinical.items()}
+
+
+def women(**changes) -> tuple:
+    return (replace(AMONG_WOMEN, **changes),)
+
+
+TRIPS = {
+    "seen": (replace(FINE, seen=3), "3 of the 8000 encounters compared were used in training"),
+    "rows": (replace(FINE, challenger=replace(METRICS, rows=1_999)), "1999 encounters compared; at least 2000"),
+    "outcomes": (replace(FINE, challenger=replace(METRICS, outcomes=199)), "199 readmissions among them; at least 200"),
+    "clinical": (replace(FINE, clinical=clinical(Interval(0.02, 0.0, 0.04))), "LACE (adapted) (0.580) is +0.020"),
+    "too few expected": (
+        replace(FINE, challenger=replace(METRICS, observed_expected=Interval(1.26, 1.2, 1.3))),
+        "observed over expected are 1.260 (1.200 to 1.300)",
+    ),
+    "too many expected": (
+        replace(FINE, challenger=replace(METRICS, observed_expected=Interval(0.79, 0.7, 0.9))),
+        "within 0.80 and 1.25",
+    ),
+    "auroc": (
+        replace(FINE, champion=against(FINE.champion, auroc=Interval(-0.002, -0.0101, 0.006))),
+        "AUROC minus that of champion 7 is -0.002 (-0.010 to +0.006); the lower bound has to be above -0.010.",
+    ),
+    "average precision": (
+        replace(FINE, champion=against(FINE.champion, average_precision=Interval(0.0, -0.016, 0.016))),
+        "Average precision minus that of champion 7 is +0.000 (-0.016 to +0.016)",
+    ),
+    "brier": (
+        replace(FINE, champion=against(FINE.champion, brier=Interval(0.0009, 0.0001, 0.0017))),
+        "Brier score minus that of champion 7 is +0.00090 (+0.00010 to +0.00170)",
+    ),
+    "first": (
+        replace(FINE, first=against(FINE.first, auroc=Interval(-0.015, -0.021, -0.009))),
+        "AUROC minus that of first model 1 is -0.015",
+    ),
+    "subgroup floor": (
+        replace(FINE, subgroups=women(auroc=Interval(0.45, 0.41, 0.49))),
+        "AUROC for sex Female is 0.450 (0.410 to 0.490)",
+    ),
+    "subgroup loss": (
+        replace(FINE, subgroups=women(auroc_difference=Interval(-0.06, -0.1, -0.02))),
+        "AUROC for sex Female minus the champion's is -0.060 (-0.100 to -0.020)",
+    ),
+}
+
+
+def test_no_objections_when_all_is_well():
+    assert objections(FINE, PARAMS) == []
+    assert len({check.name for check in checks(FINE, PARAMS)}) == len(checks(FINE, PARAMS)) == 11
+
+
+@pytest.mark.parametrize("rule", TRIPS)
+def test_each_rule_trips_alone_and_names_its_numbers(rule):
+    comparison, says = TRIPS[rule]
+    assert [says in sentence for sentence in objections(comparison, PARAMS)] == [True]
+
+
+def test_every_rule_can_trip():
+    tripped = {
+        check.name for comparison, _ in TRIPS.values() for check in checks(comparison, PARAMS) if not check.passed
+    }
+    assert tripped == {check.name for check in checks(FINE, PARAMS)}
+
+
+def test_objections_add_up():
+    bad = replace(FINE, seen=1, challenger=replace(METRICS, rows=10, outcomes=2))
+    assert len(objections(bad, PARAMS)) == 3
+
+
+@pytest.mark.parametrize(
+    "comparison",
+    [
+        replace(FINE, challenger=replace(METRICS, rows=2_000, outcomes=200)),
+        replace(FINE, challenger=replace(METRICS, observed_expected=Interval(0.80, 0.7, 0.9))),
+        replace(FINE, champion=against(FINE.champion, auroc=Interval(-0.002, -0.0099, 0.006))),
+        replace(FINE, champion=against(FINE.champion, brier=Interval(0.0009, -0.0001, 0.0019))),
+        replace(FINE, subgroups=women(auroc=Interval(0.45, 0.39, 0.51))),  # not shown to be below chance
+        replace(FINE, subgroups=women(auroc_difference=Interval(-0.06, -0.13, 0.01))),  # not shown to be a loss
+        replace(FINE, subgroups=women(auroc_difference=Interval(-0.04, -0.06, -0.02))),  # a small loss
+    ],
+)
+def test_just_inside_a_limit_passes(comparison):
+    assert objections(comparison, PARAMS) == []
+
+
+@pytest.mark.parametrize("rule", ["seen", "rows", "outcomes", "clinical", "too few expected", "subgroup floor"])
+def test_without_a_champion_the_absolute_rules_hold(rule):
+    alone = replace(FINE, champion=None, first=None, subgroups=women(auroc_difference=None))
+    assert objections(alone, PARAMS) == []
+    comparison, says = TRIPS[rule]
+    assert any(says in sentence for sentence in objections(replace(comparison, champion=None, first=None), PARAMS))
+
+
+@pytest.fixture(scope="module")
+def measured():
+    encounters = select_cohort(generate(4_500, seed=3))
+    y = outcome(encounters)
+    risks = np.clip(0.08 + 0.25 * y + np.random.default_rng(0).normal(0, 0.03, len(y)), 0.01, 0.99)
+    return encounters, y, Scores("8", risks, 0.15)
+
+
+def gated(measured, challenger=None, champion=None, trained_on=NOBODY) -> Comparison:
+    encounters, y, scores = measured
+    return compare_models(
+        encounters,
+        y,
+        challenger or scores,
+        champion=champion,
+        first=champion,
+        trained_on=trained_on,
+        fingerprints={"comparison": "invented"},
+        gate=PARAMS,
+        bootstrap=FEW,
+    )
+
+
+def test_the_same_model_on_both_sides_gives_exactly_zero_and_passes(measured):
+    comparison = gated(measured, champion=replace(measured[2], version="7", y_proba=measured[2].y_proba.copy()))
+    assert comparison.champion.differences == comparison.first.differences == EQUAL
+    judged = [subgroup for subgroup in comparison.subgroups if not subgroup.too_small]
+    assert judged
+    assert all(subgroup.auroc_difference == SAME for subgroup in judged)
+    calibrated = replace(comparison, challenger=replace(comparison.challenger, observed_expected=Interval(1, 1, 1)))
+    assert objections(calibrated, PARAMS) == []
+
+
+def test_a_score_no_better_than_the_clinical_ones_is_refused(measured):
+    _, y, scores = measured
+    noise = np.random.default_rng(2).uniform(0.05, 0.2, len(y))
+    found = objections(gated(measured, challenger=replace(scores, y_proba=noise)), PARAMS)
+    assert sum("LACE (adapted)" in sentence or "HOSPITAL (partial)" in sentence for sentence in found) == 2
+
+
+def test_encounters_that_a_model_was_trained_on_are_counted(measured):
+    encounters = measured[0]
+    trained_on = pl.concat([encounters["encounter_id"][:7], pl.Series("encounter_id", [-1, -2])])
+    assert gated(measured).seen == 0
+    assert gated(measured, trained_on=trained_on).seen == 7
+    assert gated(measured, trained_on=trained_on).rows == len(encounters)
+
+
+@pytest.mark.parametrize("with_champion", [True, False])
+def test_a_comparison_survives_json(measured, with_champion):
+    comparison = gated(measured, champion=measured[2] if with_champion else None)
+    assert Comparison.from_dict(json.loads(json.dumps(comparison.to_dict()))) == comparison
+    assert Comparison.from_dict(json.loads(json.dumps(FINE.to_dict()))) == FINE
+
+
+@pytest.mark.parametrize("field", ["challenger", "champion", "clinical", "subgroups", "seen"])
+def test_a_stored_comparison_that_lacks_something_is_refused(field):
+    document = FINE.to_dict()
+    with pytest.raises(DataError, match=field):
+        Comparison.from_dict(document | {field: "invented"})
+    del document[field]
+    with pytest.raises(DataError, match=field):
+        Comparison.from_dict(document)

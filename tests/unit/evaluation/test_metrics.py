@@ -1,0 +1,199 @@
+"""Metrics agree with scikit-learn, intervals cover, and nothing that cannot be known becomes a number."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
+
+from health_predict.errors import DataError
+from health_predict.evaluation.metrics import auroc, average_precision, compare, compare_auroc, evaluate
+from health_predict.params import BootstrapParams
+
+FEW = BootstrapParams(replicates=40)
+
+
+def invented(rows: int, seed: int, decimals: int = 17):
+    """Outcomes, risks that know something about them (tied where decimals are few), and returning patients."""
+    rng = np.random.default_rng(seed)
+    y = rng.random(rows) < 0.15
+    y[:2] = (True, False)
+    logit = -2.0 + 0.9 * y + rng.normal(0, 0.8, rows)
+    return y, np.round(1 / (1 + np.exp(-logit)), decimals), rng.integers(0, rows // 2, rows)
+
+
+@pytest.mark.parametrize("decimals", [17, 2, 1, 0])
+@pytest.mark.parametrize("rows", [2, 3, 50, 3_000])
+def test_rank_metrics_are_scikit_learns_ties_and_weights_included(rows, decimals):
+    y, p, _ = invented(rows, seed=rows, decimals=decimals)
+    weights = np.random.default_rng(1).poisson(1.0, rows).astype(float)
+    weights[:2] = 1.0
+    for w in (None, weights, weights + 0.3):
+        assert auroc(y, p, w) == pytest.approx(roc_auc_score(y, p, sample_weight=w), abs=1e-12)
+        assert average_precision(y, p, w) == pytest.approx(average_precision_score(y, p, sample_weight=w), abs=1e-12)
+
+
+def test_rank_metrics_of_ordered_and_constant_scores():
+    y = np.array([0, 0, 1, 1])
+    assert auroc(y, [0.1, 0.2, 0.3, 0.4]) == average_precision(y, [0.1, 0.2, 0.3, 0.4]) == 1.0
+    assert auroc(y, [0.4, 0.3, 0.2, 0.1]) == 0.0
+    assert auroc(y, [7, 7, 7, 7]) == average_precision(y, [7, 7, 7, 7]) == 0.5
+
+
+def test_estimates_are_scikit_learns():
+    y, p, patients = invented(2_000, seed=3)
+    flagged = p >= 0.2
+    metrics = evaluate(y, p, patients, 0.2, FEW)
+    assert metrics.auroc.estimate == pytest.approx(roc_auc_score(y, p), abs=1e-12)
+    assert metrics.average_precision.estimate == pytest.approx(average_precision_score(y, p), abs=1e-12)
+    assert metrics.brier.estimate == pytest.approx(brier_score_loss(y, p), abs=1e-12)
+    assert metrics.f1.estimate == pytest.approx(f1_score(y, flagged), abs=1e-12)
+    assert metrics.precision.estimate == pytest.approx(precision_score(y, flagged), abs=1e-12)
+    assert metrics.recall.estimate == pytest.approx(recall_score(y, flagged), abs=1e-12)
+    assert metrics.specificity.estimate == pytest.approx(recall_score(~y, ~flagged), abs=1e-12)
+    assert metrics.flag_rate.estimate == pytest.approx(flagged.mean(), abs=1e-12)
+    assert metrics.observed_expected.estimate == pytest.approx(y.sum() / p.sum(), abs=1e-12)
+    assert (metrics.rows, metrics.outcomes, metrics.patients) == (2_000, y.sum(), len(set(patients)))
+    assert metrics.calibration_slope is not None
+    refitted = LogisticRegression(C=np.inf, tol=1e-10).fit(np.log(p / (1 - p))[:, None], y)
+    assert metrics.calibration_slope.estimate == pytest.approx(refitted.coef_[0, 0], abs=1e-4)
+
+
+def test_every_interval_holds_its_estimate():
+    y, p, patients = invented(2_000, seed=4)
+    metrics = evaluate(y, p, patients, 0.2, BootstrapParams(replicates=200))
+    for name in ("auroc", "average_precision", "brier", "ece", "calibration_intercept", "calibration_slope"):
+        interval = getattr(metrics, name)
+        assert interval.lower < interval.estimate < interval.upper, name
+    for name in ("observed_expected", "f1", "precision", "recall", "specificity", "flag_rate"):
+        interval = getattr(metrics, name)
+        assert interval.lower < interval.estimate < interval.upper, name
+
+
+def test_calibration_is_ideal_for_true_risks_and_shows_what_is_wrong():
+    rng = np.random.default_rng(5)
+    p = 1 / (1 + np.exp(-rng.normal(-2, 1, 60_000)))
+    y, patients = rng.random(len(p)) < p, np.arange(len(p))
+    true = evaluate(y, p, patients, 0.2, FEW)
+    assert true.calibration_intercept.estimate == pytest.approx(0, abs=0.04)
+    assert true.calibration_slope.estimate == pytest.approx(1, abs=0.04)
+    assert true.observed_expected.estimate == pytest.approx(1, abs=0.04)
+    assert true.ece.estimate < 0.01
+    doubled = evaluate(y, p / 2, patients, 0.2, FEW)
+    assert doubled.observed_expected.estimate == pytest.approx(2, abs=0.08)
+    assert doubled.calibration_intercept.estimate > 0.6
+    assert doubled.ece.estimate == pytest.approx(p.mean() / 2, abs=0.005)
+    assert doubled.auroc == true.auroc
+    logit = np.log(p / (1 - p))
+    overconfident = evaluate(y, 1 / (1 + np.exp(-2 * logit)), patients, 0.2, FEW)
+    assert overconfident.calibration_slope.estimate == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.slow
+def test_the_one_step_slope_interval_is_that_of_a_full_refit():
+    y, p, patients = invented(3_000, seed=6)
+    metrics = evaluate(y, p, patients, 0.2, BootstrapParams(replicates=200))
+    logit, rng, slopes = np.log(p / (1 - p))[:, None], np.random.default_rng(0), []
+    owners = np.unique(patients, return_inverse=True)[1]
+    for _ in range(200):
+        drawn = np.bincount(rng.integers(owners.max() + 1, size=owners.max() + 1), minlength=owners.max() + 1)
+        refitted = LogisticRegression(C=np.inf).fit(logit, y, sample_weight=drawn[owners].astype(float))
+        slopes.append(refitted.coef_[0, 0])
+    width = metrics.calibration_slope.upper - metrics.calibration_slope.lower
+    assert width == pytest.approx(np.subtract(*np.quantile(slopes, [0.975, 0.025])), rel=0.25)
+
+
+def test_slope_is_none_where_the_data_do_not_determine_it():
+    y = np.array([0, 0, 0, 1, 1] * 20)
+    patients = np.arange(100)
+    assert evaluate(y, np.full(100, 0.4), patients, 0.5, FEW).calibration_slope is None
+    assert evaluate(y, 0.2 + 0.6 * y, patients, 0.5, FEW).calibration_slope is None
+
+
+def test_nothing_flagged_has_no_precision():
+    y, p, patients = invented(300, seed=7)
+    metrics = evaluate(y, p, patients, 1.0, FEW)
+    assert metrics.precision.estimate == metrics.f1.estimate == metrics.flag_rate.estimate == 0.0
+    assert metrics.specificity.estimate == 1.0
+
+
+def test_the_same_seed_gives_the_same_intervals_and_row_order_does_not_matter():
+    y, p, patients = invented(500, seed=8)
+    order = np.random.default_rng(0).permutation(500)
+    first, again = evaluate(y, p, patients, 0.2, FEW), evaluate(y[order], p[order], patients[order], 0.2, FEW)
+    assert first == evaluate(y, p, patients, 0.2, FEW)
+    assert again.auroc.lower == pytest.approx(first.auroc.lower, abs=1e-12)
+    assert again.brier.upper == pytest.approx(first.brier.upper, abs=1e-12)
+
+
+def test_the_same_model_on_both_sides_gives_exactly_zero():
+    y, p, patients = invented(800, seed=9)
+    differences = compare(y, p, p.copy(), patients, FEW)
+    for interval in (differences.auroc, differences.average_precision, differences.brier):
+        assert (interval.estimate, interval.lower, interval.upper) == (0.0, 0.0, 0.0)
+
+
+def test_a_paired_difference_is_that_of_the_estimates_and_changes_sign_with_the_sides():
+    y, p, patients = invented(800, seed=10)
+    worse = np.clip(p + np.random.default_rng(1).normal(0, 0.1, 800), 0, 1)
+    there, back = compare(y, p, worse, patients, FEW), compare(y, worse, p, patients, FEW)
+    assert there.auroc.estimate == pytest.approx(auroc(y, p) - auroc(y, worse), abs=1e-12)
+    assert there.auroc.lower == pytest.approx(-back.auroc.upper, abs=1e-12)
+    single = evaluate(y, p, patients, 0.2, FEW).auroc
+    assert there.auroc.upper - there.auroc.lower < single.upper - single.lower
+    assert compare_auroc(y, p, worse, patients, FEW).difference == there.auroc
+    assert compare_auroc(y, p, 100 * worse, patients, FEW).challenger == single
+
+
+@pytest.mark.parametrize(
+    ("y", "p", "patients", "says"),
+    [
+        ([1, 1], [0.1, 0.2], [1, 2], "2 of 2 encounters have the outcome"),
+        ([0, 0], [0.1, 0.2], [1, 2], "0 of 2 encounters have the outcome"),
+        ([], [], [], "0 of 0 encounters"),
+        ([0, 1], [0.1, np.nan], [1, 2], "1 of 2 scores are not finite"),
+        ([0, 1], [0.1, np.inf], [1, 2], "1 of 2 scores are not finite"),
+        ([0, 1], [0.1, 1.5], [1, 2], "1 of 2 risks are outside 0 to 1"),
+        ([0, 1], [0.0, 0.0], [1, 2], "add up to 0"),
+        ([0, np.nan], [0.1, 0.2], [1, 2], "0 or 1, none missing"),
+        ([0, 2], [0.1, 0.2], [1, 2], "0 or 1, none missing"),
+        ([0, 1], [0.1, 0.2, 0.3], [1, 2], "differ in shape"),
+        ([0, 1], [0.1, 0.2], [1], "differ in shape"),
+        ([0, 1], [0.1, 0.2], [1, np.nan], "no patient"),
+        ([0, 1], [0.1, 0.2], [1, None], "no patient"),
+    ],
+)
+def test_what_cannot_be_measured_is_an_error(y, p, patients, says):
+    with pytest.raises(DataError, match=says):
+        evaluate(y, p, patients, 0.5, FEW)
+
+
+def clustered(patients: int, rng: np.random.Generator):
+    """Patients with one to six encounters whose outcomes and risks go together."""
+    stays = rng.choice([1, 2, 6], size=patients, p=[0.6, 0.25, 0.15])
+    frailty = rng.normal(0, 1, patients)
+    owner = np.repeat(np.arange(patients), stays)
+    y = rng.random(len(owner)) < 1 / (1 + np.exp(1.2 - 1.6 * frailty[owner]))
+    return y, 0.7 * frailty[owner] + rng.normal(0, 0.4, len(owner)) + rng.normal(0, 0.8, patients)[owner], owner
+
+
+@pytest.mark.slow
+def test_intervals_cover_at_about_the_nominal_rate_when_patients_return():
+    rng = np.random.default_rng(11)
+    truth = auroc(*clustered(200_000, rng)[:2])
+    params = BootstrapParams(replicates=200)
+    covered = rows_only = 0
+    for _ in range(200):
+        y, score, owner = clustered(400, rng)
+        interval = compare_auroc(y, score, score, owner, params).challenger
+        covered += interval.lower <= truth <= interval.upper
+        by_row = compare_auroc(y, score, score, np.arange(len(y)), params).challenger
+        rows_only += by_row.lower <= truth <= by_row.upper
+    assert 0.91 <= covered / 200 <= 0.98  # nominal .95, standard error .015
+    assert rows_only / 200 < 0.91  # what resampling rows would have claimed
