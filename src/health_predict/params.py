@@ -11,6 +11,14 @@ Target = Literal["lt30", "any"]
 Protocol = Literal["grouped-cv", "chronological"]
 Family = Literal["logistic_regression", "random_forest", "xgboost", "lightgbm", "catboost"]
 
+TITLES: dict[Family, str] = {
+    "logistic_regression": "LogisticRegression",
+    "random_forest": "RandomForest",
+    "xgboost": "XGBoost",
+    "lightgbm": "LightGBM",
+    "catboost": "CatBoost",
+}
+
 SEED = 20080630  # any fixed number; this is the last month that the dataset covers
 
 
@@ -67,7 +75,7 @@ class PreprocessorParams:
 
 @dataclass(frozen=True)
 class SearchParams:
-    families: tuple[Family, ...] = ("logistic_regression", "random_forest", "xgboost", "lightgbm", "catboost")
+    families: tuple[Family, ...] = tuple(TITLES)
     trials: int = 8  # per family; the first is the family's good default
     minutes: float | None = None  # wall time for all families together; None: no limit
     reports: int = 9  # intermediate results per full trial: rungs at 1, 3 and 9
@@ -92,6 +100,66 @@ class StudyParams:
 
 
 @dataclass(frozen=True)
+class DriftParams:
+    false_alarm_rate: float = 0.05  # of a batch without drift, over all checks of inputs and scores together
+    replicates: int = 200  # divisions of the reference's patients in two; the null's scale is then known to 10%
+    null_rows: int = 20_000  # of the reference that are divided; the null is free of the size, more only takes time
+    min_cell_share: float = 0.002  # of the reference; rarer values share a cell (28 of 14,000: Cochran's 5 and more)
+    min_effect: float = 0.10  # Cohen's w (1988: small) or standard deviations (Evidently's default): less is harmless
+    min_importance: float = 0.05  # of the model's reliance on the drifted clinical fields together
+    max_missing_rise: float = 0.05  # of encounters; 14,000 x 8,000 rows show .01, feeds fail by more
+    max_unknown: float = 0.02  # of given values; new diagnosis codes alone stay below .01 in a year
+    # Fields that say how a hospital bills and sorts, not how ill a patient is: they move whenever a contract does.
+    administrative: tuple[str, ...] = ("payer_code", "medical_specialty", "admission_type_id", "admission_source_id")
+    min_rows: int = 500  # of batch and reference; below, a small effect (.1) is missed more often than found
+    min_separation_auroc: float = (
+        0.60  # a classifier that tells batch from reference any worse sees nothing that matters
+    )
+    separation_rows: int = 4_000  # per side
+    separation_trees: int = 50
+    design_effect: float = 1.3  # variance of scores and ranks over that of independent encounters: patients come back
+    report_rows: int = 5_000  # of each side drawn in the report for people; no picture changes with more
+    shown: int = 5  # fields named in a sentence
+    seed: int = SEED
+
+
+@dataclass(frozen=True)
+class PerformanceParams:
+    """Falls are differences to the champion's own reference window, whose error counts as well."""
+
+    level: float = 0.90  # one-sided confidence of a finding; the policy wants it more than once
+    severe_level: float = 0.995  # one-sided confidence of a finding that need not be seen twice
+    max_auroc_fall: float = 0.015  # estimate; smaller ones cost less than a retraining may lose at the gate
+    observed_expected: tuple[float, float] = (0.90, 1.10)  # bounds of no finding; the gate refuses at .80 and 1.25
+    calibration_slope: tuple[float, float] = (0.80, 1.25)  # as above; retrained models stay within .9 and 1.1
+    max_estimated_auroc_fall: float = 0.02  # without outcomes: twice what the estimate strays between quiet batches
+    max_flag_rate_ratio: float = 1.25  # either way, against the reference's flag rate: what the care team planned for
+    max_score_psi: float = 0.10  # of scores in tenths of the reference; .1 to .25 is "some change" (Siddiqi 2006)
+
+
+@dataclass(frozen=True)
+class RetrainingParams:
+    window: int = 5  # newest batches with outcomes under the present champion that count
+    needed: int = 2  # of them with the same finding, the newest among them
+    min_new_rows: int = 2_000  # matured since training; the gate needs as many unseen ones
+    min_new_outcomes: int = 200  # likewise
+    growth: float = 0.50  # new matured rows over those trained on: half as many again brought +.005 AUROC or more
+    max_age: int = 6  # batches since training with data to learn from; nothing in medicine stands still for long
+    min_importance: float = 0.25  # reliance on drifted clinical fields; counts only beside changed scores
+
+
+@dataclass(frozen=True)
+class ScenarioParams:
+    covariate_strength: float = 1.0  # log-odds of being kept per standard deviation of age and illness
+    kept_share: float = 0.60  # of a batch; the rest makes room for a choice
+    gradual_batches: int = 4  # until a gradual shift is where an abrupt one begins
+    label_shift: float = 1.5  # times the share of readmissions
+    concept_share: float = 0.50  # of encounters whose outcomes are dealt out again
+    missing_field: str = "diag_1"  # must be one that may be missing
+    seed: int = SEED
+
+
+@dataclass(frozen=True)
 class Params:
     validation: ValidationParams = field(default_factory=ValidationParams)
     split: SplitParams = field(default_factory=SplitParams)
@@ -101,3 +169,7 @@ class Params:
     search: SearchParams = field(default_factory=SearchParams)
     bundle: BundleParams = field(default_factory=BundleParams)
     study: StudyParams = field(default_factory=StudyParams)
+    drift: DriftParams = field(default_factory=DriftParams)
+    performance: PerformanceParams = field(default_factory=PerformanceParams)
+    retraining: RetrainingParams = field(default_factory=RetrainingParams)
+    scenario: ScenarioParams = field(default_factory=ScenarioParams)

@@ -55,6 +55,27 @@ class Settings(BaseSettings):
         Path.home() / ".cache" / "health-predict", description="Where downloaded bundles are kept, by digest."
     )
 
+    @property
+    def is_local(self) -> bool:
+        """Is the storage root a folder."""
+        return "://" not in self.storage
+
+    @property
+    def resolved_tracking_uri(self) -> str:
+        """The MLflow server, or a SQLite file: inside a local storage root, else in the current folder."""
+        if self.tracking_uri:
+            return self.tracking_uri
+        folder = Path(self.storage) if self.is_local else Path()
+        return f"sqlite:///{(folder / 'mlflow.db').absolute()}"
+
+    @property
+    def artifact_root(self) -> str | None:
+        """Where runs keep their artifacts when there is no MLflow server to decide it."""
+        if self.tracking_uri and not self.tracking_uri.startswith("sqlite"):
+            return None
+        root = str(Path(self.storage).absolute()) if self.is_local else self.storage.rstrip("/")
+        return f"{root}/mlartifacts"
+
 
 class ServingSettings(BaseSettings):
     """What a worker of the prediction service needs beside its bundle, host and port."""

@@ -2,12 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
 from health_predict.cli.console import Output
-from health_predict.errors import TrackingError
 from health_predict.params import Family, Params, Protocol, SearchParams, Target
 
 if TYPE_CHECKING:
@@ -29,7 +28,9 @@ data = typer.Typer(no_args_is_help=True, help="The dataset: fetch, validate, spl
 app.add_typer(data, name="data")
 
 Json = Annotated[bool, typer.Option("--json", help="The result as one JSON document on the last line of stdout.")]
-Run = Annotated[str | None, typer.Argument(help="MLflow run id of a best model; the newest training's winner if left out.")]
+Run = Annotated[
+    str | None, typer.Argument(help="MLflow run id of a best model; the newest training's winner if left out.")
+]
 OnTarget = Annotated[
     Target, typer.Option("--target", help="lt30: readmitted within 30 days. any: at any time, for retrospective study.")
 ]
@@ -112,7 +113,7 @@ def train(
 
     settings, output = _settings(), Output(json)
     search = SearchParams(families=_families(families), trials=trials, minutes=minutes, seed=seed)
-    with training_progress(output, search) as progress:
+    with output.training(search) as progress:
         storage, registry = _storage(settings), _registry(settings)
         report = step(storage, registry, Params(search=search), target, settings.ray_address, progress, force)
     output.result(report, tables.trained)
@@ -180,3 +181,119 @@ def rollback(
 
     settings = _settings()
     Output(json).result(step(_storage(settings), _registry(settings), reason), tables.rolled_back)
+
+
+@app.command()
+def predict(
+    source: Annotated[str, typer.Option("--in", help="CSV or Parquet file, local or s3://.")],
+    target: Annotated[str, typer.Option("--out", help="CSV or Parquet file to write.")],
+    json: Json = False,
+) -> None:
+    """Score a file of encounters with the model in production; any size, in bounded memory.
+
+    Example: `health-predict predict --in encounters.csv --out risks.parquet`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.io.bundle import load_bundle  # noqa: PLC0415
+    from health_predict.steps.predict import predict as step  # noqa: PLC0415
+
+    output = Output(json)
+    bundle = load_bundle(_bundle_folder(_settings()))
+    with output.progress("scored") as advance:
+        report = step(bundle, source, target, lambda done, total: advance(done, total, "encounters"))
+    output.result(report, tables.scored)
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    bundle: Annotated[
+        Path | None, typer.Option(help="Serve this bundle folder, without asking MLflow for the model.")
+    ] = None,
+) -> None:
+    """Answer over HTTP with the model in production: POST /predict, GET /health, docs at /docs.
+
+    Example: `health-predict serve --port 8080`
+    """
+    from health_predict.serving import command  # noqa: PLC0415
+
+    folder = bundle or _bundle_folder(_settings())
+    # A fresh interpreter: the worker needs none of what resolving and downloading has loaded.
+    arguments = command(folder, host=host, port=port)
+    os.execv(arguments[0], arguments)  # noqa: S606
+
+
+@app.command()
+def status(json: Json = False) -> None:
+    """Show what is done, what is in production and why, and what to do next.
+
+    Example: `health-predict status`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.steps.status import status as step  # noqa: PLC0415
+
+    settings = _settings()
+    Output(json).result(step(_storage(settings), _registry(settings)), tables.status)
+
+
+@app.command()
+def demo(
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Invented encounters: no download; results mean nothing.")
+    ] = False,
+    trials: Annotated[int, typer.Option(min=1, help="Per family.")] = SearchParams.trials,
+) -> None:
+    """Do the whole main job: fetch, validate, split, train, evaluate, gate, promote, serve, ask the API.
+
+    Run again, it goes on where it was, or shows the results at once. `--synthetic` keeps to a storage root of its
+    own, so that invented and real results never mix.
+
+    Example: `health-predict demo`
+    """
+    from health_predict.cli.demo import run  # noqa: PLC0415
+
+    settings = _settings()
+    if synthetic:
+        settings = settings.model_copy(
+            update={
+                "storage": f"{settings.storage.rstrip('/')}-synthetic",
+                "model_name": f"{settings.model_name}Synthetic",
+            }
+        )
+    run(settings, synthetic, trials)
+
+
+def _settings() -> "Settings":
+    from health_predict.settings import Settings  # noqa: PLC0415
+
+    return Settings()
+
+
+def _storage(settings: "Settings") -> "Storage":
+    from health_predict.io.storage import open_storage  # noqa: PLC0415
+
+    return open_storage(settings.storage, settings.s3_endpoint)
+
+
+def _registry(settings: "Settings") -> "Registry":
+    from health_predict.io.registry import Registry  # noqa: PLC0415
+
+    return Registry(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
+
+
+def _bundle_folder(settings: "Settings") -> Path:
+    from health_predict.steps.fetch_bundle import fetch_bundle  # noqa: PLC0415
+
+    return fetch_bundle(_registry(settings), settings.model_version, settings.model_alias, settings.cache)
+
+
+def _families(listed: str) -> tuple[Family, ...]:
+    chosen = tuple(name.strip() for name in listed.split(",") if name.strip())
+    unknown = [name for name in chosen if name not in get_args(Family)]
+    if unknown or not chosen:
+        raise typer.BadParameter(
+            f"{', '.join(unknown) or 'nothing'} is no model family; choose from {', '.join(get_args(Family))}",
+            param_hint="--families",
+        )
+    return cast("tuple[Family, ...]", chosen)

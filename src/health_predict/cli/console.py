@@ -4,13 +4,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from health_predict.params import Family, SearchParams
+
+if TYPE_CHECKING:
+    from health_predict.io.reports import BestModel
+    from health_predict.steps.train import Progress as Listeners
+    from health_predict.training.search import Trial
+
 Advance = Callable[[float, float | None, str], None]  # done so far, of how much if known, what is being done
+PLAIN_WIDTH = 160  # characters, where there is no terminal to fit into
 PLAIN_INTERVAL = 5.0  # seconds between two lines about the same work
 
 
@@ -19,8 +27,8 @@ class Output:
 
     def __init__(self, json: bool = False):
         self.json = json
-        self.stdout = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-        self.stderr = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.stdout = _console(sys.stdout)
+        self.stderr = _console(sys.stderr)
 
     def say(self, text: RenderableType) -> None:
         """To people, about what goes on."""
@@ -55,6 +63,24 @@ class Output:
 
             yield advance
 
+    @contextmanager
+    def training(self, search: SearchParams) -> Iterator["Listeners"]:
+        """Show the trials of a search as they end, and each family's best model."""
+        from health_predict.steps.train import Progress as Listeners  # noqa: PLC0415
+
+        ended = 0
+        with self.progress("train") as advance:
+
+            def on_trial(family: Family, trial: "Trial") -> None:
+                nonlocal ended
+                ended += 1
+                advance(ended, search.trials * len(search.families), f"trials, {family} AUROC {trial.score:.3f}")
+
+            def on_model(model: "BestModel") -> None:
+                self.say(f"{model.family}: best validation AUROC {model.metrics.auroc}")
+
+            yield Listeners(on_trial, on_model)
+
     def _plain_lines(self, what: str) -> Advance:
         last = time.monotonic()
 
@@ -67,3 +93,7 @@ class Output:
                 self.say(f"{what}: {share} {text}".rstrip())
 
         return advance
+
+
+def _console(stream: TextIO) -> Console:
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else PLAIN_WIDTH)

@@ -11,7 +11,7 @@ from health_predict.evaluation.gate import Check, Comparison
 from health_predict.evaluation.metrics import Interval
 from health_predict.io.ledger import Entry
 from health_predict.io.reports import BestModel, EvaluationReport, TrainingReport
-from health_predict.training.candidates import CANDIDATES
+from health_predict.params import TITLES
 
 INVENTED = Text("INVENTED DATA: these numbers say nothing about patients.", style="bold red")
 
@@ -47,7 +47,7 @@ def models(found: Iterable[BestModel], winner: str) -> Table:
     """One line a family, the winner marked; metrics of the validation encounters."""
     rows = [
         (
-            ("* " if model.run_id == winner else "  ") + CANDIDATES[model.family].title,
+            ("* " if model.run_id == winner else "  ") + TITLES[model.family],
             _interval(model.metrics.auroc),
             _interval(model.metrics.average_precision),
             f"{model.metrics.brier.estimate:.4f}",
@@ -62,17 +62,17 @@ def models(found: Iterable[BestModel], winner: str) -> Table:
 def evaluated(report: EvaluationReport) -> RenderableType:
     refused = [check for check in report.checks if not check.passed]
     verdict = "The gate would decline it." if refused else "The gate has no objection."
-    subject = f"{CANDIDATES[report.family].title} of run {report.run_id}"
+    subject = f"{TITLES[report.family]} of run {report.run_id}"
     against = f"against version {report.champion}" if report.champion else "with nothing in production yet"
-    return _labelled(
-        report.synthetic, f"{subject}, {against}", scores(report.comparison), gate(report.checks), verdict
-    )
+    return _labelled(report.synthetic, f"{subject}, {against}", scores(report.comparison), gate(report.checks), verdict)
 
 
 def scores(comparison: Comparison) -> Table:
     """The models and clinical scores that were compared, on the same encounters."""
     found = comparison.challenger
-    rows = [("challenger", _interval(found.auroc), _interval(found.average_precision), _interval(found.observed_expected))]
+    rows: list[tuple[str, ...]] = [
+        ("challenger", _interval(found.auroc), _interval(found.average_precision), _interval(found.observed_expected))
+    ]
     for name, other in (("champion", comparison.champion), ("first model", comparison.first)):
         if other:
             metrics = other.metrics
@@ -85,7 +85,9 @@ def scores(comparison: Comparison) -> Table:
 
 def gate(checks: Sequence[Check]) -> Table:
     """Every rule of the gate with its numbers."""
-    return _table(("gate", "", "rule"), [(check.name, "yes" if check.passed else "NO", check.sentence) for check in checks])
+    return _table(
+        ("gate", "", "rule"), [(check.name, "yes" if check.passed else "NO", check.sentence) for check in checks]
+    )
 
 
 def promoted(report: Any) -> RenderableType:
@@ -108,13 +110,15 @@ def studied(report: Any) -> RenderableType:
     }
     rows = [(name, _interval(interval, 4)) for name, interval in named.items()]
     rows += [(f"AUROC of {name}", _interval(score.reference, 4)) for name, score in report.clinical.items()]
-    title = f"{CANDIDATES[report.family].title}, {report.protocol}, {metrics.rows:,} encounters"
+    title = f"{TITLES[report.family]}, {report.protocol}, {metrics.rows:,} encounters"
     return _labelled(report.synthetic, _table(("", "95% interval, patients resampled"), rows, title=title))
 
 
 def status(report: Any) -> RenderableType:
     steps = _table(("step", "done"), [(name, "yes" if done else "no") for name, done in report.steps.items()])
-    serving = f"version {report.production.version} (run {report.production.run_id})" if report.production else "nothing"
+    serving = (
+        f"version {report.production.version} (run {report.production.run_id})" if report.production else "nothing"
+    )
     lines = f"storage     {report.storage}\ntracking    {report.tracking_uri}\nproduction  {serving}"
     return Group(Text(lines), steps, decisions(report.decisions), Text(f"next: {report.advice}"))
 

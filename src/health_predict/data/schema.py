@@ -135,9 +135,7 @@ FIELDS: tuple[Field, ...] = (
         example=7,
     ),
     Field("time_in_hospital", "count", "Length of stay.", minimum=1, maximum=365, unit="days", example=3),
-    Field(
-        "payer_code", "category", "Who pays.", PAYERS, nullable=True, required=False, example="MC"
-    ),
+    Field("payer_code", "category", "Who pays.", PAYERS, nullable=True, required=False, example="MC"),
     Field(
         "medical_specialty",
         "category",

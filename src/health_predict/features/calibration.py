@@ -4,7 +4,6 @@ Cox, Biometrika 1958;45:562: logit(p') = intercept + slope * logit(p). With a po
 stays, and with it AUROC and average precision. Plain numpy, as the service applies it too.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +23,7 @@ class Calibration:
         return 1 / (1 + np.exp(-(self.intercept + self.slope * np.log(p / (1 - p)))))
 
     def apply_one(self, score: float) -> float:
-        """The same for one score, without an array."""
+        """The same number for one score, without an array."""
         p = min(max(score, EDGE), 1 - EDGE)
-        return 1 / (1 + math.exp(-(self.intercept + self.slope * math.log(p / (1 - p)))))
+        # numpy's exp and log: the standard library's differ from them in the last bit.
+        return 1 / (1 + float(np.exp(-(self.intercept + self.slope * float(np.log(p / (1 - p)))))))

@@ -118,8 +118,7 @@ class Encoder:
             for slot, amount in sums:
                 x[slot] += amount
             for slot, amount in maxima:
-                if amount > x[slot]:
-                    x[slot] = amount
+                x[slot] = max(x[slot], amount)
         for slot, parts in self.combinations:
             x[slot] += sum([x[part] for part in parts])
         for slot, numerator, denominator in self.ratios:

@@ -120,7 +120,8 @@ def _diagnoses_in(condition: str) -> dict[Value, float]:
 
 _COMORBIDITY_FLAGS = tuple(Highest(f"has_{name}", DIAGNOSES, _diagnoses_in(name)) for name in COMORBIDITIES)
 _CHARLSON_PARTS = tuple(
-    Highest(f"charlson_{family}", DIAGNOSES, dict(weights)) for family, weights in charlson_weights().items()
+    Highest(f"charlson_{family}", DIAGNOSES, {code: float(weight) for code, weight in weights.items()})
+    for family, weights in charlson_weights().items()
 )
 
 # Order matters only in that a combination or a ratio comes after what it reads.
@@ -199,7 +200,9 @@ def _meanings(values: list[Value | None], field: str) -> pl.DataFrame:
     """What each value of one field means to every feature that reads the field: one row a value."""
     diagnosis = FIELD[field].kind == "diagnosis"
     canonical = [normalise(str(value)) if diagnosis and value is not None else value for value in values]
-    found: dict[str, pl.Series] = {field: pl.Series(values, dtype=pl.Int16 if FIELD[field].is_whole_number else pl.String)}
+    found: dict[str, pl.Series] = {
+        field: pl.Series(values, dtype=pl.Int16 if FIELD[field].is_whole_number else pl.String)
+    }
     for number in NUMBERS:
         if isinstance(number, Total | Highest) and field in number.fields:
             amounts = [0.0 if value is None else number.table.get(value, 0.0) for value in canonical]
@@ -245,6 +248,8 @@ def columns(encounters: pl.DataFrame, encoder: Encoder) -> Mapping[str, NDArray[
     for name in encoder.codes:
         column = encounters.select(name)
         values = column.unique(maintain_order=True)
-        index = column.join(values.with_row_index("index"), on=name, how="left", nulls_equal=True, maintain_order="left")
+        index = column.join(
+            values.with_row_index("index"), on=name, how="left", nulls_equal=True, maintain_order="left"
+        )
         found[name] = Codes(index["index"].to_numpy(), values[name].to_list())
     return found

@@ -7,7 +7,7 @@ as indicator columns, rare ones together.
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -38,7 +38,7 @@ from health_predict.features.encounters import (
 from health_predict.params import PreprocessorParams
 
 Encoding = Literal["target", "one_hot"]
-Matrix = NDArray[np.float32] | sparse.csr_matrix
+Matrix: TypeAlias = Any  # NDArray[np.float32], or scipy's csr_matrix of them (it has no types)
 
 
 @dataclass

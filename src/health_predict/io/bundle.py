@@ -10,9 +10,9 @@ it needs neither tables nor training libraries to load one.
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from health_predict.errors import BundleError
 from health_predict.features.calibration import Calibration
 from health_predict.features.encoder import Encoder
+from health_predict.params import Family, Target
 
 if TYPE_CHECKING:
     import polars as pl
@@ -61,9 +62,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`bundle.json`."""
 
     format: int
-    family: str
+    family: Family
     config: dict[str, Any]
-    target: str
+    target: Target
     threshold: float
     calibration: Calibration
     bands: list[Band]
@@ -101,7 +102,16 @@ class Bundle:
 
     def predict_one(self, encounter: Mapping[str, Any]) -> float:
         """Calibrated probability of the outcome for one encounter; the same number as in a table."""
-        return self.manifest.calibration.apply_one(float(self._scores(self.encoder.encode(encounter))[0]))
+        return self.score(encounter)[0]
+
+    def score(self, encounter: Mapping[str, Any]) -> tuple[float, list[str]]:
+        """As `predict_one`, with the names of the fields whose value the model does not know."""
+        X, unknown = self.encoder.encode_noting(encounter)
+        return self.manifest.calibration.apply_one(self._scores(X).item()), unknown
+
+    def predict_vectors(self, X: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Calibrated probability for encoded encounters, shape (rows,)."""
+        return self.manifest.calibration.apply(self._scores(X))
 
     def band(self, probability: float) -> str:
         """Name of the band that a probability lies in."""
@@ -109,11 +119,7 @@ class Bundle:
 
     def percentile(self, probability: float) -> int:
         """Percentage of the validation encounters with a lower or equal probability, 0 to 100."""
-        return int(np.searchsorted(self._percentiles, probability, side="right").clip(1, 101)) - 1
-
-    @cached_property
-    def _percentiles(self) -> NDArray[np.float64]:
-        return np.array(self.manifest.percentiles)
+        return min(max(bisect_right(self.manifest.percentiles, probability), 1), 101) - 1
 
     def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         scores: NDArray[np.float32] = self.session.run(["probabilities"], {"X": X})[0][:, 1]

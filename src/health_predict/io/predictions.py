@@ -85,4 +85,3 @@ def read_predictions(storage: Storage, day: str = "") -> Iterator[ScoredEncounte
         except msgspec.MsgspecError:
             # `from None`: the original error may hold a value.
             raise DataError(f"{storage.path(key)} is not a prediction log") from None
-

@@ -36,6 +36,7 @@ PREPROCESSOR = "preprocessor/preprocessor.joblib"
 BUNDLE = "bundle"
 REQUIRED = (PREPROCESSOR, *(f"{BUNDLE}/{name}" for name in (ENCODER, MODEL, REFERENCE, MANIFEST)))
 VERSION_FILE = "version.json"
+EVALUATION = "evaluation.json"
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)
 logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -205,8 +206,9 @@ class Registry:
     def fetch_bundle(self, version: Version, cache: Path) -> Path:
         """The folder of a version's bundle, downloaded and verified once, then kept in the cache.
 
-        Beside the bundle lies `version.json` with the version's name, number, run and digest. Raises TrackingError
-        when the download fails and BundleError when what came is not a whole bundle; neither leaves anything.
+        Beside the bundle lie `version.json` with the version's name, number, run and digest, and `evaluation.json`
+        where the run was evaluated. Raises TrackingError when the download fails and BundleError when what came is
+        not a whole bundle; neither leaves anything.
         """
         place = cache / version.name / version.run_id
         if not place.exists():
@@ -215,6 +217,9 @@ class Registry:
                 downloaded = self.download(version.run_id, BUNDLE, Path(folder))
                 digest = load_bundle(downloaded).sha256
                 described = {"name": version.name, "version": version.version, "run_id": version.run_id}
+                if self._holds(version.run_id, Path(EVALUATION).stem):
+                    evaluation = self.download(version.run_id, Path(EVALUATION).stem, Path(folder))
+                    (evaluation / EVALUATION).rename(downloaded / EVALUATION)
                 (downloaded / VERSION_FILE).write_text(json.dumps({**described, "sha256": digest}) + "\n")
                 try:
                     downloaded.rename(place)
@@ -222,6 +227,10 @@ class Registry:
                     if not place.exists():
                         raise
         return place
+
+    def _holds(self, run_id: str, path: str) -> bool:
+        with self._telling(f"list the artifacts of the run {run_id}"):
+            return bool(self._client.list_artifacts(run_id, path))
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)

@@ -32,7 +32,10 @@ class BestModel:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """One training. `winner` has the highest validation AUROC; `stopped` are trials that ASHA ended early."""
+    """One training. `models` are in order of their validation Brier score, the winner first.
+
+    `stopped` are trials that ASHA ended early, `stopped_at` how many at which step.
+    """
 
     run_id: str
     fingerprint: str
@@ -51,7 +54,7 @@ class EvaluationReport:
     """What the gate decides on. `champion` is the version in production that the run was compared with."""
 
     run_id: str
-    family: str
+    family: Family
     champion: str | None
     synthetic: bool
     comparison: Comparison

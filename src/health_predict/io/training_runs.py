@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import joblib
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,10 +18,10 @@ from health_predict.evaluation.figures import quality_figures
 from health_predict.evaluation.metrics import Metrics, evaluate
 from health_predict.io.bundle import Bundle
 from health_predict.io.export import Provenance, export
-from health_predict.io.registry import BUNDLE, PREPROCESSOR, Registry
-from health_predict.io.reports import BestModel
-from health_predict.params import Family, Params
-from health_predict.training.candidates import CANDIDATES
+from health_predict.io.registry import BUNDLE, EVALUATION, PREPROCESSOR, Registry
+from health_predict.io.reports import BestModel, EvaluationReport
+from health_predict.io.tables import json_bytes
+from health_predict.params import TITLES, Family, Params
 from health_predict.training.fit import Fitted, importance
 from health_predict.training.search import METRIC, Search, Trial
 
@@ -72,7 +72,7 @@ def log_best(
 
     Raises BundleError when the exported model does not score what the fitted one scores.
     """
-    title = CANDIDATES[fitted.family].title
+    title = TITLES[fitted.family]
     y_proba = fitted.predict_proba(validation.encounters)
     metrics = evaluate(validation.outcomes, y_proba, validation.patients, fitted.threshold, params.bootstrap)
     tags = {FAMILY: fitted.family, "health_predict.git_revision": provenance.git_revision}
@@ -98,6 +98,22 @@ def log_best(
             tags={"health_predict.bundle_sha256": bundle.sha256},
         )
     return _described(run_id, fitted, metrics, difference, bundle)
+
+
+def log_evaluation(registry: Registry, report: EvaluationReport) -> None:
+    """The comparison on unseen encounters, into the run of the model: metrics `test_...`, and the whole as JSON."""
+    found = report.comparison.challenger
+    metrics = {
+        "test_roc_auc": found.auroc,
+        "test_average_precision": found.average_precision,
+        "test_brier_score": found.brier,
+        "test_expected_calibration_error": found.ece,
+        "test_observed_expected": found.observed_expected,
+    }
+    registry.log(report.run_id, metrics={name: interval.estimate for name, interval in metrics.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / EVALUATION).write_bytes(json_bytes(msgspec.to_builtins(report)))
+        registry.log_folder(report.run_id, Path(folder), Path(EVALUATION).stem)
 
 
 def validation_metrics(metrics: Metrics) -> dict[str, float]:

@@ -1,4 +1,10 @@
-"""The reference profile: what the encounters that a model was trained on looked like. It travels in the bundle."""
+"""The reference profile: what the encounters that a model was trained on looked like. It travels in the bundle.
+
+It holds counts and summaries only, no row of any patient. The two things that need rows, the multivariate check and
+the report for people, read the tables that the bundle names (`trained_on`).
+"""
+
+from collections.abc import Callable, Mapping
 
 import msgspec
 import numpy as np
@@ -6,9 +12,25 @@ import polars as pl
 from numpy.typing import NDArray
 
 from health_predict.data.cohort import LabelledEncounters
-from health_predict.data.schema import CLINICAL
+from health_predict.data.schema import CLINICAL, Field
+from health_predict.errors import DataError
+from health_predict.params import DriftParams
+
+Floats = NDArray[np.float64]
+ValueCounts = Mapping[str, Mapping[str, int]]  # field -> value as text -> encounters
 
 MISSING = "?"  # as in the raw data; no code of any field is spelled so
+
+
+class Null(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a field's test statistic is distributed where nothing has drifted: `scale` times a chi-square."""
+
+    scale: float
+    degrees: float
+
+    @property
+    def mean(self) -> float:
+        return self.scale * self.degrees
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -17,25 +39,165 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: int
     outcomes: int
     fields: dict[str, dict[str, int]]  # field -> value as text, `?` for missing -> encounters
+    nulls: dict[str, Null]  # field -> null distribution of its test statistic, from resampled patients
+    importance: dict[str, float]  # field -> share of the model's reliance, adding up to 1; equal where not measured
     scores: list[float]  # percentiles 0 to 100 of the calibrated probability
+    scored: int  # encounters behind `scores`
 
 
-def profile(labelled: LabelledEncounters, y_proba: NDArray[np.float64]) -> Reference:
-    """Summarise encounters with their outcomes and the probabilities that the model gives them."""
+def profile(
+    labelled: LabelledEncounters,
+    y_proba: Floats,
+    importance: Mapping[str, float] | None = None,
+    params: DriftParams | None = None,
+) -> Reference:
+    """Summarise encounters with their outcomes, and probabilities that the model gives.
+
+    `y_proba` should be of encounters that the model was not fitted on (they need not be these): what a model says
+    of its own training data is spread wider than what it will say. `importance` is by field (`reliance`); without
+    it all fields count alike. Raises DataError where there are no rows or no scores.
+    """
     encounters = labelled.encounters
+    if encounters.is_empty() or not len(y_proba):
+        raise DataError("a reference needs encounters and scores; one of them is empty")
+    names = [field.name for field in CLINICAL]
+    shares = dict.fromkeys(names, 1 / len(names)) if importance is None else dict(importance)
+    fields = value_counts(encounters)
     return Reference(
         rows=len(encounters),
         outcomes=int(labelled.outcomes.sum()),
-        fields={field.name: _counts(encounters[field.name]) for field in CLINICAL},
+        fields={name: dict(counts) for name, counts in fields.items()},
+        nulls=_nulls(encounters, fields, labelled.patients, params or DriftParams()),
+        importance=shares,
         scores=percentiles(y_proba),
+        scored=len(y_proba),
     )
 
 
-def percentiles(y_proba: NDArray[np.float64]) -> list[float]:
+def percentiles(y_proba: Floats) -> list[float]:
     """The 101 percentiles 0 to 100 of the probabilities."""
     return [float(value) for value in np.percentile(y_proba, np.arange(101))]
 
 
+def value_counts(encounters: pl.DataFrame) -> ValueCounts:
+    """Encounters by value for every clinical field, values as text in their order, `?` for missing.
+
+    Raises DataError naming the clinical fields that the table lacks.
+    """
+    absent = [field.name for field in CLINICAL if field.name not in encounters.columns]
+    if absent:
+        raise DataError(f"the encounters lack {', '.join(absent)}; drift cannot be judged without every clinical field")
+    return {field.name: _counts(encounters[field.name]) for field in CLINICAL}
+
+
+def reliance(
+    predict_proba: Callable[[pl.DataFrame], Floats], encounters: pl.DataFrame, seed: int, rows: int = 2_000
+) -> dict[str, float]:
+    """Share of each clinical field in what the model's answers hang on, adding up to 1.
+
+    Mean absolute change of the probability when a field's values are dealt out anew among the encounters: model
+    reliance (Fisher, Rudin and Dominici, JMLR 2019;20:177) on predictions instead of losses, so that no outcome is
+    needed. At most `rows` encounters are used. Raises DataError where no field changes any probability.
+    """
+    rng = np.random.default_rng(seed)
+    sample = encounters[np.sort(rng.permutation(len(encounters))[:rows])]
+    expected = predict_proba(sample)
+    order = rng.permutation(len(sample))
+    changes = {
+        field.name: float(
+            np.abs(predict_proba(sample.with_columns(sample[field.name].gather(order))) - expected).mean()
+        )
+        for field in CLINICAL
+    }
+    total = sum(changes.values())
+    if not total > 0:
+        raise DataError("the model answers the same whatever it is given; its fields have no importance to weigh")
+    return {name: change / total for name, change in changes.items()}
+
+
+def is_ordered(field: Field) -> bool:
+    """Is the field compared as a number (its order and distances mean something) or as a set of categories."""
+    return field.kind == "count"
+
+
+def cells(reference: Mapping[str, int], min_share: float) -> list[str]:
+    """Values with their own cell in a category's test: those of at least `min_share`; the rest share one."""
+    rows = sum(reference.values())
+    return [value for value, count in reference.items() if count >= min_share * rows]
+
+
+def statistic(reference: Floats, current: Floats, ordered: bool) -> Floats:
+    """Test statistic of two tables of counts, shape (..., cells): how much more they differ than chance makes them.
+
+    Categories: chi-square of homogeneity (Pearson). Ordered values: the two-sample Anderson-Darling statistic with
+    ties (Scholz and Stephens, JASA 1987;82:918), equally sensitive at both ends. Both are quadratic in the
+    difference of the shares and free of the sample sizes, so that one null distribution serves every batch size.
+    """
+    m, n = reference.sum(axis=-1, keepdims=True), current.sum(axis=-1, keepdims=True)
+    difference = reference / m - current / n
+    pooled = (reference + current) / (m + n)
+    if ordered:
+        difference, below = np.cumsum(difference, axis=-1), np.cumsum(pooled, axis=-1)
+        spread = below * (1 - below)
+        inside = (spread > 1e-12) & (pooled > 0)
+        terms = np.divide(difference**2 * pooled, spread, out=np.zeros_like(pooled), where=inside)
+    else:
+        terms = np.divide(difference**2, pooled, out=np.zeros_like(pooled), where=pooled > 0)
+    total: Floats = effective(m, n)[..., 0] * terms.sum(axis=-1)
+    return total
+
+
+def effective(m: Floats, n: Floats) -> Floats:
+    """m n / (m + n): what a difference of two shares is scaled with."""
+    return m * n / (m + n)
+
+
 def _counts(values: pl.Series) -> dict[str, int]:
-    counted = values.cast(pl.String).fill_null(MISSING).value_counts(name="count").sort(values.name)
-    return dict(zip(counted[values.name].to_list(), counted["count"].to_list(), strict=True))
+    counted = values.value_counts(name="count").sort(values.name, nulls_last=True)
+    texts = counted[values.name].cast(pl.String).fill_null(MISSING)
+    return dict(zip(texts.to_list(), counted["count"].to_list(), strict=True))
+
+
+def _nulls(
+    encounters: pl.DataFrame, fields: ValueCounts, patients: NDArray[np.int64], params: DriftParams
+) -> dict[str, Null]:
+    """Null distribution of every field's statistic, by dividing the patients in two at random, again and again.
+
+    Whole patients move, so that the spread is that of encounters which come several to a patient; the scaled
+    chi-square with the same mean and variance is the second-order correction of Rao and Scott (JASA 1981;76:221).
+    """
+    rng = np.random.default_rng(params.seed)
+    sampled = _some_patients(patients, params.null_rows, rng)
+    encounters = encounters.filter(sampled)
+    people, index = np.unique(patients[sampled], return_inverse=True)
+    halves = [rng.random(len(people))[index] < 0.5 for _ in range(params.replicates)]
+    return {
+        field.name: _null(_codes(encounters[field.name], fields[field.name], field, params), halves, is_ordered(field))
+        for field in CLINICAL
+    }
+
+
+def _some_patients(patients: NDArray[np.int64], rows: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """About `rows` rows, all of a patient or none; the null does not depend on their number."""
+    people, index = np.unique(patients, return_inverse=True)
+    kept: NDArray[np.bool_] = (rng.random(len(people)) < rows / len(patients))[index]
+    return kept
+
+
+def _codes(values: pl.Series, counts: Mapping[str, int], field: Field, params: DriftParams) -> NDArray[np.int64]:
+    """The cell of each row, as a number; ordered values each have their own, in order."""
+    own = list(counts) if is_ordered(field) else cells(counts, params.min_cell_share)
+    texts = values.cast(pl.String).fill_null(MISSING)
+    coded = texts.replace_strict(own, range(len(own)), default=len(own), return_dtype=pl.Int64)
+    return coded.to_numpy()
+
+
+def _null(codes: NDArray[np.int64], halves: list[NDArray[np.bool_]], ordered: bool) -> Null:
+    total = np.bincount(codes)
+    first = np.array([np.bincount(codes[half], minlength=len(total)) for half in halves], dtype=np.float64)
+    usable = (first.sum(axis=1) > 0) & (first.sum(axis=1) < len(codes))
+    found = statistic(first[usable], total - first[usable], ordered)
+    mean, variance = (float(found.mean()), float(found.var())) if len(found) else (0.0, 0.0)
+    if mean <= 0 or variance <= 0:
+        return Null(1.0, 1.0)  # one value only: whatever else appears is judged as one more cell
+    return Null(variance / (2 * mean), 2 * mean**2 / variance)

@@ -1,0 +1,17 @@
+"""The prediction service: `python -m health_predict.serving --bundle FOLDER`.
+
+The worker needs the `serving` dependency group only. It reads a bundle from a folder and talks to no registry:
+`health-predict serve` puts the folder there.
+"""
+
+import sys
+from pathlib import Path
+
+
+def command(bundle: Path, host: str = "127.0.0.1", port: int = 8000) -> list[str]:
+    """The command line of a worker, to be started or exec'd; its settings come from the environment.
+
+    `bundle` may be a symbolic link: on SIGHUP the worker follows it again and takes up what it finds.
+    """
+    worker = [sys.executable, "-m", "health_predict.serving"]
+    return [*worker, "--bundle", str(bundle), "--host", host, "--port", str(port)]

@@ -66,13 +66,6 @@ def read_encounter(body: bytes) -> Encounter:
     return check_pairs(parse(body))
 
 
-def check_encounter(document: Any) -> Encounter:
-    """The encounter in a decoded JSON value (duplicate keys are lost by then). Raises InvalidEncounterError."""
-    if not isinstance(document, dict):
-        raise InvalidEncounterError([Problem(None, "must be a JSON object with the fields of one encounter", "type")])
-    return _checked(document.items())
-
-
 def parse(body: bytes) -> Any:
     """The decoded JSON; an object is a `Pairs`, which keeps a repeated key. Raises InvalidEncounterError."""
     try:
@@ -89,7 +82,7 @@ class Pairs(list[tuple[str, Any]]):
 def check_pairs(document: Any) -> Encounter:
     """The encounter in what `parse` returned. Raises InvalidEncounterError."""
     if not isinstance(document, Pairs):
-        return check_encounter(None)
+        raise InvalidEncounterError([Problem(None, "must be a JSON object with the fields of one encounter", "type")])
     return _checked(document)
 
 

@@ -19,21 +19,26 @@ from health_predict.io.registry import BUNDLE, Registry
 from health_predict.io.reports import EvaluationReport, read_evaluation, read_training, write_evaluation
 from health_predict.io.storage import Storage
 from health_predict.io.tables import parse_table, read_table
+from health_predict.io.training_runs import log_evaluation
 from health_predict.params import Params
 
 
 def evaluate(storage: Storage, registry: Registry, params: Params, run_id: str | None) -> EvaluationReport:
     """Compare a run's model with production on the initial test set; None means the newest training's winner.
 
-    Skipped when the same models were compared on the same data by the same rules. Raises StorageError before
-    `train`, BundleError when a bundle is not whole, DataError when it cannot be known what a model was trained on.
+    Skipped when the same models were compared on the same data by the same rules, and when the run is what is in
+    production. Raises StorageError before `train`, BundleError when a bundle is not whole, DataError when it cannot
+    be known what a model was trained on.
     """
     run_id = run_id or read_training(storage).winner
     ledger = read_ledger(storage)
     manifest = completed(storage, layout.SPLIT_MANIFEST, "data split")
     made_from = {"test": manifest["files"][layout.INITIAL_TEST], "rules": repr((params.gate, params.bootstrap))}
-    if done := _finished(storage, run_id, ledger.production, made_from):
-        return done
+    report = read_evaluation(storage, run_id)
+    if report and report.comparison.fingerprints == made_from:
+        serving = registry.version(ledger.production).run_id if ledger.production else None
+        if run_id == serving or report.champion == ledger.production:
+            return replace(report, skipped=True)
     challenger = _bundle(registry, run_id)
     champion = _version_bundle(registry, ledger.production)
     first = _version_bundle(registry, ledger.first.production if ledger.first else None)
@@ -58,16 +63,8 @@ def evaluate(storage: Storage, registry: Registry, params: Params, run_id: str |
         checks=tuple(checks(comparison, params.gate)),
     )
     write_evaluation(storage, report)
+    log_evaluation(registry, report)
     return report
-
-
-def _finished(
-    storage: Storage, run_id: str, production: str | None, made_from: dict[str, str]
-) -> EvaluationReport | None:
-    report = read_evaluation(storage, run_id)
-    if report is None or report.champion != production or report.comparison.fingerprints != made_from:
-        return None
-    return replace(report, skipped=True)
 
 
 def _bundle(registry: Registry, run_id: str) -> Bundle:

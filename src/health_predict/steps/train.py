@@ -125,7 +125,8 @@ def _finished(storage: Storage, registry: Registry, fingerprint: str) -> Trainin
 def _report(
     run_id: str, fingerprint: str, provenance: Provenance, searches: list[Search], models: list[BestModel]
 ) -> TrainingReport:
-    ranked = sorted(models, key=lambda model: model.metrics.auroc.estimate, reverse=True)
+    # A proper score: it rewards telling patients apart and meaning what is said, both.
+    ranked = sorted(models, key=lambda model: model.metrics.brier.estimate)
     trials = [trial for found in searches for trial in found.trials]
     stopped_at = Counter(len(trial.auroc) for trial in trials if trial.stopped)
     return TrainingReport(

@@ -9,7 +9,8 @@ CPU of one. Libraries are imported where they are used, so that a trial loads on
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from health_predict.params import Family
 Config = Mapping[str, Any]
 Classifier = Any  # a classifier with scikit-learn's interface, of whichever library
 Report = Callable[[int, float], None]  # step, counted from 1, and validation AUROC
+
+MANY_ROWS = 40_000
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,22 @@ class Range:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model family. `default` is the first trial of every search; `fit(config, fold, steps, seed, report)`."""
+    """A model family: `fit(config, fold, steps, seed, report)` trains it.
+
+    `small` is the good default up to MANY_ROWS training encounters, `large` what changes beyond: more data carry
+    more leaves (LightGBM, held-out AUROC: 13,862 rows .671 small, .658 large; 79,000 rows .679 and .6805).
+    """
 
     family: Family
-    title: str
     encoding: Encoding
-    default: Config
+    small: Config
     space: Mapping[str, Range]
     fit: Callable[[Config, Fold, int, int, Report], Classifier]
+    large: Config = field(default_factory=dict)
+
+    def default(self, rows: int) -> Config:
+        """The good default for so many training encounters: the first trial of every search."""
+        return self.small if rows <= MANY_ROWS else {**self.small, **self.large}
 
 
 def predict_proba(model: Classifier, X: Matrix) -> NDArray[np.float64]:
@@ -94,7 +105,7 @@ def _fit_xgboost(config: Config, fold: Fold, steps: int, seed: int, report: Repo
     ends = _ends(int(config["n_estimators"]), steps)
 
     class Reporter(TrainingCallback):  # type: ignore[misc]
-        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:  # noqa: ARG002
+        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
             if epoch + 1 in ends:
                 report(ends[epoch + 1], evals_log["validation_0"]["auc"][-1])
             return False
@@ -173,7 +184,7 @@ def _auroc(model: Classifier, fold: Fold) -> float:
 
 def _parts(total: int, steps: int) -> list[int]:
     ends = [0, *_ends(total, steps)]
-    return [end - start for start, end in zip(ends, ends[1:], strict=False)]
+    return [end - start for start, end in pairwise(ends)]
 
 
 def _ends(total: int, steps: int) -> dict[int, int]:
@@ -186,17 +197,15 @@ CANDIDATES: Mapping[Family, Candidate] = {
     for candidate in (
         Candidate(
             "logistic_regression",
-            "LogisticRegression",
             "one_hot",
-            default={"C": 0.01, "max_iter": 45},
+            small={"C": 0.01, "max_iter": 45},
             space={"C": Range(1e-4, 1.0, log=True), "max_iter": Range(18, 90, whole=True)},
             fit=_fit_logistic_regression,
         ),
         Candidate(
             "random_forest",
-            "RandomForest",
             "target",
-            default={"n_estimators": 300, "min_samples_leaf": 20, "max_features": 0.15, "max_depth": 16},
+            small={"n_estimators": 300, "min_samples_leaf": 20, "max_features": 0.15, "max_depth": 16},
             space={
                 "n_estimators": Range(150, 400, whole=True),
                 "min_samples_leaf": Range(10, 60, log=True, whole=True),
@@ -207,9 +216,8 @@ CANDIDATES: Mapping[Family, Candidate] = {
         ),
         Candidate(
             "xgboost",
-            "XGBoost",
             "target",
-            default={
+            small={
                 "learning_rate": 0.05,
                 "n_estimators": 150,
                 "max_depth": 4,
@@ -228,12 +236,12 @@ CANDIDATES: Mapping[Family, Candidate] = {
                 "reg_lambda": Range(0.1, 50.0, log=True),
             },
             fit=_fit_xgboost,
+            large={"learning_rate": 0.03, "n_estimators": 400, "max_depth": 6, "colsample_bytree": 0.5},
         ),
         Candidate(
             "lightgbm",
-            "LightGBM",
             "target",
-            default={
+            small={
                 "learning_rate": 0.03,
                 "n_estimators": 200,
                 "num_leaves": 15,
@@ -244,7 +252,7 @@ CANDIDATES: Mapping[Family, Candidate] = {
             },
             space={
                 "learning_rate": Range(0.01, 0.1, log=True),
-                "n_estimators": Range(100, 350, whole=True),
+                "n_estimators": Range(100, 500, whole=True),
                 "num_leaves": Range(4, 48, log=True, whole=True),
                 "min_child_samples": Range(20, 300, log=True, whole=True),
                 "colsample_bytree": Range(0.2, 1.0),
@@ -252,12 +260,12 @@ CANDIDATES: Mapping[Family, Candidate] = {
                 "reg_lambda": Range(0.1, 50.0, log=True),
             },
             fit=_fit_lightgbm,
+            large={"n_estimators": 400, "num_leaves": 31, "min_child_samples": 50, "colsample_bytree": 0.5},
         ),
         Candidate(
             "catboost",
-            "CatBoost",
             "target",
-            default={"learning_rate": 0.05, "iterations": 250, "depth": 5, "l2_leaf_reg": 10.0, "rsm": 0.5},
+            small={"learning_rate": 0.05, "iterations": 250, "depth": 5, "l2_leaf_reg": 10.0, "rsm": 0.5},
             space={
                 "learning_rate": Range(0.02, 0.15, log=True),
                 "iterations": Range(100, 350, whole=True),
@@ -266,6 +274,7 @@ CANDIDATES: Mapping[Family, Candidate] = {
                 "rsm": Range(0.2, 1.0),
             },
             fit=_fit_catboost,
+            large={"learning_rate": 0.06, "iterations": 500, "depth": 6},
         ),
     )
 }

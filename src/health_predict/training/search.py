@@ -73,8 +73,11 @@ def search(
         tune.register_trainable(family, _trainable(family, ray.put(fold), params))
     workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
     with ThreadPoolExecutor(min(workers, len(folds))) as pool:
-        longest_first = sorted(folds, key=_COST.index)
-        for running in [pool.submit(_search_family, family, params, on_trial) for family in longest_first]:
+        searches = [
+            pool.submit(_search_family, family, len(folds[family].y_train), params, on_trial)
+            for family in sorted(folds, key=_COST.index)
+        ]
+        for running in searches:
             yield running.result()
 
 
@@ -92,23 +95,11 @@ def _trainable(family: Family, fold: ray.ObjectRef, params: SearchParams) -> Cal
     return trainable
 
 
-def _search_family(family: Family, params: SearchParams, on_trial: Callable[[Family, Trial], None]) -> Search:
+def _search_family(
+    family: Family, rows: int, params: SearchParams, on_trial: Callable[[Family, Trial], None]
+) -> Search:
     candidate = CANDIDATES[family]
-    ended: list[Trial] = []
-
-    class Listener(tune.Callback):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.history: dict[str, list[float]] = {}
-
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **_: Any) -> None:  # noqa: ARG002
-            self.history.setdefault(trial.trial_id, []).append(result[METRIC])
-
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:  # noqa: ARG002
-            auroc = tuple(self.history[trial.trial_id])
-            seconds = trial.last_result["time_total_s"]
-            ended.append(Trial(len(ended), trial.config, auroc, len(auroc) < params.reports, seconds))
-            on_trial(family, ended[-1])
-
+    listener = _Listener(family, params.reports, on_trial)
     with _quiet_optuna(), tempfile.TemporaryDirectory(prefix="health-predict-tune-") as scratch:
         tuner = tune.Tuner(
             family,
@@ -127,18 +118,40 @@ def _search_family(family: Family, params: SearchParams, on_trial: Callable[[Fam
                 search_alg=OptunaSearch(
                     {name: _distribution(bounds) for name, bounds in candidate.space.items()},
                     sampler=optuna.samplers.TPESampler(seed=params.seed, n_startup_trials=params.random_trials),
-                    points_to_evaluate=[dict(candidate.default)],
+                    points_to_evaluate=[dict(candidate.default(rows))],
                     metric=METRIC,
                     mode="max",
                 ),
                 reuse_actors=True,
             ),
-            run_config=tune.RunConfig(storage_path=scratch, name=family, callbacks=[Listener()], verbose=0),
+            run_config=tune.RunConfig(storage_path=scratch, name=family, callbacks=[listener], verbose=0),
         )
         results = tuner.fit()
     if results.errors:
         raise RuntimeError(f"a trial of {family} failed: {results.errors[0]}") from results.errors[0]
-    return Search(family, tuple(ended))
+    return Search(family, tuple(listener.trials))
+
+
+class _Listener(tune.Callback):  # type: ignore[misc]
+    """Collects the trials of one family as they end."""
+
+    def __init__(self, family: Family, steps: int, on_trial: Callable[[Family, Trial], None]) -> None:
+        self.trials: list[Trial] = []
+        self._auroc: dict[str, list[float]] = {}
+        self._family, self._steps, self._on_trial = family, steps, on_trial
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **_: Any) -> None:
+        self._auroc.setdefault(trial.trial_id, []).append(result[METRIC])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        auroc = tuple(self._auroc[trial.trial_id])
+        seconds = trial.last_result["time_total_s"]
+        ended = Trial(len(self.trials), trial.config, auroc, len(auroc) < self._steps, seconds)
+        self.trials.append(ended)
+        self._on_trial(self._family, ended)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune stores its callbacks for a resumption that is not used here
 
 
 def _distribution(bounds: Range) -> optuna.distributions.BaseDistribution:

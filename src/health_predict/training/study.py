@@ -63,9 +63,7 @@ def _folds(cohort: LabelledEncounters, protocol: Protocol, params: StudyParams) 
         first = round(len(rows) * (1 - params.holdout_share))
         yield rows[:first], rows[first:]
     else:
-        yield from GroupKFold(params.folds, shuffle=True, random_state=params.seed).split(
-            rows, groups=cohort.patients
-        )
+        yield from GroupKFold(params.folds, shuffle=True, random_state=params.seed).split(rows, groups=cohort.patients)
 
 
 def _score(
@@ -85,7 +83,7 @@ def _score(
     X_train = preprocessor.fit_transform(features[fitted], y[fitted])
     X_calibration = preprocessor.transform(features[calibration])
     fold = Fold(X_train, y[fitted], X_calibration, y[calibration])
-    model = candidate.fit(candidate.default, fold, search.reports, search.seed, lambda _step, _auroc: None)
+    model = candidate.fit(candidate.default(len(fitted)), fold, search.reports, search.seed, lambda _step, _auroc: None)
     scores = predict_proba(model, X_calibration)
     recalibration = calibrate(scores, y[calibration])
     threshold = best_f1_threshold(recalibration.apply(scores), y[calibration])

@@ -1,0 +1,174 @@
+"""`health-predict demo`: the whole main job, from the raw dataset to answers over HTTP, with a short report."""
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from rich.table import Table
+
+from health_predict.cli import tables
+from health_predict.cli.console import Output
+from health_predict.data.schema import CLINICAL
+from health_predict.errors import ServiceError
+from health_predict.evaluation.gate import objections
+from health_predict.io import layout
+from health_predict.io.bundle import Bundle, load_bundle
+from health_predict.io.registry import Registry
+from health_predict.io.storage import Storage, open_storage
+from health_predict.io.tables import read_table
+from health_predict.params import Params, SearchParams
+from health_predict.serving import command
+from health_predict.settings import Settings
+from health_predict.steps.evaluate import evaluate
+from health_predict.steps.fetch import fetch
+from health_predict.steps.fetch_bundle import fetch_bundle
+from health_predict.steps.promote import promote
+from health_predict.steps.split import split
+from health_predict.steps.train import train
+from health_predict.steps.validate import validate
+
+SYNTHETIC_ENCOUNTERS = 60_000  # fewer leave the gate's intervals too wide for a clear verdict
+ASKED = 1_000  # held-out encounters posted to the API
+SHOWN = 3
+START_SECONDS = 60.0
+AGREEMENT = 1e-9  # JSON carries a double whole
+
+
+def run(settings: Settings, synthetic: bool, trials: int) -> None:
+    """Do every step that is not done yet, then report. Raises what the steps raise."""
+    output, began = Output(), time.monotonic()
+    storage = open_storage(settings.storage, settings.s3_endpoint)
+    params = Params(search=SearchParams(trials=trials))
+
+    _heading(output, "1/6 data: fetch, validate, split")
+    rows = SYNTHETIC_ENCOUNTERS if synthetic else None
+    with output.progress("download") as advance:
+        source = None if synthetic else settings.raw_data
+        fetched = fetch(storage, source, settings.dataset_url, rows, lambda got, all_: advance(got, all_, "bytes"))
+    output.say(tables.fetched(fetched))
+    output.say(tables.validated(validate(storage, params.validation)))
+    output.say(tables.split(split(storage, params.split)))
+
+    _heading(output, f"2/6 train: five families, {trials} trials each")
+    registry = Registry(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
+    with output.training(params.search) as progress:
+        training = train(storage, registry, params, "lt30", settings.ray_address, progress)
+
+    _heading(output, "3/6 evaluate: on encounters that no model has seen")
+    evaluation = evaluate(storage, registry, params, training.winner)
+
+    _heading(output, "4/6 gate and promotion")
+    promotion = promote(storage, registry, params.gate, training.winner)
+
+    _heading(output, "5/6 serve, and ask the API")
+    bundle = load_bundle(fetch_bundle(registry, promotion.version.version, settings.model_alias, settings.cache))
+    encounters = read_table(storage, layout.INITIAL_TEST).head(ASKED)
+    with _api(fetch_bundle(registry, None, settings.model_alias, settings.cache)) as address:
+        answers = _ask(address, encounters)
+    difference = _compare(answers, bundle, encounters)
+
+    _heading(output, "6/6 report")
+    out = output.stdout
+    if training.synthetic:
+        out.print(tables.INVENTED)
+    out.print("Model families on the validation encounters (* the winner)")
+    out.print(tables.models(training.models, training.winner))
+    out.print("\nThe winner on unseen encounters")
+    out.print(tables.scores(evaluation.comparison))
+    refused = objections(evaluation.comparison, params.gate)
+    out.print("\nGate: " + ("declined" if refused else "accepted"))
+    out.print(tables.gate(evaluation.checks))
+    out.print(f"\n{tables.promoted(promotion)}")
+    out.print(f"\nThe API answered {len(answers):,} held-out encounters; {SHOWN} of them:")
+    out.print(_risks(answers))
+    out.print(f"largest difference between the API's and the bundle's probability: {difference:.0e}")
+    out.print(_where(settings, storage, registry, time.monotonic() - began))
+
+
+def _heading(output: Output, text: str) -> None:
+    output.say(f"\n[bold]{text}[/bold]")
+
+
+@contextmanager
+def _api(folder: Path) -> Iterator[str]:
+    """A service process on a free port, as its address; ended after the block. ServiceError if it does not start."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command(folder, port=port), stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
+        try:
+            _wait_until_healthy(address, process, log)
+            yield address
+        finally:
+            process.terminate()
+            process.wait(timeout=START_SECONDS)
+
+
+def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]", log: Any) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            if httpx.get(f"{address}/health", timeout=5).is_success:
+                return
+        except httpx.TransportError:  # not listening yet
+            pass
+        time.sleep(0.1)
+    log.seek(0)
+    said = log.read()[-2000:].decode(errors="replace")
+    raise ServiceError(f"the API at {address} did not become healthy within {START_SECONDS:.0f} s; it said:\n{said}")
+
+
+def _ask(address: str, encounters: pl.DataFrame) -> list[dict[str, Any]]:
+    answers = []
+    with httpx.Client(base_url=address, timeout=10) as client:
+        for encounter in encounters.select(field.name for field in CLINICAL).to_dicts():
+            response = client.post("/predict", json=encounter)
+            if not response.is_success:
+                raise ServiceError(f"the API answered {response.status_code} to a held-out encounter: {response.text}")
+            answers.append(response.json())
+    return answers
+
+
+def _compare(answers: list[dict[str, Any]], bundle: Bundle, encounters: pl.DataFrame) -> float:
+    answered: NDArray[np.float64] = np.array([answer["probability_score"] for answer in answers])
+    difference = float(np.abs(answered - bundle.predict_proba(encounters)).max())
+    if not difference <= AGREEMENT:
+        raise ServiceError(f"the API's probabilities differ from the bundle's by up to {difference:.1e}")
+    return difference
+
+
+def _risks(answers: list[dict[str, Any]]) -> Table:
+    """The lowest, the middle and the highest risk."""
+    ranked = sorted(answers, key=lambda answer: answer["probability_score"])
+    shown = [ranked[round(position)] for position in np.linspace(0, len(ranked) - 1, SHOWN)]
+    table = Table("risk of readmission", "band", "flagged", "model version", box=None, pad_edge=False)
+    for answer in shown:
+        flagged = "yes" if answer["prediction"] else "no"
+        table.add_row(f"{answer['probability_score']:.1%}", answer["risk_band"], flagged, answer["model_version"])
+    return table
+
+
+def _where(settings: Settings, storage: Storage, registry: Registry, seconds: float) -> str:
+    setting = f"HEALTH_PREDICT_STORAGE={settings.storage} " if "storage" in settings.model_fields_set else ""
+    return f"""
+Done in {seconds:.0f} s.
+Everything is in   {storage.root}
+Reports            {storage.path(layout.TRAINING)} and beside it
+Runs and models    {registry.tracking_uri}
+                   {Path(sys.executable).parent}/mlflow ui --backend-store-uri {registry.tracking_uri}
+Try next           {setting}health-predict serve     then open http://127.0.0.1:8000/docs
+                   {setting}health-predict status
+                   {setting}health-predict train --families lightgbm --trials 30
+"""

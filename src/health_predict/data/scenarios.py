@@ -1,0 +1,137 @@
+"""Named drifts, injected into real batches to see what the monitor makes of them.
+
+Covariate and label shift choose among the batch's own encounters, so that every row stays a real one and what is
+meant to stay the same does so exactly: the relation of features to outcomes, and the features given the outcome.
+A batch gets smaller by it. The others change values, to values that the field allows.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from health_predict.data.schema import AGE_BANDS, DIAGNOSES, OUTCOME
+from health_predict.errors import DataError
+from health_predict.params import ScenarioParams
+
+Floats = NDArray[np.float64]
+Inject = Callable[[pl.DataFrame, int, Generator, ScenarioParams], pl.DataFrame]
+
+# The commonest codes of the data in ICD-10-CM, as on the day of the change (in the USA 2015-10-01).
+ICD10: Mapping[str, str] = {
+    "428": "I50", "414": "I25", "276": "E87", "427": "I48", "401": "I10", "786": "R07", "410": "I21", "486": "J18",
+    "599": "N39", "496": "J44", "403": "I12", "491": "J44.1", "715": "M19", "682": "L03", "434": "I63", "780": "R55",
+    "996": "T82", "584": "N17", "585": "N18", "38": "A41", "707": "L89", "518": "J96", "285": "D64", "272": "E78",
+    "250": "E11", "250.02": "E11", "250.01": "E10", "250.6": "E11.4", "250.8": "E11.6",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A drift with a name. `needs_outcomes`: it cannot be seen before outcomes have matured."""
+
+    name: str
+    description: str
+    inject: Inject
+    needs_outcomes: bool = False
+    refused: bool = False  # the batch no longer fits the schema
+
+
+def inject(name: str, batch: pl.DataFrame, elapsed: int, params: ScenarioParams) -> pl.DataFrame:
+    """The batch as it would arrive under the scenario, row order kept; the same arguments give the same table.
+
+    `batch` holds typed encounters with their outcomes. `elapsed` is the number of batches since the drift began, 0
+    for the first. Encounter ids stay unique and every value one that its field allows; only `schema_break` returns
+    a table that does not fit the schema. Raises DataError for an unknown name and for `elapsed` below 0.
+    """
+    if name not in SCENARIOS:
+        raise DataError(f"there is no scenario {name!r}; known are {', '.join(SCENARIOS)}")
+    if elapsed < 0:
+        raise DataError(f"elapsed is {elapsed}; a scenario begins with batch 0 of itself")
+    return SCENARIOS[name].inject(batch, elapsed, np.random.default_rng((params.seed, elapsed)), params)
+
+
+def illness(encounters: pl.DataFrame) -> Floats:
+    """How old and ill each patient is, standardised within the table; 0 everywhere if all are alike."""
+    decade = encounters["age"].replace_strict(AGE_BANDS, range(len(AGE_BANDS)), return_dtype=pl.Float64).to_numpy()
+    stays = np.minimum(encounters["number_inpatient"].to_numpy(), 4)
+    days = encounters["time_in_hospital"].to_numpy()
+    points: Floats = decade / 2 + stays + days / 4 + encounters["number_diagnoses"].to_numpy() / 2
+    standardised: Floats = (points - points.mean()) / max(float(points.std()), 1e-9)
+    return standardised
+
+
+def _unchanged(batch: pl.DataFrame, _elapsed: int, _rng: Generator, _params: ScenarioParams) -> pl.DataFrame:
+    return batch
+
+
+def _abrupt(batch: pl.DataFrame, _elapsed: int, rng: Generator, params: ScenarioParams) -> pl.DataFrame:
+    return _iller(batch, params.covariate_strength, rng, params)
+
+
+def _gradual(batch: pl.DataFrame, elapsed: int, rng: Generator, params: ScenarioParams) -> pl.DataFrame:
+    done = min((elapsed + 1) / params.gradual_batches, 1.0)
+    return _iller(batch, done * params.covariate_strength, rng, params)
+
+
+def _iller(batch: pl.DataFrame, strength: float, rng: Generator, params: ScenarioParams) -> pl.DataFrame:
+    """Some of the rows, the older and sicker ones more likely: weighted sampling without replacement.
+
+    Efraimidis and Spirakis, Information Processing Letters 2006;97:181.
+    """
+    keys = np.log(rng.random(len(batch))) / np.exp(strength * illness(batch))
+    return _rows(batch, np.argsort(-keys)[: round(params.kept_share * len(batch))])
+
+
+def _label_shift(batch: pl.DataFrame, _elapsed: int, rng: Generator, params: ScenarioParams) -> pl.DataFrame:
+    """All readmissions within 30 days, and so many of the others that their share is multiplied."""
+    readmitted = (batch[OUTCOME] == "<30").to_numpy()
+    share = min(params.label_shift * readmitted.mean(), 1.0)
+    others = np.flatnonzero(~readmitted)
+    kept = round(readmitted.sum() * (1 - share) / share) if share else len(others)
+    return _rows(batch, np.append(np.flatnonzero(readmitted), rng.permutation(others)[:kept]))
+
+
+def _concept_shift(batch: pl.DataFrame, _elapsed: int, rng: Generator, params: ScenarioParams) -> pl.DataFrame:
+    """The outcomes of some rows are dealt out again, the worst to the least ill; their number stays the same."""
+    changed = np.flatnonzero(rng.random(len(batch)) < params.concept_share)
+    worst_first = batch[OUTCOME].to_numpy()[changed]
+    worst_first = worst_first[np.argsort([("<30", ">30", "NO").index(outcome) for outcome in worst_first])]
+    least_ill_first = np.argsort(illness(batch)[changed] + rng.normal(0, 0.5, len(changed)))
+    outcomes = batch[OUTCOME].to_numpy().copy()
+    outcomes[changed[least_ill_first]] = worst_first
+    return batch.with_columns(pl.Series(OUTCOME, outcomes, dtype=batch.schema[OUTCOME]))
+
+
+def _coding_change(batch: pl.DataFrame, _elapsed: int, _rng: Generator, _params: ScenarioParams) -> pl.DataFrame:
+    return batch.with_columns(pl.col(*DIAGNOSES).replace(ICD10))
+
+
+def _missing_feed(batch: pl.DataFrame, _elapsed: int, _rng: Generator, params: ScenarioParams) -> pl.DataFrame:
+    return batch.with_columns(pl.lit(None, batch.schema[params.missing_field]).alias(params.missing_field))
+
+
+def _schema_break(batch: pl.DataFrame, _elapsed: int, _rng: Generator, _params: ScenarioParams) -> pl.DataFrame:
+    return batch.rename({"time_in_hospital": "length_of_stay"})
+
+
+def _rows(batch: pl.DataFrame, chosen: NDArray[np.intp]) -> pl.DataFrame:
+    return batch[np.sort(chosen)]
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("none", "Nothing is changed.", _unchanged),
+        Scenario("gradual_covariate_shift", "Patients get older and sicker from batch to batch.", _gradual),
+        Scenario("abrupt_covariate_shift", "Patients are older and sicker at once.", _abrupt),
+        Scenario("label_shift", "More readmissions, of the same kinds of patients.", _label_shift, True),
+        Scenario("concept_shift", "Readmissions strike other patients than before.", _concept_shift, True),
+        Scenario("coding_change", "Common diagnoses arrive in ICD-10.", _coding_change),
+        Scenario("missing_feed", "A column arrives empty.", _missing_feed),
+        Scenario("schema_break", "A column arrives under another name.", _schema_break, refused=True),
+    )
+}

@@ -1,0 +1,425 @@
+"""Has the data moved away from what the model was trained on, and does the model care?
+
+Everything about single fields is computed from counts by value, never from rows: a batch is counted once, the
+reference's counts travel in its bundle, and a million rows cost what their distinct values cost.
+
+Two families of numbers. `Statistics` are the usual ones, equal to Evidently's, for people and dashboards. The
+decision rests on calibrated ones: a test whose null distribution comes from resampled reference patients
+(`reference.Null`), false discoveries controlled over the fields, an effect large enough to matter, and the share of
+the model's reliance that lies on the fields that drifted. A check that cannot run raises; it never says "no drift".
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import chi2, ks_2samp, kstwo, norm, wasserstein_distance
+
+from health_predict.data.schema import CLINICAL, Field
+from health_predict.errors import DataError
+from health_predict.evaluation.metrics import auroc
+from health_predict.monitoring.reference import (
+    MISSING,
+    Reference,
+    ValueCounts,
+    cells,
+    effective,
+    is_ordered,
+    statistic,
+)
+from health_predict.params import DriftParams
+
+Floats = NDArray[np.float64]
+
+EXACT_ROWS = 10_000  # scipy's limit for the exact p-value of the Kolmogorov-Smirnov test
+BINNED_ABOVE = 20  # distinct values; Evidently bins numbers with more of them
+CHECKS = 3  # fields, scores and the multivariate check share the false-alarm rate of a batch
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The usual numbers for one field, equal to Evidently's where a missing value counts as a category of its own.
+
+    `wasserstein` (in standard deviations of the reference) and `ks` (a p-value) are of ordered fields, `chi_square`
+    (a p-value) of categories. None: not of this type, or no value left to compare.
+    """
+
+    psi: float
+    jensen_shannon: float
+    wasserstein: float | None
+    ks: float | None
+    chi_square: float | None
+
+
+@dataclass(frozen=True)
+class FieldDrift:
+    """One field of a batch against the reference.
+
+    `distance` is the normed Wasserstein distance for ordered fields, the Jensen-Shannon distance for categories.
+    `effect` is what the decision weighs: again the Wasserstein distance, or Cohen's w without what chance adds
+    (0.1 is small, 0.3 medium). `threshold` is what `statistic` had to exceed in this batch. `missing` is the share
+    of encounters without a value, `unknown` of those with one that the reference never had.
+    """
+
+    field: str
+    importance: float
+    administrative: bool
+    distance: float
+    effect: float
+    statistic: float
+    threshold: float
+    p_value: float
+    drifted: bool
+    missing_reference: float
+    missing: float
+    unknown: float
+    statistics: Statistics
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A batch against the reference. `reasons` are why it is an alarm (none: it is not), `notes` what else moved."""
+
+    reference_rows: int
+    rows: int
+    fields: tuple[FieldDrift, ...]
+    importance_drifted: float  # share of the model's reliance on clinical fields that drifted
+    administrative_drifted: float  # the same for administrative fields
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def detected(self) -> bool:
+        return bool(self.reasons)
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Can a classifier tell the batch's encounters from the reference's? AUROC .5: it cannot."""
+
+    rows: int
+    auroc: float
+    threshold: float
+    reasons: tuple[str, ...]
+
+    @property
+    def detected(self) -> bool:
+        return bool(self.reasons)
+
+
+def field_drift(reference: Reference, current: ValueCounts, params: DriftParams) -> Drift:
+    """Judge a batch by its counts (`reference.value_counts`). The fields come back in the order of the schema.
+
+    Raises DataError for a batch too small to judge, and where batch or reference lack a field.
+    """
+    rows = _checked_rows(reference, current, params)
+    tested = [_test(field, reference, current[field.name], params) for field in CLINICAL]
+    p_values = np.array([test.p_value for test in tested])
+    cut = discovery_threshold(p_values, params.false_alarm_rate / CHECKS)
+    fields = tuple(_judged(test, reference, current, cut, params) for test in tested)
+    clinical = sum(field.importance for field in fields if field.drifted and not field.administrative)
+    administrative = sum(field.importance for field in fields if field.drifted and field.administrative)
+    reasons, notes = _sentences(fields, clinical, params)
+    return Drift(reference.rows, rows, fields, clinical, administrative, reasons, notes)
+
+
+def discovery_threshold(p_values: Floats, rate: float) -> float:
+    """Largest p-value that is a discovery at this false discovery rate; where there is none, that of the first.
+
+    Benjamini and Hochberg, JRSS B 1995;57:289. With no drift anywhere, `rate` is also the chance of any discovery.
+    """
+    ordered = np.sort(p_values)
+    allowed = rate * np.arange(1, len(ordered) + 1) / len(ordered)
+    passed = np.flatnonzero(ordered <= allowed)
+    return float(allowed[passed[-1]] if len(passed) else allowed[0])
+
+
+def separation(reference: pl.DataFrame, current: pl.DataFrame, params: DriftParams) -> Separation:
+    """Train a small classifier to tell batch from reference on the clinical fields without the administrative ones.
+
+    Sees what single fields cannot: combinations that moved (Lopez-Paz and Oquab, ICLR 2017; Rabanser et al.,
+    NeurIPS 2019). One row is one hospital stay; `reference` are rows that the model was trained on, read through the
+    bundle's `trained_on`. Scores are cross-fitted with each patient on one side. Raises DataError when either side is
+    too small.
+    """
+    rng = np.random.default_rng(params.seed)
+    sides = [table[np.sort(rng.permutation(len(table))[: params.separation_rows])] for table in (reference, current)]
+    if min(len(side) for side in sides) < params.min_rows:
+        raise DataError(
+            f"{len(reference)} reference and {len(current)} current encounters; to tell them apart takes at least "
+            f"{params.min_rows} (DriftParams.min_rows) of each"
+        )
+    pooled = pl.concat(sides)
+    y = np.repeat([0, 1], [len(side) for side in sides])
+    found = auroc(y, _cross_fitted(pooled, y, rng, params))
+    m, n = (len(side) for side in sides)
+    chance = float(norm.isf(params.false_alarm_rate / CHECKS)) * np.sqrt(
+        params.design_effect * (m + n + 1) / (12 * m * n)
+    )
+    threshold = max(0.5 + float(chance), params.min_separation_auroc)
+    reasons = (
+        (f"A classifier tells the batch from the reference with AUROC {found:.3f}; {threshold:.3f} is the limit.",)
+        if found >= threshold
+        else ()
+    )
+    return Separation(m + n, found, threshold, reasons)
+
+
+def statistics(field: Field, reference: Mapping[str, int], current: Mapping[str, int]) -> Statistics:
+    """The usual numbers for one field from its two tables of counts. Raises DataError where one is empty."""
+    if is_ordered(field):
+        values, first, second = _aligned_numbers(reference, current)
+        if not first.sum() or not second.sum():
+            return Statistics(*_shares_apart(*_aligned(reference, current)), None, None, None)
+        distances = _shares_apart(*binned(values, first, second))
+        return Statistics(*distances, wasserstein(values, first, second), ks(values, first, second), None)
+    first, second = _aligned(reference, current)
+    return Statistics(*_shares_apart(first, second), None, None, chi_square(first, second))
+
+
+def psi(reference: Floats, current: Floats) -> float:
+    """Population stability index of two tables of counts over the same cells; empty cells as Evidently fills them."""
+    p, q = _filled(reference / reference.sum()), _filled(current / current.sum())
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+def jensen_shannon(reference: Floats, current: Floats) -> float:
+    """Jensen-Shannon distance (natural logarithm, 0 to .83) of two tables of counts over the same cells."""
+    return float(np.nan_to_num(jensenshannon(reference, current)))  # rounding can make the root that of -1e-17
+
+
+def wasserstein(values: Floats, reference: Floats, current: Floats) -> float:
+    """Wasserstein distance of two tables of counts, in standard deviations (at least .001) of the reference."""
+    mean = np.average(values, weights=reference)
+    deviation = float(np.sqrt(np.average((values - mean) ** 2, weights=reference)))
+    return float(wasserstein_distance(values, values, reference, current)) / max(deviation, 0.001)
+
+
+def ks(values: Floats, reference: Floats, current: Floats) -> float:
+    """p-value of the two-sample Kolmogorov-Smirnov test; exact up to 10,000 rows a side, asymptotic above, as scipy's.
+
+    Conservative where values are tied. Counts by ascending value.
+    """
+    m, n = reference.sum(), current.sum()
+    if max(m, n) <= EXACT_ROWS:
+        samples = (np.repeat(values, counts.astype(np.int64)) for counts in (reference, current))
+        return float(ks_2samp(*samples).pvalue)
+    distance = float(np.abs(np.cumsum(reference) / m - np.cumsum(current) / n).max())
+    larger, smaller = max(m, n), min(m, n)
+    return float(np.clip(kstwo.sf(distance, np.round(larger * smaller / (larger + smaller))), 0, 1))
+
+
+def chi_square(reference: Floats, current: Floats) -> float:
+    """p-value of Pearson's chi-square test of the current counts against the reference's shares; 0 for a new value."""
+    expected = reference * (current.sum() / reference.sum())
+    if (expected == 0).any():
+        return 0.0
+    if len(expected) == 1:
+        return 1.0
+    return float(chi2.sf(((current - expected) ** 2 / expected).sum(), len(expected) - 1))
+
+
+def binned(values: Floats, reference: Floats, current: Floats) -> tuple[Floats, Floats]:
+    """Counts in the bins that Evidently compares numbers in: one a value, above 20 values Sturges' equal widths."""
+    if np.count_nonzero(reference) <= BINNED_ABOVE:
+        return reference, current
+    present = values[(reference + current) > 0]
+    low, high = present[0], present[-1]
+    rows = reference.sum() + current.sum()
+    width = max((high - low) / (np.log2(rows) + 1), 1.0)  # of whole numbers, never narrower than 1
+    edges = np.linspace(low, high, int(np.ceil((high - low) / width)) + 1)
+    first, second = (np.histogram(values, edges, weights=counts)[0] for counts in (reference, current))
+    return first, second
+
+
+@dataclass(frozen=True)
+class _Tested:
+    field: Field
+    statistic: float
+    effect: float
+    p_value: float
+
+
+def _test(field: Field, reference: Reference, current: Mapping[str, int], params: DriftParams) -> _Tested:
+    name = field.name
+    null, before = reference.nulls[name], reference.fields[name]
+    if is_ordered(field):
+        first, second = _with_missing_first(before, current)
+    else:
+        own = cells(before, params.min_cell_share)
+        first, second = _merged(before, own), _merged(current, own)
+    found = float(statistic(first, second, is_ordered(field)))
+    size = float(effective(first.sum(), second.sum()))
+    if is_ordered(field):
+        effect = _normed_distance(before, current)
+    else:
+        effect = float(np.sqrt(max(found - null.mean, 0.0) / size))
+    return _Tested(field, found, effect, float(chi2.sf(found / null.scale, null.degrees)))
+
+
+def _judged(test: _Tested, reference: Reference, current: ValueCounts, cut: float, params: DriftParams) -> FieldDrift:
+    name = test.field.name
+    before, now, null = reference.fields[name], current[name], reference.nulls[name]
+    found = statistics(test.field, before, now)
+    present = sum(count for value, count in now.items() if value != MISSING)
+    unseen = sum(count for value, count in now.items() if value != MISSING and value not in before)
+    return FieldDrift(
+        field=name,
+        importance=reference.importance.get(name, 0.0),
+        administrative=name in params.administrative,
+        distance=found.jensen_shannon if found.wasserstein is None else found.wasserstein,
+        effect=test.effect,
+        statistic=test.statistic,
+        threshold=float(null.scale * chi2.isf(cut, null.degrees)),
+        p_value=test.p_value,
+        drifted=test.p_value <= cut and test.effect >= params.min_effect,
+        missing_reference=before.get(MISSING, 0) / sum(before.values()),
+        missing=now.get(MISSING, 0) / sum(now.values()),
+        unknown=unseen / present if present else 0.0,
+        statistics=found,
+    )
+
+
+def _sentences(
+    fields: tuple[FieldDrift, ...], importance: float, params: DriftParams
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Reasons for an alarm, and notes on what else moved."""
+    reasons: list[str] = []
+    notes: list[str] = []
+    drifted = sorted((field for field in fields if field.drifted), key=lambda field: -field.importance)
+    clinical = [field for field in drifted if not field.administrative]
+    if clinical:
+        sentence = (
+            f"{len(clinical)} clinical fields drifted that carry {importance:.0%} of the model's reliance "
+            f"({params.min_importance:.0%} is the limit): {_names(clinical, params)}."
+        )
+        (reasons if importance >= params.min_importance else notes).append(sentence)
+    administrative = [field for field in drifted if field.administrative]
+    if administrative:
+        notes.append(f"Administrative fields drifted: {_names(administrative, params)}.")
+    for field in fields:
+        matters = not field.administrative or field.importance >= params.min_importance
+        for sentence in _feed(field, params):
+            (reasons if matters else notes).append(sentence)
+    return tuple(reasons), tuple(notes)
+
+
+def _feed(field: FieldDrift, params: DriftParams) -> list[str]:
+    """What looks like a broken feed or a changed coding system, not like other patients."""
+    found = []
+    if field.p_value <= params.false_alarm_rate and field.missing - field.missing_reference >= params.max_missing_rise:
+        found.append(
+            f"{field.field} is missing in {field.missing:.0%} of encounters, was {field.missing_reference:.0%}."
+        )
+    if field.unknown >= params.max_unknown:
+        found.append(f"{field.unknown:.0%} of the values of {field.field} were never seen in training.")
+    return found
+
+
+def _names(fields: list[FieldDrift], params: DriftParams) -> str:
+    shown = ", ".join(f"{field.field} (effect {field.effect:.2f})" for field in fields[: params.shown])
+    return shown + (f" and {len(fields) - params.shown} more" if len(fields) > params.shown else "")
+
+
+def _checked_rows(reference: Reference, current: ValueCounts, params: DriftParams) -> int:
+    names = [field.name for field in CLINICAL]
+    for where, known in (
+        ("the batch's counts", current),
+        ("the reference", reference.fields),
+        ("its nulls", reference.nulls),
+    ):
+        absent = [name for name in names if name not in known]
+        if absent:
+            raise DataError(f"{where} lack {', '.join(absent)}; drift cannot be judged without every clinical field")
+    rows = {name: sum(current[name].values()) for name in names}
+    if len(set(rows.values())) > 1:
+        raise DataError(f"the batch's counts do not add up: between {min(rows.values())} and {max(rows.values())} rows")
+    (found,) = set(rows.values())
+    if min(found, reference.rows) < params.min_rows:
+        raise DataError(
+            f"{found} encounters against a reference of {reference.rows} are too few to judge drift; "
+            f"at least {params.min_rows} (DriftParams.min_rows) are needed"
+        )
+    return found
+
+
+def _aligned(reference: Mapping[str, int], current: Mapping[str, int]) -> tuple[Floats, Floats]:
+    values = [*reference, *(value for value in current if value not in reference)]
+    first, second = (np.array([counts.get(value, 0) for value in values], float) for counts in (reference, current))
+    if not first.sum() or not second.sum():
+        raise DataError("a field has no encounters at all in the batch or in the reference")
+    return first, second
+
+
+def _aligned_numbers(reference: Mapping[str, int], current: Mapping[str, int]) -> tuple[Floats, Floats, Floats]:
+    numbers = sorted({int(value) for counts in (reference, current) for value in counts if value != MISSING})
+    keys = [str(number) for number in numbers]
+    first, second = (np.array([counts.get(key, 0) for key in keys], float) for counts in (reference, current))
+    return np.array(numbers, float), first, second
+
+
+def _with_missing_first(reference: Mapping[str, int], current: Mapping[str, int]) -> tuple[Floats, Floats]:
+    _, first, second = _aligned_numbers(reference, current)
+    return np.append(reference.get(MISSING, 0), first), np.append(current.get(MISSING, 0), second)
+
+
+def _normed_distance(reference: Mapping[str, int], current: Mapping[str, int]) -> float:
+    values, first, second = _aligned_numbers(reference, current)
+    if not first.sum() or not second.sum():
+        return 1.0  # nothing left to compare: as far as it goes
+    return wasserstein(values, first, second)
+
+
+def _merged(counts: Mapping[str, int], own: list[str]) -> Floats:
+    known = [counts.get(value, 0) for value in own]
+    return np.array([*known, sum(counts.values()) - sum(known)], float)
+
+
+def _shares_apart(reference: Floats, current: Floats) -> tuple[float, float]:
+    return psi(reference, current), jensen_shannon(reference, current)
+
+
+def _filled(shares: Floats) -> Floats:
+    smallest = shares[shares > 0].min()
+    return np.where(shares == 0, smallest / 10**6 if smallest <= 0.0001 else 0.0001, shares)
+
+
+def _cross_fitted(pooled: pl.DataFrame, y: NDArray[np.int64], rng: np.random.Generator, params: DriftParams) -> Floats:
+    """Score of each row from the half of the patients that it does not belong to."""
+    from lightgbm import LGBMClassifier  # noqa: PLC0415  (a second to import, and only this check needs it)
+
+    X = _matrix(pooled, params)
+    people, index = np.unique(pooled["patient_nbr"].to_numpy(), return_inverse=True)
+    half = rng.random(len(people))[index] < 0.5
+    scores = np.empty(len(y))
+    for fitted, scored in ((half, ~half), (~half, half)):
+        model = LGBMClassifier(
+            n_estimators=params.separation_trees,
+            num_leaves=8,
+            min_child_samples=50,
+            learning_rate=0.1,
+            n_jobs=1,
+            random_state=params.seed,
+            deterministic=True,
+            force_row_wise=True,
+            verbosity=-1,
+        )
+        scores[scored] = model.fit(X[fitted], y[fitted]).booster_.predict(X[scored], num_threads=1)
+    return scores
+
+
+def _matrix(encounters: pl.DataFrame, params: DriftParams) -> NDArray[np.float32]:
+    """Numbers as they are; categories as their rank by frequency, which knows nothing of the side a row is on."""
+    used = [field for field in CLINICAL if field.name not in params.administrative]
+    columns = []
+    for field in used:
+        values = encounters[field.name]
+        if not is_ordered(field):
+            texts = values.cast(pl.String).fill_null(MISSING).alias("value")
+            counted = texts.value_counts().sort("count", "value", descending=True)["value"]
+            values = texts.replace_strict(counted, pl.Series(range(len(counted)), dtype=pl.Int64))
+        columns.append(values.cast(pl.Float32).to_numpy())
+    return np.column_stack(columns)

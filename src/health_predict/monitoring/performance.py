@@ -1,0 +1,233 @@
+"""Is the model still as good as when it was approved: on outcomes once they have matured, on scores until then."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import chi2, norm
+
+from health_predict.errors import DataError
+from health_predict.evaluation.metrics import Interval, Metrics, evaluate
+from health_predict.monitoring.drift import CHECKS, psi
+from health_predict.monitoring.reference import Reference, effective
+from health_predict.params import BootstrapParams, DriftParams, PerformanceParams
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Performance:
+    """Realised quality on one batch, against the reference window. Changes are batch minus reference.
+
+    A finding is `severe` where it need not be seen twice. `discrimination` is about AUROC, `calibration` about
+    outcomes over expected and the calibration slope. `reasons` say each finding.
+    """
+
+    current: Metrics
+    reference: Metrics
+    auroc_change: Interval
+    average_precision_change: Interval
+    brier_change: Interval
+    discrimination: bool
+    severe_discrimination: bool
+    calibration: bool
+    severe_calibration: bool
+    reasons: tuple[str, ...]
+
+    @property
+    def detected(self) -> bool:
+        return bool(self.reasons)
+
+
+@dataclass(frozen=True)
+class PredictionDrift:
+    """Scores of a batch against those of the reference, no outcome needed. Rates are shares of encounters.
+
+    `psi` compares tenths of the reference's scores. The estimated AUROCs are what the scores themselves promise
+    (`estimate_auroc`).
+    """
+
+    rows: int
+    psi: float
+    p_value: float
+    mean_reference: float
+    mean: float
+    flag_rate_reference: float
+    flag_rate: float
+    estimated_auroc_reference: float
+    estimated_auroc: float
+    reasons: tuple[str, ...]
+
+    @property
+    def detected(self) -> bool:
+        return bool(self.reasons)
+
+
+def performance(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    patients: ArrayLike,
+    reference: Metrics,
+    params: PerformanceParams,
+    bootstrap: BootstrapParams,
+) -> Performance:
+    """Compare matured outcomes of one batch with the window in which the model was approved.
+
+    `reference` are the model's metrics on encounters it was not fitted on; its threshold is used. All intervals
+    resample patients. Raises DataError as `metrics.evaluate` does: also where all outcomes are the same.
+    """
+    current = evaluate(y_true, y_proba, patients, reference.threshold, bootstrap)
+    auroc_change = change(current.auroc, reference.auroc)
+    discrimination, severe_discrimination = (
+        auroc_change.estimate <= -params.max_auroc_fall and at_level(auroc_change, level, bootstrap).upper < 0
+        for level in (params.level, params.severe_level)
+    )
+    calibration, severe_calibration = (
+        _miscalibrated(current, level, params, bootstrap) for level in (params.level, params.severe_level)
+    )
+    reasons = []
+    if discrimination:
+        reasons.append(f"AUROC is {current.auroc}, was {reference.auroc.estimate:.3f} when the model was approved.")
+    if calibration:
+        reasons.append(f"Readmissions observed over expected are {current.observed_expected}{_slope(current)}.")
+    return Performance(
+        current=current,
+        reference=reference,
+        auroc_change=auroc_change,
+        average_precision_change=change(current.average_precision, reference.average_precision),
+        brier_change=change(current.brier, reference.brier),
+        discrimination=discrimination,
+        severe_discrimination=severe_discrimination,
+        calibration=calibration,
+        severe_calibration=severe_calibration,
+        reasons=tuple(reasons),
+    )
+
+
+def prediction_drift(
+    reference: Reference, y_proba: Floats, threshold: float, params: PerformanceParams, drift: DriftParams
+) -> PredictionDrift:
+    """Compare a batch's probabilities with those that the model gave held-out encounters when it was trained.
+
+    Raises DataError for a batch too small to judge or with a probability that is none.
+    """
+    if len(y_proba) < drift.min_rows:
+        raise DataError(
+            f"{len(y_proba)} scores are too few to judge drift; {drift.min_rows} (DriftParams.min_rows) needed"
+        )
+    scores = np.array(reference.scores)
+    first, second = _in_tenths(scores, reference.scored, y_proba)
+    apart = psi(first, second)
+    p_value = _homogeneity(first, second, drift.design_effect)
+    flagged_before = 1 - float(np.interp(threshold, scores, np.linspace(0, 1, len(scores))))
+    flagged = float((y_proba >= threshold).mean())
+    centres = (scores[1:] + scores[:-1]) / 2
+    promised_before, promised = estimate_auroc(centres), estimate_auroc(y_proba)
+    level = drift.false_alarm_rate / CHECKS
+    reasons = []
+    if apart >= params.max_score_psi and p_value <= level:
+        reasons.append(
+            f"Scores moved: stability index {apart:.2f} ({params.max_score_psi:.2f} is the limit), "
+            f"mean {y_proba.mean():.3f}, was {centres.mean():.3f}."
+        )
+    ratio = flagged / max(flagged_before, 1 / reference.scored)
+    counts = (flagged_before * reference.scored, reference.scored), (flagged * len(y_proba), len(y_proba))
+    beyond = not 1 / params.max_flag_rate_ratio <= ratio <= params.max_flag_rate_ratio
+    if beyond and _rates_differ(*counts, drift.design_effect) <= level:
+        reasons.append(f"{flagged:.1%} of encounters are flagged; {flagged_before:.1%} were planned for.")
+    if promised_before - promised >= params.max_estimated_auroc_fall:
+        reasons.append(f"AUROC estimated from the scores is {promised:.3f}, was {promised_before:.3f}.")
+    return PredictionDrift(
+        rows=len(y_proba),
+        psi=apart,
+        p_value=p_value,
+        mean_reference=float(centres.mean()),
+        mean=float(y_proba.mean()),
+        flag_rate_reference=flagged_before,
+        flag_rate=flagged,
+        estimated_auroc_reference=promised_before,
+        estimated_auroc=promised,
+        reasons=tuple(reasons),
+    )
+
+
+def estimate_auroc(y_proba: Floats) -> float:
+    """AUROC that the probabilities promise, without outcomes: confidence-based performance estimation.
+
+    Each encounter counts as a readmission with weight p and as none with weight 1 - p (the expected confusion
+    matrices of NannyML's CBPE at every threshold). True as far as the probabilities are calibrated on these
+    encounters: it follows a changed mix of patients, and cannot see a changed relation of features to outcomes.
+    Raises DataError where a probability is not between 0 and 1, or all are 0 or all 1.
+    """
+    p = np.asarray(y_proba, dtype=np.float64)
+    if not ((p >= 0) & (p <= 1)).all():
+        raise DataError(f"{np.count_nonzero(~((p >= 0) & (p <= 1)))} of {len(p)} scores are not between 0 and 1")
+    outcomes, others = p.sum(), (1 - p).sum()
+    if not outcomes > 0 or not others > 0:
+        raise DataError("every score is 0 or every score is 1; no AUROC can be estimated from them")
+    values, index = np.unique(p, return_inverse=True)
+    positive = np.bincount(index, weights=p, minlength=len(values))
+    negative = np.bincount(index, weights=1 - p, minlength=len(values))
+    below = np.cumsum(negative) - negative
+    return float((positive @ (below + negative / 2)) / (outcomes * others))
+
+
+def change(current: Interval, reference: Interval) -> Interval:
+    """Current minus reference, of independent samples: the bounds recover the variances of both intervals.
+
+    Zou and Donner, Statistics in Medicine 2008;27:1693.
+    """
+    difference = current.estimate - reference.estimate
+    down = np.hypot(current.estimate - current.lower, reference.upper - reference.estimate)
+    up = np.hypot(current.upper - current.estimate, reference.estimate - reference.lower)
+    return Interval(difference, difference - float(down), difference + float(up))
+
+
+def at_level(interval: Interval, level: float, bootstrap: BootstrapParams) -> Interval:
+    """The interval with each bound moved to one-sided confidence `level`, as a normal distribution would have it."""
+    ratio = float(norm.ppf(level) / norm.ppf(0.5 + bootstrap.level / 2))
+    return Interval(
+        interval.estimate,
+        interval.estimate - ratio * (interval.estimate - interval.lower),
+        interval.estimate + ratio * (interval.upper - interval.estimate),
+    )
+
+
+def _miscalibrated(current: Metrics, level: float, params: PerformanceParams, bootstrap: BootstrapParams) -> bool:
+    found = [(current.observed_expected, params.observed_expected)]
+    if current.calibration_slope is not None:
+        found.append((current.calibration_slope, params.calibration_slope))
+    return any(_away_from_one(at_level(interval, level, bootstrap), limits) for interval, limits in found)
+
+
+def _away_from_one(interval: Interval, limits: tuple[float, float]) -> bool:
+    """Estimate beyond a limit, and 1 outside the interval."""
+    low, high = limits
+    return (interval.estimate < low and interval.upper < 1) or (interval.estimate > high and interval.lower > 1)
+
+
+def _slope(current: Metrics) -> str:
+    return "" if current.calibration_slope is None else f", the calibration slope is {current.calibration_slope}"
+
+
+def _in_tenths(scores: Floats, scored: int, y_proba: Floats) -> tuple[Floats, Floats]:
+    """Counts of reference and batch between the deciles of the reference; equal deciles are one."""
+    edges = np.unique(scores[10:100:10])
+    below = (np.searchsorted(scores, edges, side="right") - 1) / (len(scores) - 1)
+    first = scored * np.diff(np.concatenate([[0.0], below, [1.0]]))
+    second = np.bincount(np.searchsorted(edges, y_proba, side="left"), minlength=len(first)).astype(float)
+    used = first + second > 0
+    return first[used], second[used]
+
+
+def _homogeneity(first: Floats, second: Floats, design_effect: float) -> float:
+    """p-value of a chi-square test that two tables of counts have the same shares."""
+    m, n = first.sum(), second.sum()
+    terms = (first / m - second / n) ** 2 / ((first + second) / (m + n))
+    degrees = max(len(first) - 1, 1)
+    return float(chi2.sf(float(effective(m, n)) * terms.sum() / design_effect, degrees))
+
+
+def _rates_differ(first: tuple[float, int], second: tuple[float, int], design_effect: float) -> float:
+    (a, m), (b, n) = first, second
+    return _homogeneity(np.array([a, m - a]), np.array([b, n - b]), design_effect) if a + b > 0 else 1.0

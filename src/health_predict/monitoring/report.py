@@ -1,0 +1,45 @@
+"""The drift report for people, drawn by Evidently: for looking, not for deciding (`drift.py` decides)."""
+
+import warnings
+
+import numpy as np
+import polars as pl
+
+from health_predict.data.schema import CLINICAL
+from health_predict.errors import DataError
+from health_predict.monitoring.reference import MISSING, is_ordered
+from health_predict.params import DriftParams
+
+
+def html(reference: pl.DataFrame, current: pl.DataFrame, params: DriftParams) -> bytes:
+    """Evidently's data drift page for the clinical fields of a batch, one self-contained HTML document.
+
+    It shows distributions, no rows. At most `report_rows` encounters of each side are drawn, always the same ones.
+    Raises DataError where a side is empty.
+    """
+    if reference.is_empty() or current.is_empty():
+        raise DataError(f"{len(reference)} reference and {len(current)} current encounters; a report needs both")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries below it, about each other
+        from evidently import DataDefinition, Dataset, Report  # noqa: PLC0415  (3 s to import)
+        from evidently.presets import DataDriftPreset  # noqa: PLC0415
+
+        definition = DataDefinition(
+            numerical_columns=[field.name for field in CLINICAL if is_ordered(field)],
+            categorical_columns=[field.name for field in CLINICAL if not is_ordered(field)],
+        )
+        first, second = (
+            Dataset.from_pandas(_drawn(table, params).to_pandas(), data_definition=definition)
+            for table in (reference, current)
+        )
+        snapshot = Report([DataDriftPreset()]).run(second, first)
+        document: str = snapshot.get_html_str(as_iframe=False)
+    return document.encode()
+
+
+def _drawn(encounters: pl.DataFrame, params: DriftParams) -> pl.DataFrame:
+    chosen = np.random.default_rng(params.seed).permutation(len(encounters))[: params.report_rows]
+    return encounters[np.sort(chosen)].select(
+        pl.col(field.name) if is_ordered(field) else pl.col(field.name).cast(pl.String).fill_null(MISSING)
+        for field in CLINICAL
+    )

@@ -1,0 +1,28 @@
+"""`python -m health_predict.serving`: one worker."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from health_predict.errors import HealthPredictError
+from health_predict.serving.server import Listen, run
+from health_predict.settings import ServingSettings
+
+
+def main() -> int:
+    """Serve until told to stop; returns the exit code of `errors.py`."""
+    parser = argparse.ArgumentParser(prog="python -m health_predict.serving", description="One prediction worker.")
+    parser.add_argument("--bundle", type=Path, required=True, help="folder of a bundle, or a link to one")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    given = parser.parse_args()
+    try:
+        run(given.bundle, Listen(given.host, given.port), ServingSettings())
+    except HealthPredictError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""A model version as the service holds it: the bundle, who it is, and how it was evaluated."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from health_predict.data.schema import CLINICAL
+from health_predict.errors import BundleError
+from health_predict.io.bundle import REFERENCE, Bundle, load_bundle
+from health_predict.serving.explain import Explainer, typical_encounter
+
+VERSION, EVALUATION = "version.json", "evaluation.json"
+WARM_UP = 50  # predictions and one explanation, so that the first caller does not wait for lazy set-up
+
+
+class Version(msgspec.Struct, frozen=True):
+    """`version.json` beside the bundle: what the registry calls it."""
+
+    name: str | None = None
+    version: str | None = None
+    run_id: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """Verified, warm, ready to answer."""
+
+    bundle: Bundle
+    name: str | None
+    version: str
+    run_id: str | None
+    evaluation: Mapping[str, Any] | None
+    explainer: Explainer
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What `/model` says."""
+        manifest = self.bundle.manifest
+        return {
+            "name": self.name,
+            "version": self.version,
+            "run_id": self.run_id or manifest.run_id,
+            "sha256": self.bundle.sha256,
+            "family": manifest.family,
+            "target": manifest.target,
+            "synthetic": manifest.synthetic,
+            "trained_at": manifest.trained_at,
+            "trained_on": [msgspec.to_builtins(table) for table in manifest.trained_on],
+            "git_revision": manifest.git_revision,
+            "threshold": manifest.threshold,
+            "bands": [msgspec.to_builtins(band) for band in manifest.bands],
+            "fields": manifest.fields,
+            "validation_metrics": manifest.metrics,
+            "evaluation": self.evaluation,
+            "reference_encounter": self.explainer.reference,
+        }
+
+
+def load_model(folder: Path) -> Model:
+    """Load, verify and warm the bundle in a folder; a symbolic link is followed once.
+
+    Without `version.json` the version is the beginning of the bundle's digest. Raises BundleError that names what is
+    missing or altered.
+    """
+    folder = folder.resolve()
+    bundle = load_bundle(folder)
+    version = _version(folder)
+    if version.sha256 not in (None, bundle.sha256):
+        raise BundleError(f"the bundle in {folder} is not the one that {VERSION} names: another SHA-256")
+    counts = json.loads((folder / REFERENCE).read_bytes())["fields"]
+    reference = typical_encounter({name: counts[name] for name in bundle.manifest.fields})
+    model = Model(
+        bundle=bundle,
+        name=version.name,
+        version=version.version or bundle.sha256[:12],
+        run_id=version.run_id,
+        evaluation=_optional_json(folder / EVALUATION),
+        explainer=Explainer(bundle, reference),
+    )
+    _warm(model)
+    return model
+
+
+def _version(folder: Path) -> Version:
+    document = _optional_json(folder / VERSION)
+    try:
+        return msgspec.convert(document or {}, Version)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"{VERSION} in {folder} does not describe a version: {error}") from error
+
+
+def _optional_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path.name} in {path.parent} cannot be read as JSON") from error
+
+
+def _warm(model: Model) -> None:
+    example = {field.name: field.example for field in CLINICAL}
+    for _ in range(WARM_UP):
+        model.bundle.score(example)
+    model.explainer.explain(example)

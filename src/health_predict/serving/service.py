@@ -1,0 +1,248 @@
+"""What the service does with a request, and what it knows about itself. HTTP is `gateway.py` and `app.py`."""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from health_predict.data.schema import EXCLUDED_DISPOSITIONS, IDENTIFIERS
+from health_predict.errors import HealthPredictError
+from health_predict.io.audit import AuditLog, Entry
+from health_predict.io.predictions import PredictionLog, ScoredEncounter, pseudonym
+from health_predict.serving import answers
+from health_predict.serving.contract import Encounter, InvalidEncounterError, Problem, read_encounter
+from health_predict.serving.log import Log
+from health_predict.serving.metrics import Metrics
+from health_predict.serving.model import Model, load_model
+
+PAUSE_EVERY = 32  # encounters of a batch, about a millisecond: then other requests have their turn
+_BATCH = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class _BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
+    encounters: list[msgspec.Raw]
+
+
+_BATCH_OBJECT = msgspec.json.Decoder(_BatchRequest)
+
+
+class NotReadyError(Exception):
+    """No verified model, or no longer."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request: the number it is known by, and who asks."""
+
+    request_id: str
+    caller: str
+
+
+@dataclass(frozen=True)
+class Journal:
+    """Where predictions are written down, besides the answer; None where that is switched off."""
+
+    audit: AuditLog | None = None
+    predictions: PredictionLog | None = None
+    pseudonym_key: bytes = b""
+
+
+class Service:
+    """Holds the model that answers, and swaps it."""
+
+    def __init__(self, folder: Path, metrics: Metrics, log: Log, journal: Journal, batch_limit: int):
+        self.metrics, self.log, self.draining = metrics, log, False
+        self._folder, self._journal, self._batch_limit = folder, journal, batch_limit
+        self._model: Model | None = None
+        self._last_reload: answers.Reload | None = None
+        self._loading = asyncio.Lock()
+
+    @property
+    def model_version(self) -> str:
+        return self._model.version if self._model else "-"
+
+    async def reload(self) -> None:
+        """Take up what is in the folder now. A bundle that does not verify leaves the one before answering."""
+        async with self._loading:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            try:
+                model = await asyncio.to_thread(load_model, self._folder)
+            except HealthPredictError as error:
+                reason = str(error).replace(str(self._folder.resolve()), "the bundle folder")
+                self._last_reload = answers.Reload(ok=False, time=now, reason=reason)
+                self.metrics.not_loaded()
+                self.log.event("bundle_refused", reason=reason, model_version=self.model_version)
+                return
+            self._model = model
+            self._last_reload = answers.Reload(ok=True, time=now)
+            self.metrics.loaded(model.name, model.version, model.bundle.sha256)
+            self.log.event("bundle_taken_up", model_version=model.version, sha256=model.bundle.sha256)
+
+    def drain(self) -> None:
+        """No longer ready; what was accepted is answered."""
+        self.draining = True
+        self.metrics.draining()
+        self.log.event("draining")
+
+    def health(self) -> answers.Health:
+        model, reload = self._model, self._last_reload
+        reason = reload.reason if reload and not reload.ok else None
+        if model is None:
+            return answers.Health(status="failed" if reason else "loading", reason=reason, last_reload=reload)
+        return answers.Health(
+            status="draining" if self.draining else "ok",
+            reason="the service is being stopped" if self.draining else None,
+            model_name=model.name,
+            model_version=model.version,
+            sha256=model.bundle.sha256,
+            synthetic=model.bundle.manifest.synthetic,
+            last_reload=reload,
+        )
+
+    def describe_model(self) -> dict[str, Any]:
+        return self._ready().description
+
+    def predict(self, body: bytes, call: Call) -> answers.Prediction:
+        """Score one encounter. Raises InvalidEncounterError, NotReadyError, StorageError (audit)."""
+        model = self._ready()
+        prediction = self._score(model, self._read(body), call)
+        self._audit(model, body, call, "/predict", [prediction.probability_score])
+        return prediction
+
+    async def predict_batch(self, body: bytes, call: Call) -> answers.Batch:
+        """Score many; an encounter that cannot be scored gets its own problems. Raises as `predict`."""
+        model = self._ready()
+        raw = self._read_batch(body)
+        results: list[answers.Prediction | answers.Refusal] = []
+        for position, one in enumerate(raw, start=1):
+            try:
+                results.append(self._score(model, self._read(bytes(one)), call))
+            except InvalidEncounterError as error:
+                results.append(answers.Refusal([answers.Problem(**p.to_json()) for p in error.problems]))
+            if position % PAUSE_EVERY == 0:
+                await asyncio.sleep(0)
+        scores = [r.probability_score if isinstance(r, answers.Prediction) else None for r in results]
+        self._audit(model, body, call, "/predict/batch", scores)
+        return answers.Batch(
+            predictions=results,
+            refused=scores.count(None),
+            model_version=model.version,
+            request_id=call.request_id,
+        )
+
+    def explain(self, body: bytes, call: Call) -> answers.Explanation:
+        """Contributions to one encounter's probability. Raises as `predict`."""
+        model = self._ready()
+        encounter = self._read(body)
+        explained = model.explainer.explain(encounter)
+        self._audit(model, body, call, "/explain", [explained.probability])
+        encoder = model.bundle.encoder
+        return answers.Explanation(
+            probability_score=explained.probability,
+            reference_probability=explained.reference_probability,
+            contributions=[
+                answers.Contribution(
+                    factor=c.factor.name,
+                    contribution=c.amount,
+                    fields=list(c.factor.fields),
+                    can_be_influenced=c.factor.can_be_influenced,
+                )
+                for c in explained.contributions
+            ],
+            missing_fields=encoder.missing_fields(encounter),
+            unknown_fields=encoder.unknown_fields(encounter),
+            outside_cohort=_outside_cohort(encounter),
+            synthetic=model.bundle.manifest.synthetic,
+            model_version=model.version,
+            request_id=call.request_id,
+        )
+
+    def close(self) -> None:
+        """Write down what is waiting."""
+        if self._journal.predictions:
+            self._journal.predictions.close(timeout=5.0)
+        if self._journal.audit:
+            self._journal.audit.close()
+
+    def _ready(self) -> Model:
+        if self._model is None:
+            raise NotReadyError
+        return self._model
+
+    def _read(self, body: bytes) -> Encounter:
+        try:
+            return read_encounter(body)
+        except InvalidEncounterError as error:
+            for problem in error.problems:
+                self.metrics.refused(problem.field, problem.kind)
+            raise
+
+    def _read_batch(self, body: bytes) -> list[msgspec.Raw]:
+        try:
+            raw = _BATCH.decode(body) if body.lstrip()[:1] == b"[" else _BATCH_OBJECT.decode(body).encounters
+        except (msgspec.MsgspecError, RecursionError):
+            raise self._refused("must be a JSON array of encounters, or an object with it as `encounters`") from None
+        if len(raw) > self._batch_limit:
+            raise self._refused(f"must hold at most {self._batch_limit} encounters")
+        return raw
+
+    def _refused(self, rule: str) -> InvalidEncounterError:
+        self.metrics.refused(None, "batch")
+        return InvalidEncounterError([Problem(None, rule, "batch")])
+
+    def _score(self, model: Model, encounter: Encounter, call: Call) -> answers.Prediction:
+        bundle = model.bundle
+        probability, unknown = bundle.score(encounter)
+        band = bundle.band(probability)
+        outside = _outside_cohort(encounter)
+        self.metrics.predicted(band, unknown, outside)
+        if self._journal.predictions:
+            self._journal.predictions.put(self._scored(model, encounter, probability, call))
+        return answers.Prediction(
+            prediction=int(probability >= bundle.manifest.threshold),
+            probability_score=probability,
+            threshold=bundle.manifest.threshold,
+            risk_band=band,
+            percentile=bundle.percentile(probability),
+            unknown_fields=unknown,
+            outside_cohort=outside,
+            synthetic=bundle.manifest.synthetic,
+            model_version=model.version,
+            request_id=call.request_id,
+        )
+
+    def _scored(self, model: Model, encounter: Encounter, probability: float, call: Call) -> ScoredEncounter:
+        patient = encounter.get("patient_nbr")
+        return ScoredEncounter(
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            request_id=call.request_id,
+            model_version=model.version,
+            bundle_sha256=model.bundle.sha256,
+            probability=probability,
+            patient=None if patient is None else pseudonym(patient, self._journal.pseudonym_key),
+            encounter={name: value for name, value in encounter.items() if name not in IDENTIFIERS},
+        )
+
+    def _audit(self, model: Model, body: bytes, call: Call, route: str, scores: list[float | None]) -> None:
+        if self._journal.audit is None:
+            return
+        self._journal.audit.append(
+            Entry(
+                time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                request_id=call.request_id,
+                caller=call.caller,
+                route=route,
+                model_version=model.version,
+                bundle_sha256=model.bundle.sha256,
+                input_sha256=hashlib.sha256(body).hexdigest(),
+                scores=scores,
+            )
+        )
+
+
+def _outside_cohort(encounter: Encounter) -> bool:
+    return encounter.get("discharge_disposition_id") in EXCLUDED_DISPOSITIONS

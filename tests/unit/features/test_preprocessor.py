@@ -1,0 +1,163 @@
+import numpy as np
+import polars as pl
+import pytest
+from scipy import sparse
+
+import factories
+from health_predict.data.schema import IDENTIFIERS
+from health_predict.data.validation import DTYPES
+from health_predict.features.encounters import CATEGORY_NAMES, NUMBER_NAMES, columns, engineer
+from health_predict.features.preprocessor import Preprocessor
+from health_predict.params import PreprocessorParams
+
+TRAIN = factories.encounters(1_500, seed=11)
+LATER = factories.encounters(400, seed=12)
+Y = (TRAIN["readmitted"] == "<30").to_numpy()
+ENCODINGS = ("target", "one_hot")
+
+
+def fitted(encoding, table: pl.DataFrame = TRAIN) -> Preprocessor:
+    preprocessor = Preprocessor(encoding)
+    preprocessor.fit_transform(engineer(table), Y)
+    return preprocessor
+
+
+def dense(matrix) -> np.ndarray:
+    return matrix.toarray() if sparse.issparse(matrix) else matrix
+
+
+def odd(table: pl.DataFrame) -> pl.DataFrame:
+    """Unknown codes, missing values and counts out of range, spread over the rows."""
+
+    def every(step: int, name: str, value: str | int | None) -> pl.Expr:
+        unchanged = pl.col(name)
+        replaced = pl.lit(value, dtype=DTYPES[name])
+        return pl.when(pl.int_range(pl.len()) % step == 0).then(replaced).otherwise(unchanged).alias(name)
+
+    return table.with_columns(
+        every(3, "race", "Martian"),
+        every(4, "A1Cresult", None),
+        every(5, "age", "[900-910)"),
+        every(7, "payer_code", "QQ"),
+        every(2, "medical_specialty", "Alchemy"),
+        every(3, "discharge_disposition_id", 999),
+        every(5, "admission_type_id", None),
+        every(3, "diag_1", "junk"),
+        every(4, "diag_2", None),
+        every(5, "diag_3", "250.999"),
+        every(2, "number_inpatient", 30_000),
+        every(3, "time_in_hospital", 0),
+        every(7, "num_medications", None),
+        every(11, "insulin", "Sideways"),
+    )
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("table", [TRAIN, LATER, odd(LATER)], ids=["training", "later", "odd"])
+def test_rows_tables_and_the_fitted_object_give_the_same_matrix(encoding, table):
+    preprocessor = fitted(encoding)
+    encoder = preprocessor.to_encoder()
+    expected = dense(preprocessor.transform(engineer(table)))
+    by_table = encoder.encode_table(columns(table, encoder))
+    by_row = np.vstack([encoder.encode(row) for row in table.to_dicts()])
+    assert by_table.shape == (table.height, len(preprocessor.feature_names))
+    assert np.array_equal(by_row, by_table)
+    np.testing.assert_allclose(by_table, expected, rtol=0, atol=1e-6)
+
+
+def test_trees_get_exactly_the_numbers_they_were_trained_on():
+    preprocessor = fitted("target")
+    encoder = preprocessor.to_encoder()
+    assert np.array_equal(encoder.encode_table(columns(LATER, encoder)), preprocessor.transform(engineer(LATER)))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_not_measured_is_a_value_in_training_and_in_the_service_alike(encoding):
+    preprocessor = fitted(encoding)
+    encoder = preprocessor.to_encoder()
+    row = TRAIN.head(1)
+    found = {}
+    for value in ("None", ">8", None):
+        changed = row.with_columns(pl.lit(value, dtype=pl.String).alias("A1Cresult"))
+        by_training = dense(preprocessor.transform(engineer(changed)))
+        by_service = encoder.encode(changed.to_dicts()[0])
+        np.testing.assert_allclose(by_service, by_training, rtol=0, atol=1e-6)
+        found[value] = by_service.tobytes()
+    assert len(set(found.values())) == 3
+    if encoding == "one_hot":
+        assert "A1Cresult=None" in preprocessor.feature_names
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_identifiers_and_counts_of_a_patients_encounters_are_not_in_the_matrix(encoding):
+    preprocessor = Preprocessor(encoding)
+    matrix = preprocessor.fit_transform(engineer(TRAIN), Y)
+    names = {name.partition("=")[0] for name in preprocessor.feature_names}
+    assert names == {*NUMBER_NAMES, *CATEGORY_NAMES}
+    assert not names & {*IDENTIFIERS, "readmitted"}
+    mixed = TRAIN.with_columns(pl.col(name).shuffle(seed=3) for name in IDENTIFIERS)
+    again = Preprocessor(encoding).fit_transform(engineer(mixed), Y)
+    assert np.array_equal(dense(again), dense(matrix))
+
+
+@pytest.mark.parametrize(("encoding", "kind"), [("target", np.ndarray), ("one_hot", sparse.csr_matrix)])
+def test_training_has_one_row_for_each_encounter_in_order(encoding, kind):
+    preprocessor = Preprocessor(encoding)
+    matrix = preprocessor.fit_transform(engineer(TRAIN), Y)
+    assert isinstance(matrix, kind)
+    assert matrix.dtype == np.float32
+    assert matrix.shape == (TRAIN.height, len(preprocessor.feature_names))
+    column = preprocessor.feature_names.index("number_inpatient")
+    np.testing.assert_array_equal(
+        dense(matrix)[:, column].argsort(kind="stable"), TRAIN["number_inpatient"].to_numpy().argsort(kind="stable")
+    )
+
+
+def test_a_training_row_is_not_encoded_by_its_own_outcome():
+    """Cross-fitting: with a label nobody else has, the encoded rate is the prior, whatever the row's outcome."""
+    lonely = engineer(TRAIN).with_columns(
+        pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("lonely")).otherwise(pl.col("race")).alias("race")
+    )
+    column = [*NUMBER_NAMES, *CATEGORY_NAMES].index("race")
+    rates = []
+    for outcome in (False, True):
+        y = Y.copy()
+        y[0] = outcome
+        rates.append(Preprocessor("target").fit_transform(lonely, y)[0, column])
+    assert rates == pytest.approx([Y.mean()] * 2, abs=0.01)
+
+
+def test_a_category_that_training_never_saw_counts_as_the_average_or_as_rare():
+    target, one_hot = fitted("target"), fitted("one_hot")
+    assert target.encoded("race")[None]["race"] == pytest.approx(Y.mean(), abs=1e-6)
+    assert one_hot.encoded("medical_specialty")[None] == {"medical_specialty=rare": 1.0}
+    assert one_hot.encoded("gender")[None] == {}
+
+
+def test_rates_stay_apart_in_single_precision():
+    rates = fitted("target").transform(engineer(LATER))[:, len(NUMBER_NAMES) :]
+    for column in rates.T:
+        gaps = np.diff(np.unique(column.astype(np.float64)))
+        assert not gaps.size or gaps.min() > 5e-7
+
+
+def test_linear_models_get_standardised_numbers_and_indicators():
+    matrix = dense(Preprocessor("one_hot").fit_transform(engineer(TRAIN), Y))
+    numbers, indicators = matrix[:, : len(NUMBER_NAMES)], matrix[:, len(NUMBER_NAMES) :]
+    np.testing.assert_allclose(numbers.mean(axis=0), 0, atol=1e-4)
+    assert set(np.unique(indicators)) == {0.0, 1.0}
+    assert (indicators.sum(axis=1) == len(CATEGORY_NAMES)).all()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_transforming_leaves_the_fitted_object_as_it_was(encoding):
+    preprocessor = fitted(encoding)
+    before = preprocessor.to_encoder().to_json()
+    preprocessor.transform(engineer(odd(LATER)))
+    assert preprocessor.to_encoder().to_json() == before
+
+
+def test_fewer_rows_per_column_are_a_parameter():
+    wide = Preprocessor("one_hot", PreprocessorParams(min_frequency=2))
+    wide.fit_transform(engineer(TRAIN), Y)
+    assert len(wide.feature_names) > len(fitted("one_hot").feature_names)
