@@ -51,9 +51,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("MODEL_VERSION", "model_version"),
         description="Pin one version instead of following the alias.",
     )
-    cache: Path = Field(
-        Path.home() / ".cache" / "health-predict", description="Where downloaded bundles are kept, by digest."
-    )
+    cache: Path = Field(Path.home() / ".cache" / "health-predict", description="Where downloaded bundles are kept.")
 
     @property
     def is_local(self) -> bool:

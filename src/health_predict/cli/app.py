@@ -206,22 +206,40 @@ def predict(
 
 @app.command()
 def serve(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs API keys.")] = "127.0.0.1",
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look for a newly promoted version and take it up, without being told to.")
+    ] = False,
+    watch_seconds: Annotated[float, typer.Option(min=0.1, help="How often --watch looks.")] = 30.0,
     bundle: Annotated[
         Path | None, typer.Option(help="Serve this bundle folder, without asking MLflow for the model.")
     ] = None,
 ) -> None:
-    """Answer over HTTP with the model in production: POST /predict, GET /health, docs at /docs.
+    """Answer over HTTP with the model in production: POST /predict, GET /health, documentation at /docs.
 
-    Example: `health-predict serve --port 8080`
+    SIGHUP takes up a newly promoted version. MODEL_VERSION pins one.
+
+    Example: `health-predict serve --port 8080 --watch`
     """
     from health_predict.serving import command  # noqa: PLC0415
 
-    folder = bundle or _bundle_folder(_settings())
-    # A fresh interpreter: the worker needs none of what resolving and downloading has loaded.
-    arguments = command(folder, host=host, port=port)
-    os.execv(arguments[0], arguments)  # noqa: S606
+    if bundle:
+        arguments = command(bundle, host=host, port=port)
+        os.execv(arguments[0], arguments)  # noqa: S606
+    from health_predict.cli.serve import supervise  # noqa: PLC0415
+    from health_predict.steps.fetch_bundle import fetch_bundle  # noqa: PLC0415
+
+    settings = _settings()
+    registry = _registry(settings)
+    code = supervise(
+        lambda: fetch_bundle(registry, settings.model_version, settings.model_alias, settings.cache),
+        link=settings.cache / f"in-service-{settings.model_name}-{port}",
+        host=host,
+        port=port,
+        watch_seconds=watch_seconds if watch else None,
+    )
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -19,8 +19,8 @@ Floats = NDArray[np.float64]
 class Performance:
     """Realised quality on one batch, against the reference window. Changes are batch minus reference.
 
-    A finding is `severe` where it need not be seen twice. `discrimination` is about AUROC, `calibration` about
-    outcomes over expected and the calibration slope. `reasons` say each finding.
+    `discrimination` is about AUROC, `calibration` about outcomes over expected and the calibration slope. A finding
+    is severe where the whole interval is beyond the limit: it need not be seen twice. `reasons` say each finding.
     """
 
     current: Metrics
@@ -78,13 +78,10 @@ def performance(
     """
     current = evaluate(y_true, y_proba, patients, reference.threshold, bootstrap)
     auroc_change = change(current.auroc, reference.auroc)
-    discrimination, severe_discrimination = (
-        auroc_change.estimate <= -params.max_auroc_fall and at_level(auroc_change, level, bootstrap).upper < 0
-        for level in (params.level, params.severe_level)
-    )
-    calibration, severe_calibration = (
-        _miscalibrated(current, level, params, bootstrap) for level in (params.level, params.severe_level)
-    )
+    limit = -params.max_auroc_fall
+    discrimination = auroc_change.estimate < limit and at_level(auroc_change, params.level, bootstrap).upper < 0
+    severe_discrimination = at_level(auroc_change, params.severe_level, bootstrap).upper < limit
+    calibration, severe_calibration = _calibration_findings(current, params, bootstrap)
     reasons = []
     if discrimination:
         reasons.append(f"AUROC is {current.auroc}, was {reference.auroc.estimate:.3f} when the model was approved.")
@@ -193,17 +190,18 @@ def at_level(interval: Interval, level: float, bootstrap: BootstrapParams) -> In
     )
 
 
-def _miscalibrated(current: Metrics, level: float, params: PerformanceParams, bootstrap: BootstrapParams) -> bool:
-    found = [(current.observed_expected, params.observed_expected)]
+def _calibration_findings(current: Metrics, params: PerformanceParams, bootstrap: BootstrapParams) -> tuple[bool, bool]:
+    """Is a measure beyond a limit with 1 outside its interval; and is the whole interval beyond the limit."""
+    measures = [(current.observed_expected, params.observed_expected)]
     if current.calibration_slope is not None:
-        found.append((current.calibration_slope, params.calibration_slope))
-    return any(_away_from_one(at_level(interval, level, bootstrap), limits) for interval, limits in found)
-
-
-def _away_from_one(interval: Interval, limits: tuple[float, float]) -> bool:
-    """Estimate beyond a limit, and 1 outside the interval."""
-    low, high = limits
-    return (interval.estimate < low and interval.upper < 1) or (interval.estimate > high and interval.lower > 1)
+        measures.append((current.calibration_slope, params.calibration_slope))
+    found = severe = False
+    for interval, (low, high) in measures:
+        likely = at_level(interval, params.level, bootstrap)
+        certain = at_level(interval, params.severe_level, bootstrap)
+        found |= (interval.estimate < low and likely.upper < 1) or (interval.estimate > high and likely.lower > 1)
+        severe |= certain.upper < low or certain.lower > high
+    return found, severe
 
 
 def _slope(current: Metrics) -> str:

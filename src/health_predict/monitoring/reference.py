@@ -132,17 +132,19 @@ def statistic(reference: Floats, current: Floats, ordered: bool) -> Floats:
     Categories: chi-square of homogeneity (Pearson). Ordered values: the two-sample Anderson-Darling statistic with
     ties (Scholz and Stephens, JASA 1987;82:918), equally sensitive at both ends. Both are quadratic in the
     difference of the shares and free of the sample sizes, so that one null distribution serves every batch size.
+    Both are weighted with the mean of the two shares, not with the pooled one: where a million rows meet a thousand,
+    pooling would make three encounters with a rare value a sensation.
     """
     m, n = reference.sum(axis=-1, keepdims=True), current.sum(axis=-1, keepdims=True)
     difference = reference / m - current / n
-    pooled = (reference + current) / (m + n)
+    middle = (reference / m + current / n) / 2
     if ordered:
-        difference, below = np.cumsum(difference, axis=-1), np.cumsum(pooled, axis=-1)
+        difference, below = np.cumsum(difference, axis=-1), np.cumsum(middle, axis=-1)
         spread = below * (1 - below)
-        inside = (spread > 1e-12) & (pooled > 0)
-        terms = np.divide(difference**2 * pooled, spread, out=np.zeros_like(pooled), where=inside)
+        inside = (spread > 1e-12) & (middle > 0)
+        terms = np.divide(difference**2 * middle, spread, out=np.zeros_like(middle), where=inside)
     else:
-        terms = np.divide(difference**2, pooled, out=np.zeros_like(pooled), where=pooled > 0)
+        terms = np.divide(difference**2, middle, out=np.zeros_like(middle), where=middle > 0)
     total: Floats = effective(m, n)[..., 0] * terms.sum(axis=-1)
     return total
 

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+import factories
+from health_predict.data.cohort import label, select_cohort
+from health_predict.features.calibration import Calibration
+from health_predict.params import PreprocessorParams, SearchParams
+from health_predict.training.candidates import CANDIDATES
+from health_predict.training.fit import best_f1_threshold, calibrate, fit, importance, prepare
+
+TRAIN = label(select_cohort(factories.encounters(1_500, seed=41)), "lt30")
+VALIDATION = label(select_cohort(factories.encounters(800, seed=42)), "lt30")
+
+
+@pytest.fixture(scope="module", params=["xgboost", "logistic_regression"])
+def fitted(request):
+    candidate = CANDIDATES[request.param]
+    prepared = prepare(candidate.encoding, TRAIN, VALIDATION, PreprocessorParams())
+    return fit(candidate.family, candidate.default(len(TRAIN.outcomes)), prepared, SearchParams())
+
+
+def test_probabilities_are_calibrated_on_the_validation_encounters(fitted):
+    proba = fitted.predict_proba(VALIDATION.encounters)
+    assert proba.shape == VALIDATION.outcomes.shape
+    assert proba.mean() == pytest.approx(VALIDATION.outcomes.mean(), abs=1e-3)
+    refit = calibrate(proba, VALIDATION.outcomes)
+    assert (refit.intercept, refit.slope) == pytest.approx((0, 1), abs=1e-3)
+
+
+def test_the_threshold_is_the_best_of_the_validation_encounters(fitted):
+    proba = fitted.predict_proba(VALIDATION.encounters)
+
+    def f1(threshold: float) -> float:
+        return float(f1_score(VALIDATION.outcomes, proba >= threshold))
+
+    assert f1(fitted.threshold) == max(f1(threshold) for threshold in np.quantile(proba, np.linspace(0, 0.99, 100)).tolist() + [fitted.threshold])
+
+
+def test_rows_keep_their_order(fitted):
+    table = VALIDATION.encounters.head(50)
+    assert np.array_equal(fitted.predict_proba(table.reverse())[::-1], fitted.predict_proba(table))
+
+
+def test_importance_adds_up_to_one_over_engineered_features(fitted):
+    shares = importance(fitted)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert min(shares.values()) >= 0
+    assert {"number_inpatient", "race"} <= set(shares)
+    assert not {"encounter_id", "patient_nbr"} & set(shares)
+
+
+def test_calibration_finds_what_was_done_to_the_odds():
+    rng = np.random.default_rng(1)
+    truth = rng.uniform(0.02, 0.6, 60_000)
+    y = rng.random(60_000) < truth
+    distorted = Calibration(0.5, 1.6).apply(truth)
+    np.testing.assert_allclose(calibrate(distorted, y).apply(distorted), truth, atol=0.02)
+
+
+def test_threshold_of_a_perfect_score_divides_the_classes():
+    assert best_f1_threshold(np.array([0.1, 0.2, 0.7, 0.9]), np.array([False, False, True, True])) == 0.7
