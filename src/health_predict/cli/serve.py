@@ -38,7 +38,7 @@ def supervise(resolve: Callable[[], Path], link: Path, host: str, port: int, wat
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     signal.signal(signal.SIGHUP, lambda *_: wake.set())
-    threading.Thread(target=lambda: (service.wait(), wake.set()), daemon=True).start()
+    threading.Thread(target=_wake_at_end, args=(service, wake), daemon=True).start()
     while service.poll() is None and not ending.is_set():
         wake.wait(watch_seconds)
         wake.clear()
@@ -49,6 +49,11 @@ def supervise(resolve: Callable[[], Path], link: Path, host: str, port: int, wat
     except subprocess.TimeoutExpired:
         service.kill()
         return service.wait()
+
+
+def _wake_at_end(service: "subprocess.Popen[bytes]", wake: threading.Event) -> None:
+    service.wait()
+    wake.set()
 
 
 def _follow(resolve: Callable[[], Path], link: Path, service: "subprocess.Popen[bytes]") -> None:

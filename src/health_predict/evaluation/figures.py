@@ -1,9 +1,9 @@
 """Pictures of a model's quality, drawn from numbers computed elsewhere. Returned as matplotlib figures, not saved."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
@@ -64,7 +64,7 @@ def feature_importance(importance: Mapping[str, float], title: str) -> Figure:
     return figure
 
 
-def _square(title: str, x: str, y: str):  # type: ignore[no-untyped-def]
+def _square(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
     axes.set_title(title)

@@ -64,6 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int
     family: Family
     config: dict[str, Any]
+    dataset: str  # name of the data set; `trained_on` has its tables
     target: Target
     threshold: float
     calibration: Calibration
@@ -101,7 +102,7 @@ class Bundle:
         return self.manifest.calibration.apply(np.concatenate(parts)) if parts else np.empty(0)
 
     def predict_one(self, encounter: Mapping[str, Any]) -> float:
-        """Calibrated probability of the outcome for one encounter; the same number as in a table."""
+        """Calibrated probability of the outcome for one encounter; in a table the same to float32 precision."""
         return self.score(encounter)[0]
 
     def score(self, encounter: Mapping[str, Any]) -> tuple[float, list[str]]:
@@ -156,7 +157,10 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != manifest.files.get(name):
             raise BundleError(f"{name} in {folder} was altered: its SHA-256 is not the one in {MANIFEST}")
-    encoder = Encoder.from_json(contents[ENCODER])
+    try:
+        encoder = Encoder.from_json(contents[ENCODER])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BundleError(f"{ENCODER} in {folder} does not hold an encoder: {error!r}") from error
     digest = hashlib.sha256(document).hexdigest()
     bundle = Bundle(manifest, encoder, _session(contents[MODEL], threads), digest)
     _check_golden(bundle, folder)

@@ -31,6 +31,7 @@ class Provenance:
     """Where a model comes from, as its bundle will say."""
 
     run_id: str
+    dataset: str
     target: Target
     trained_on: Sequence[TableDigest]
     synthetic: bool
@@ -58,6 +59,7 @@ def export(
         format=FORMAT,
         family=fitted.family,
         config=dict(fitted.config),
+        dataset=provenance.dataset,
         target=provenance.target,
         threshold=fitted.threshold,
         calibration=fitted.calibration,

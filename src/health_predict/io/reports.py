@@ -38,6 +38,7 @@ class TrainingReport:
     """
 
     run_id: str
+    dataset: str
     fingerprint: str
     target: Target
     synthetic: bool

@@ -206,7 +206,7 @@ def _pydantic_field(field: Field) -> tuple[Any, Any]:
     )
 
 
-EncounterModel: type[BaseModel] = create_model(
+EncounterModel: type[BaseModel] = create_model(  # type: ignore[call-overload]  # it cannot see inside the ** below
     "Encounter",
     __config__=ConfigDict(strict=True, extra="forbid", title="Encounter"),
     __doc__="One hospital stay, as known at discharge. Keys may be written with hyphens or underscores.",

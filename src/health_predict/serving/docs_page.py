@@ -8,7 +8,8 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72re
 textarea { width: 100%; height: 22rem; font: 13px/1.4 ui-monospace, monospace }
 pre { background: #f4f4f4; padding: .8rem; overflow: auto; font-size: 13px }
 table { border-collapse: collapse; width: 100% } td, th { text-align: left; vertical-align: top; padding: .3rem .6rem;
-border-bottom: 1px solid #ddd } code { font-size: 13px } button { font: inherit; padding: .3rem 1rem; margin-right: .5rem }
+border-bottom: 1px solid #ddd } code { font-size: 13px }
+button { font: inherit; padding: .3rem 1rem; margin-right: .5rem }
 """
 _SCRIPT = """
 const $ = id => document.getElementById(id)

@@ -135,7 +135,8 @@ class Explainer:
         """Model inputs where row i has the patient's values in the factors of coalition i, else the reference's."""
         rows = len(coalitions)
         member = {name: column for column, p in enumerate(differing) for name in self._factors[p].fields}
-        nowhere, columns = np.zeros(rows, dtype=np.intp), {}
+        nowhere = np.zeros(rows, dtype=np.intp)
+        columns: dict[str, NDArray[Any] | Codes] = {}
         for name in self._fields:
             index = coalitions[:, member[name]].astype(np.intp) if name in member else nowhere
             values = [self.reference.get(name), encounter.get(name)]

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+NAMESPACE = "health_predict"
 BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)  # seconds
 
 
@@ -15,16 +16,21 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        prefix = {"namespace": "health_predict", "registry": registry}
-        self._seconds = Histogram("request_seconds", "Time to answer", ["route"], buckets=BUCKETS, **prefix)
-        self._requests = Counter("requests", "Answers", ["route", "status"], **prefix)
-        self._predictions = Counter("predictions", "Scored encounters", ["risk_band"], **prefix)
-        self._unknown = Counter("unknown_values", "Values that the model does not know", ["field"], **prefix)
-        self._invalid = Counter("validation_errors", "Refused fields", ["field", "kind"], **prefix)
-        self._outside = Counter("outside_cohort", "Scored encounters that died or went to hospice", **prefix)
-        self._reloads = Counter("reloads", "Bundles taken up, or not", ["result"], **prefix)
-        self._model = Info("model", "The model version that answers", **prefix)
-        self._ready = Gauge("ready", "1 when a verified model answers", **prefix)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, namespace=NAMESPACE, registry=registry)
+
+        self._seconds = Histogram(
+            "request_seconds", "Time to answer", ["route"], namespace=NAMESPACE, buckets=BUCKETS, registry=registry
+        )
+        self._requests = counter("requests", "Answers", "route", "status")
+        self._predictions = counter("predictions", "Scored encounters", "risk_band")
+        self._unknown = counter("unknown_values", "Values that the model does not know", "field")
+        self._invalid = counter("validation_errors", "Refused fields", "field", "kind")
+        self._outside = counter("outside_cohort", "Scored encounters that died or went to hospice")
+        self._reloads = counter("reloads", "Bundles taken up, or not", "result")
+        self._model = Info("model", "The model version that answers", namespace=NAMESPACE, registry=registry)
+        self._ready = Gauge("ready", "1 when a verified model answers", namespace=NAMESPACE, registry=registry)
         self._observe: dict[tuple[str, int], tuple[Callable[[float], None], Callable[[], None]]] = {}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -60,7 +66,7 @@ class Metrics:
 
     def count(self, name: str, text: str, value: Callable[[], int]) -> None:
         """Also show a count that something else keeps."""
-        self._registry.register(_Kept(f"health_predict_{name}", text, value))
+        self._registry.register(_Kept(f"{NAMESPACE}_{name}", text, value))
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""

@@ -8,23 +8,24 @@ from pathlib import Path
 
 import polars as pl
 
-from health_predict.data.cohort import LabelledEncounters, label
+from health_predict.data.cohort import LabelledEncounters
 from health_predict.errors import DataError
 from health_predict.evaluation.gate import Scores, checks, compare_models
-from health_predict.io import layout
 from health_predict.io.bundle import Bundle, load_bundle
+from health_predict.io.datasets import INITIAL, Dataset, read_part, vouch
 from health_predict.io.ledger import read_ledger
-from health_predict.io.manifests import completed
 from health_predict.io.registry import BUNDLE, Registry
 from health_predict.io.reports import EvaluationReport, read_evaluation, read_training, write_evaluation
 from health_predict.io.storage import Storage
-from health_predict.io.tables import parse_table, read_table
+from health_predict.io.tables import parse_table
 from health_predict.io.training_runs import log_evaluation
 from health_predict.params import Params
 
 
-def evaluate(storage: Storage, registry: Registry, params: Params, run_id: str | None) -> EvaluationReport:
-    """Compare a run's model with production on the initial test set; None means the newest training's winner.
+def evaluate(
+    storage: Storage, registry: Registry, params: Params, run_id: str | None, dataset: Dataset = INITIAL
+) -> EvaluationReport:
+    """Compare a run's model with production on a data set's test part; None means the newest training's winner.
 
     Skipped when the same models were compared on the same data by the same rules, and when the run is what is in
     production. Raises StorageError before `train`, BundleError when a bundle is not whole, DataError when it cannot
@@ -32,8 +33,8 @@ def evaluate(storage: Storage, registry: Registry, params: Params, run_id: str |
     """
     run_id = run_id or read_training(storage).winner
     ledger = read_ledger(storage)
-    manifest = completed(storage, layout.SPLIT_MANIFEST, "data split")
-    made_from = {"test": manifest["files"][layout.INITIAL_TEST], "rules": repr((params.gate, params.bootstrap))}
+    vouched = vouch(storage, dataset)
+    made_from = {"test": vouched.files[dataset.test], "rules": repr((params.gate, params.bootstrap))}
     report = read_evaluation(storage, run_id)
     if report and report.comparison.fingerprints == made_from:
         serving = registry.version(ledger.production).run_id if ledger.production else None
@@ -42,7 +43,7 @@ def evaluate(storage: Storage, registry: Registry, params: Params, run_id: str |
     challenger = _bundle(registry, run_id)
     champion = _version_bundle(registry, ledger.production)
     first = _version_bundle(registry, ledger.first.production if ledger.first else None)
-    data = label(read_table(storage, layout.INITIAL_TEST), challenger.manifest.target)
+    data, _ = read_part(storage, vouched, dataset.test, challenger.manifest.target)
     comparison = compare_models(
         data.encounters,
         data.outcomes,

@@ -4,19 +4,17 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from health_predict import __version__
-from health_predict.data.cohort import LabelledEncounters, label
+from health_predict.data.cohort import LabelledEncounters
 from health_predict.io import layout
-from health_predict.io.bundle import TableDigest
 from health_predict.io.cluster import cluster
+from health_predict.io.datasets import INITIAL, Dataset, Vouched, read_part, vouch
 from health_predict.io.export import Provenance, git_revision
-from health_predict.io.manifests import completed
 from health_predict.io.registry import Registry
 from health_predict.io.reports import BestModel, TrainingReport, read_training, write_training
 from health_predict.io.storage import Storage
-from health_predict.io.tables import json_bytes, read_table
+from health_predict.io.tables import json_bytes
 from health_predict.io.training_runs import FINGERPRINT, WINNER, experiment, log_best, log_search, parent_run
 from health_predict.params import Family, Params, Target
 from health_predict.training.candidates import CANDIDATES
@@ -47,18 +45,19 @@ def train(
     ray_address: str | None,
     progress: Progress,
     force: bool = False,
+    dataset: Dataset = INITIAL,
 ) -> TrainingReport:
-    """Train on the initial data.
+    """Tune and fit the families on a data set, and name the best.
 
     Skipped when a training with the same data, parameters and target is finished, unless `force`. Raises
-    StorageError before `split`, TrackingError when MLflow does not answer, BundleError when a model cannot be
-    exported faithfully.
+    StorageError before the data set is made, TrackingError when MLflow does not answer, BundleError when a model
+    cannot be exported faithfully.
     """
-    manifest = completed(storage, layout.SPLIT_MANIFEST, "data split")
-    fingerprint = _fingerprint(manifest["files"], params, target)
+    vouched = vouch(storage, dataset)
+    fingerprint = _fingerprint(vouched, params, target)
     if not force and (done := _finished(storage, registry, fingerprint)):
         return done
-    data = _read(storage, manifest, params, target)
+    data = _read(storage, vouched, params, target)
     with parent_run(registry, fingerprint, {"target": target, **asdict(params.search)}) as run_id:
         searches, models = _search_and_fit(registry, run_id, data, params, ray_address, progress)
         report = _report(run_id, fingerprint, data.provenance, searches, models)
@@ -89,21 +88,24 @@ def _search_and_fit(
     return searches, models
 
 
-def _read(storage: Storage, manifest: Any, params: Params, target: Target) -> _Data:
-    keys = (layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION)
-    train, validation = [label(read_table(storage, key), target) for key in keys]
-    digests = [
-        TableDigest(key, len(part.encounters), int(part.outcomes.sum()), manifest["files"][key])
-        for key, part in zip(keys, (train, validation), strict=True)
-    ]
-    synthetic = manifest["result"]["synthetic"]
-    return _Data(train, validation, Provenance("", target, digests, synthetic, git_revision(), params.search.seed))
+def _read(storage: Storage, vouched: Vouched, params: Params, target: Target) -> _Data:
+    train, trained = read_part(storage, vouched, vouched.dataset.train, target)
+    validation, validated = read_part(storage, vouched, vouched.dataset.validation, target)
+    provenance = Provenance(
+        run_id="",
+        dataset=vouched.dataset.name,
+        target=target,
+        trained_on=(trained, validated),
+        synthetic=vouched.synthetic,
+        git_revision=git_revision(),
+        seed=params.search.seed,
+    )
+    return _Data(train, validation, provenance)
 
 
-def _fingerprint(files: dict[str, str], params: Params, target: Target) -> str:
-    keys = (layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION)
+def _fingerprint(vouched: Vouched, params: Params, target: Target) -> str:
     what = {
-        "data": [files[key] for key in keys],
+        "data": [vouched.files[key] for key in (vouched.dataset.train, vouched.dataset.validation)],
         "target": target,
         "preprocessor": asdict(params.preprocessor),
         "search": asdict(params.search),
@@ -131,6 +133,7 @@ def _report(
     stopped_at = Counter(len(trial.auroc) for trial in trials if trial.stopped)
     return TrainingReport(
         run_id=run_id,
+        dataset=provenance.dataset,
         fingerprint=fingerprint,
         target=provenance.target,
         synthetic=provenance.synthetic,

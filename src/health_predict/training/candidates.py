@@ -228,7 +228,7 @@ CANDIDATES: Mapping[Family, Candidate] = {
             },
             space={
                 "learning_rate": Range(0.01, 0.15, log=True),
-                "n_estimators": Range(80, 300, whole=True),
+                "n_estimators": Range(80, 400, whole=True),
                 "max_depth": Range(2, 6, whole=True),
                 "min_child_weight": Range(1.0, 50.0, log=True),
                 "colsample_bytree": Range(0.2, 1.0),
@@ -268,7 +268,7 @@ CANDIDATES: Mapping[Family, Candidate] = {
             small={"learning_rate": 0.05, "iterations": 250, "depth": 5, "l2_leaf_reg": 10.0, "rsm": 0.5},
             space={
                 "learning_rate": Range(0.02, 0.15, log=True),
-                "iterations": Range(100, 350, whole=True),
+                "iterations": Range(100, 500, whole=True),
                 "depth": Range(3, 6, whole=True),
                 "l2_leaf_reg": Range(1.0, 50.0, log=True),
                 "rsm": Range(0.2, 1.0),

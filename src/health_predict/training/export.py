@@ -24,6 +24,7 @@ def to_onnx(family: Family, model: Classifier, features: int) -> bytes:
     _rename(graph, probabilities, "probabilities")
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2]))
+    graph.name = family  # the converters' own holds random digits, and one seed gives one file
     graph_model.producer_name = "health-predict"
     graph_model.doc_string = ""
     onnx.checker.check_model(graph_model)

@@ -1,0 +1,56 @@
+"""What a training may use: encounters to fit on, to tune and calibrate on, and to compare models on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from health_predict.data.cohort import LabelledEncounters, label
+from health_predict.io import layout
+from health_predict.io.bundle import TableDigest
+from health_predict.io.manifests import completed
+from health_predict.io.storage import Storage
+from health_predict.io.tables import read_table
+from health_predict.params import Target
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Keys of the three tables, and of the manifest that vouches for them; `command` makes them."""
+
+    name: str
+    train: str
+    validation: str
+    test: str
+    manifest: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """A data set whose files were found to be what its manifest says."""
+
+    dataset: Dataset
+    files: Mapping[str, str]  # key -> SHA-256
+    synthetic: bool
+
+
+INITIAL = Dataset(
+    "initial",
+    layout.INITIAL_TRAIN,
+    layout.INITIAL_VALIDATION,
+    layout.INITIAL_TEST,
+    layout.SPLIT_MANIFEST,
+    "data split",
+)
+
+
+def vouch(storage: Storage, dataset: Dataset) -> Vouched:
+    """Check a data set. StorageError, naming the command that makes it, when it is missing or altered."""
+    manifest = completed(storage, dataset.manifest, dataset.command)
+    keys = (dataset.train, dataset.validation, dataset.test)
+    return Vouched(dataset, {key: manifest["files"][key] for key in keys}, manifest["result"]["synthetic"])
+
+
+def read_part(storage: Storage, vouched: Vouched, key: str, target: Target) -> tuple[LabelledEncounters, TableDigest]:
+    """One table of a data set with its outcomes, and the digest that a bundle keeps of it."""
+    part = label(read_table(storage, key), target)
+    return part, TableDigest(key, len(part.encounters), int(part.outcomes.sum()), vouched.files[key])
