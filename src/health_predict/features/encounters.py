@@ -246,6 +246,11 @@ def columns(encounters: pl.DataFrame, encoder: Encoder) -> Mapping[str, NDArray[
     """The fields that an encoder reads, as `Encoder.encode_table` wants them."""
     found: dict[str, NDArray[Any] | Codes] = {name: encounters[name].fill_null(0).to_numpy() for name in encoder.counts}
     for name in encoder.codes:
+        if isinstance(dtype := encounters.schema[name], pl.Enum):
+            categories = dtype.categories.to_list()
+            physical = encounters[name].to_physical().cast(pl.Int32).fill_null(len(categories))
+            found[name] = Codes(physical.to_numpy(), [*categories, None])
+            continue
         column = encounters.select(name)
         values = column.unique(maintain_order=True)
         index = column.join(

@@ -8,6 +8,7 @@ aliases say what the ledger says, so a promotion that was interrupted between th
 import json
 import logging
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ PREPROCESSOR = "preprocessor/preprocessor.joblib"
 BUNDLE = "bundle"
 REQUIRED = (PREPROCESSOR, *(f"{BUNDLE}/{name}" for name in (ENCODER, MODEL, REFERENCE, MANIFEST)))
 VERSION_FILE = "version.json"
+HOST, PID = "health_predict.host", "health_predict.pid"  # tags of a run: the process that writes it
 EVALUATION = "evaluation.json"
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -71,10 +73,16 @@ class Registry:
 
     @contextmanager
     def run(self, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> Iterator[str]:
-        """A run around the block, yielded as its id: finished after it, failed or killed when it raises."""
+        """A run around the block, yielded as its id: finished after it, failed or killed when it raises.
+
+        It says which process writes it, for `end_orphans`.
+        """
         with self._telling(f"start the run {name}"):
             nested = {"mlflow.parentRunId": parent} if parent else {}
-            run = self._client.create_run(self._experiment(experiment), run_name=name, tags={**tags, **nested})
+            writer = {HOST: socket.gethostname(), PID: str(os.getpid())}
+            run = self._client.create_run(
+                self._experiment(experiment), run_name=name, tags={**tags, **writer, **nested}
+            )
         run_id = str(run.info.run_id)
         try:
             yield run_id
@@ -122,17 +130,17 @@ class Registry:
             query = f"attributes.status = 'FINISHED' and {conditions}"
             return list(self._client.search_runs([found.experiment_id], query, order_by=["start_time DESC"]))
 
-    def end_orphans(self, experiment: str, host: str) -> int:
+    def end_orphans(self, experiment: str) -> int:
         """Mark runs as killed whose process on this host is gone; returns how many."""
         with self._telling(f"search the experiment {experiment}"):
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
                 return 0
-            query = f"attributes.status = 'RUNNING' and tags.`health_predict.host` = '{host}'"
+            query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{socket.gethostname()}'"
             orphans = [
                 run
                 for run in self._client.search_runs([found.experiment_id], query)
-                if not Path(f"/proc/{run.data.tags['health_predict.pid']}").exists()
+                if not Path(f"/proc/{run.data.tags[PID]}").exists()
             ]
             for run in orphans:
                 self._client.set_terminated(run.info.run_id, "KILLED")

@@ -1,7 +1,5 @@
 """What a training leaves in MLflow: a parent run, a nested run for each trial, one `Best_<Family>_Model` per family."""
 
-import os
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +26,6 @@ from health_predict.training.search import METRIC, Search, Trial
 FINGERPRINT = "health_predict.fingerprint"
 WINNER = "health_predict.winner_run_id"
 FAMILY = "health_predict.family"
-HOST, PID = "health_predict.host", "health_predict.pid"
 FLAVOURS: Mapping[Family, str] = {"xgboost": "xgboost", "lightgbm": "lightgbm", "catboost": "catboost"}
 
 
@@ -40,10 +37,9 @@ def experiment(model_name: str) -> str:
 @contextmanager
 def parent_run(registry: Registry, fingerprint: str, params: Mapping[str, object]) -> Iterator[str]:
     """The run that holds one training. Runs that an earlier, killed training left open on this host are closed."""
-    host, name = socket.gethostname(), experiment(registry.model_name)
-    registry.end_orphans(name, host)
-    tags = {FINGERPRINT: fingerprint, HOST: host, PID: str(os.getpid())}
-    with registry.run(name, "Training", tags) as run_id:
+    name = experiment(registry.model_name)
+    registry.end_orphans(name)
+    with registry.run(name, "Training", {FINGERPRINT: fingerprint}) as run_id:
         registry.log(run_id, params=params)
         yield run_id
 

@@ -1,7 +1,6 @@
 """The input contract: one encounter as JSON, derived from `data/schema.py`.
 
-Keys are accepted with hyphens or underscores, mixed: `time_in_hospital`, `time-in-hospital`,
-`glyburide-metformin`. A key that is no field, a field given twice, and the outcome are refused. `?` and an empty
+Keys are accepted with hyphens or underscores, also mixed: `time_in_hospital`, `time-in-hospital`. A key that is no field, a field given twice, and the outcome are refused. `?` and an empty
 text mean missing, as in the dataset, where a field may be missing. Types are strict: "3" and 3.0 are no counts.
 
 `read_encounter` reads the usual request with one compiled decoder. What that decoder refuses, or what it cannot
@@ -16,7 +15,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import msgspec
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model, model_validator
 from pydantic import Field as PydanticField
 
 from health_predict.data.schema import CLINICAL, FIELD, FIELDS, MISSING, OUTCOME, Field
@@ -119,7 +118,6 @@ def _type(field: Field) -> Any:
 
 
 _TYPES = {field.name: _type(field) for field in INPUTS}
-_NAMES = {spelling: f.name for f in FIELDS for n in (f.name, f.raw_name) for spelling in (n, n.replace("_", "-"))}
 
 
 def _decoder(spelling: Callable[[Field], str]) -> tuple[msgspec.json.Decoder[Any], dict[str, str]]:
@@ -140,9 +138,9 @@ def _checked(members: Iterable[tuple[str, Any]]) -> Encounter:
     found: dict[str, Any] = {}
     problems: list[Problem] = []
     for key, value in members:
-        name = _NAMES.get(key)
-        if name is None:
-            problems.append(_unknown_key(key))
+        name = key.replace("-", "_")
+        if name not in FIELD:
+            problems.append(_unknown_key(name))
         elif name == OUTCOME:
             problems.append(Problem(name, "is the outcome, not an input; leave it out", "unknown_field"))
         elif name in found:
@@ -173,10 +171,10 @@ def _fits(field: Field, value: Any) -> bool:
     return True
 
 
-def _unknown_key(key: str) -> Problem:
+def _unknown_key(name: str) -> Problem:
     # The key itself may hold anything, a patient's name too, so it is never repeated.
-    nearest = get_close_matches(key.lower().replace("-", "_"), [name.lower() for name in FIELD], n=1)
-    hint = next((name for name in FIELD if nearest and name.lower() == nearest[0]), None)
+    nearest = get_close_matches(name.lower(), [known.lower() for known in FIELD], n=1)
+    hint = next((known for known in FIELD if nearest and known.lower() == nearest[0]), None)
     if hint:
         return Problem(None, f"holds a key that is no field; did you mean {hint}?", "unknown_field")
     return Problem(None, "holds a key that is no field", "unknown_field")
@@ -197,18 +195,21 @@ def _pydantic_field(field: Field) -> tuple[Any, Any]:
     description = f"{field.description} Unit: {field.unit}." if field.unit else field.description
     if field.codes and not field.closed:
         description += f" Known: {', '.join(map(str, field.codes))}; any other is scored as unknown."
-    spellings = sorted({spelling for spelling, name in _NAMES.items() if name == field.name} - {field.name})
     return kind, PydanticField(
         ... if field.required else None,
         description=description,
-        validation_alias=AliasChoices(field.name, *spellings),
         examples=[] if field.example is None else [field.example],
     )
+
+
+def _underscores(document: Any) -> Any:
+    return {key.replace("-", "_"): v for key, v in document.items()} if isinstance(document, dict) else document
 
 
 EncounterModel: type[BaseModel] = create_model(  # type: ignore[call-overload]  # it cannot see inside the ** below
     "Encounter",
     __config__=ConfigDict(strict=True, extra="forbid", title="Encounter"),
+    __validators__={"underscores": model_validator(mode="before")(_underscores)},
     __doc__="One hospital stay, as known at discharge. Keys may be written with hyphens or underscores.",
     **{field.name: _pydantic_field(field) for field in INPUTS},
 )

@@ -16,7 +16,7 @@ from health_predict.training.study import study as score_cohort
 
 @dataclass(frozen=True)
 class StudyReport:
-    """Quality of a family's defaults, every interval by resampling patients; and the clinical scores' AUROC."""
+    """Quality of a family's defaults, with intervals that resample patients; and the clinical scores' AUROC."""
 
     protocol: Protocol
     family: Family
@@ -34,7 +34,10 @@ def study(
     target: Target,
     on_fold: Callable[[int, int], None],
 ) -> StudyReport:
-    """Raises StorageError before `data validate`."""
+    """Measure a family; an encounter counts as flagged above the cohort's outcome rate.
+
+    Raises StorageError before `data validate`.
+    """
     manifest = completed(storage, layout.VALIDATION_MANIFEST, "data validate")
     cohort = label(select_cohort(read_table(storage, layout.VALIDATED)), target)
     scores = score_cohort(cohort, protocol, family, params.study, params.preprocessor, params.search, on_fold)
@@ -44,7 +47,7 @@ def study(
         family=family,
         target=target,
         synthetic=manifest["result"]["synthetic"],
-        metrics=evaluate(scored.outcomes, scores.y_proba, scored.patients, scores.threshold, params.bootstrap),
+        metrics=evaluate(scored.outcomes, scores.y_proba, scored.patients, cohort.outcomes.mean(), params.bootstrap),
         clinical={
             name: compare_auroc(
                 scored.outcomes, scores.y_proba, score(scored.encounters), scored.patients, params.bootstrap

@@ -10,25 +10,23 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupKFold, GroupShuffleSplit
+from sklearn.model_selection import GroupKFold
 
 from health_predict.data.cohort import LabelledEncounters
 from health_predict.features.encounters import engineer
 from health_predict.features.preprocessor import Preprocessor
 from health_predict.params import Family, PreprocessorParams, Protocol, SearchParams, StudyParams
-from health_predict.training.candidates import CANDIDATES, Fold, predict_proba
-from health_predict.training.fit import best_f1_threshold, calibrate
+from health_predict.training.candidates import CANDIDATES, Candidate, Fold, predict_proba
 
 Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class StudyScores:
-    """The encounters that were scored, as positions in the cohort, and what they were given."""
+    """The encounters that were scored, as positions in the cohort in rising order, and what they were given."""
 
     rows: Rows
     y_proba: NDArray[np.float64]
-    threshold: float  # of the last fold
 
 
 def study(
@@ -40,21 +38,21 @@ def study(
     search: SearchParams,
     on_fold: Callable[[int, int], None],
 ) -> StudyScores:
-    """Scores of a family's default configuration, calibrated on patients of the training part held back for it.
+    """Scores of a family's default configuration, as the model gives them, without recalibration.
 
-    `on_fold(done, folds)` hears of every fold. Row order within `rows` is that of the cohort.
+    A recalibration of each fold would take encounters from its training, and its noise would shift folds against
+    each other. `on_fold(done, folds)` hears of every fold.
     """
     features = engineer(cohort.encounters)
-    scored, scores, threshold = [], [], 0.0
+    scored, scores = [], []
     folds = list(_folds(cohort, protocol, params))
     for number, (train, test) in enumerate(folds, start=1):
-        proba, threshold = _score(features, cohort, train, test, family, params, preprocessor, search)
         scored.append(test)
-        scores.append(proba)
+        scores.append(_score(features, cohort.outcomes, train, test, CANDIDATES[family], preprocessor, search))
         on_fold(number, len(folds))
     rows = np.concatenate(scored)
     order = np.argsort(rows)
-    return StudyScores(rows[order], np.concatenate(scores)[order], threshold)
+    return StudyScores(rows[order], np.concatenate(scores)[order])
 
 
 def _folds(cohort: LabelledEncounters, protocol: Protocol, params: StudyParams) -> Iterator[tuple[Rows, Rows]]:
@@ -63,28 +61,22 @@ def _folds(cohort: LabelledEncounters, protocol: Protocol, params: StudyParams) 
         first = round(len(rows) * (1 - params.holdout_share))
         yield rows[:first], rows[first:]
     else:
-        yield from GroupKFold(params.folds, shuffle=True, random_state=params.seed).split(rows, groups=cohort.patients)
+        folds = GroupKFold(params.folds, shuffle=True, random_state=params.seed)
+        yield from folds.split(rows, groups=cohort.patients)
 
 
 def _score(
     features: pl.DataFrame,
-    cohort: LabelledEncounters,
+    y: NDArray[np.bool_],
     train: Rows,
     test: Rows,
-    family: Family,
-    params: StudyParams,
+    candidate: Candidate,
     preprocessor_params: PreprocessorParams,
     search: SearchParams,
-) -> tuple[NDArray[np.float64], float]:
-    held_back = GroupShuffleSplit(1, test_size=params.calibration_share, random_state=params.seed)
-    fitted, calibration = (train[part] for part in next(held_back.split(train, groups=cohort.patients[train])))
-    candidate, y = CANDIDATES[family], cohort.outcomes
+) -> NDArray[np.float64]:
     preprocessor = Preprocessor(candidate.encoding, preprocessor_params)
-    X_train = preprocessor.fit_transform(features[fitted], y[fitted])
-    X_calibration = preprocessor.transform(features[calibration])
-    fold = Fold(X_train, y[fitted], X_calibration, y[calibration])
-    model = candidate.fit(candidate.default(len(fitted)), fold, search.reports, search.seed, lambda _step, _auroc: None)
-    scores = predict_proba(model, X_calibration)
-    recalibration = calibrate(scores, y[calibration])
-    threshold = best_f1_threshold(recalibration.apply(scores), y[calibration])
-    return recalibration.apply(predict_proba(model, preprocessor.transform(features[test]))), threshold
+    X_train = preprocessor.fit_transform(features[train], y[train])
+    # Nothing is decided on intermediate results here; the training part itself is what they are measured on.
+    fold = Fold(X_train, y[train], X_train, y[train])
+    model = candidate.fit(candidate.default(len(train)), fold, 1, search.seed, lambda _step, _auroc: None)
+    return predict_proba(model, preprocessor.transform(features[test]))
