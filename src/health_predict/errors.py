@@ -6,7 +6,7 @@
     ├── TrackingError        12     MLflow does not answer, or answers no
     ├── BundleError          13     a bundle or its parts are missing, incomplete or altered
     ├── ConflictError        14     somebody else changed production meanwhile
-    ├── ServiceError         15     the API does not start or does not answer
+    ├── ServiceError         15     the API, or a Ray cluster, does not start or does not answer
     └── Declined             99     a rule said no; nothing is broken (Airflow shows it as skipped)
 
 0 is success, 1 a bug of ours (with its traceback), 2 a command line that cannot be understood.

@@ -77,7 +77,7 @@ class PreprocessorParams:
 class SearchParams:
     families: tuple[Family, ...] = tuple(TITLES)
     trials: int = 8  # per family; the first is the family's good default
-    minutes: float | None = None  # wall time for all families together; None: no limit
+    minutes: float | None = None  # wall time of each family's search, of which one trial is always finished
     reports: int = 9  # intermediate results per full trial: rungs at 1, 3 and 9
     reduction_factor: int = 3  # ASHA keeps the best third at each rung
     random_trials: int = 4  # after the default; then Optuna proposes from what it saw
@@ -106,17 +106,15 @@ class DriftParams:
     min_cell_share: float = 0.002  # of the reference; rarer values share a cell (28 of 14,000: Cochran's 5 and more)
     min_effect: float = 0.10  # Cohen's w (1988: small) or standard deviations (Evidently's default): less is harmless
     min_importance: float = 0.05  # of the model's reliance on the drifted clinical fields together
-    max_missing_rise: float = 0.05  # of encounters; 14,000 x 8,000 rows show .01, feeds fail by more
-    max_unknown: float = 0.02  # of given values; new diagnosis codes alone stay below .01 in a year
+    max_missing_rise: float = 0.05  # of encounters, and beyond chance; a feed that fails loses more
+    max_unknown: float = 0.02  # of given values; new diagnosis codes of the data pass it only after eight batches
     # Fields that say how a hospital bills and sorts, not how ill a patient is: they move whenever a contract does.
     administrative: tuple[str, ...] = ("payer_code", "medical_specialty", "admission_type_id", "admission_source_id")
     min_rows: int = 500  # of batch and reference; below, a small effect (.1) is missed more often than found
-    min_separation_auroc: float = (
-        0.60  # a classifier that tells batch from reference any worse sees nothing that matters
-    )
+    min_separation_auroc: float = 0.60  # no drift .51, abrupt covariate shift .61, real batches .74 and more
     separation_rows: int = 4_000  # per side
     separation_trees: int = 50
-    design_effect: float = 1.3  # variance of scores and ranks over that of independent encounters: patients come back
+    design_effect: float = 1.3  # variance of scores and ranks over that of independent rows: encounters per patient
     report_rows: int = 5_000  # of each side drawn in the report for people; no picture changes with more
     shown: int = 5  # fields named in a sentence
     seed: int = SEED
@@ -130,8 +128,8 @@ class PerformanceParams:
     severe_level: float = 0.995  # one-sided confidence of a finding that need not be seen twice
     max_auroc_fall: float = 0.015  # estimate; smaller ones cost less than a retraining may lose at the gate
     observed_expected: tuple[float, float] = (0.90, 1.10)  # bounds of no finding; the gate refuses at .80 and 1.25
-    calibration_slope: tuple[float, float] = (0.80, 1.25)  # as above; retrained models stay within .9 and 1.1
-    max_estimated_auroc_fall: float = 0.02  # without outcomes: twice what the estimate strays between quiet batches
+    calibration_slope: tuple[float, float] = (0.80, 1.25)  # its 95% interval on 8,000 encounters is +-.14
+    max_estimated_auroc_fall: float = 0.02  # without outcomes; a quiet batch strayed by .008
     max_flag_rate_ratio: float = 1.25  # either way, against the reference's flag rate: what the care team planned for
     max_score_psi: float = 0.10  # of scores in tenths of the reference; .1 to .25 is "some change" (Siddiqi 2006)
 
@@ -142,11 +140,19 @@ class RetrainingParams:
     needed: int = 2  # of them with the same finding, the newest among them
     min_new_rows: int = 2_000  # matured since training; the gate needs as many unseen ones
     min_new_outcomes: int = 200  # likewise
-    growth: float = (
-        0.25  # new matured rows over those trained on: replayed, .50 was .001 AUROC worse, three trainings fewer
-    )
+    growth: float = 0.25  # new matured rows over those trained on: at .50 two trainings fewer, .0005 AUROC less
     max_age: int = 4  # batches since training that brought data to learn from; also sets the pace once growth slows
     min_importance: float = 0.25  # reliance on drifted clinical fields; counts only beside changed scores
+
+
+@dataclass(frozen=True)
+class AssemblyParams:
+    """How matured encounters are divided for a retraining (docs/monitoring.md has what the choices cost)."""
+
+    test_rows: int = 3_500  # of the newest batch, that the gate compares on
+    validation_rows: int = 3_000  # that calibrate and choose the threshold
+    validation_batches: int = 1  # newest ones that validation is drawn from
+    seed: int = SEED
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ class ScenarioParams:
     kept_share: float = 0.60  # of a batch; the rest makes room for a choice
     gradual_batches: int = 4  # until a gradual shift is where an abrupt one begins
     label_shift: float = 1.5  # times the share of readmissions
-    concept_share: float = 0.30  # of encounters whose outcomes are dealt out again; AUROC .64 becomes about .53
+    concept_share: float = 0.30  # of encounters whose outcomes are dealt out again; .50 turned AUROC .64 into .45
     missing_field: str = "diag_1"  # must be one that may be missing
     seed: int = SEED
 
@@ -173,4 +179,5 @@ class Params:
     drift: DriftParams = field(default_factory=DriftParams)
     performance: PerformanceParams = field(default_factory=PerformanceParams)
     retraining: RetrainingParams = field(default_factory=RetrainingParams)
+    assembly: AssemblyParams = field(default_factory=AssemblyParams)
     scenario: ScenarioParams = field(default_factory=ScenarioParams)

@@ -21,7 +21,15 @@ from health_predict.errors import BundleError
 from health_predict.io.bundle import ENCODER, MANIFEST, MODEL, REFERENCE, Bundle, load_bundle
 from health_predict.io.download import extract_csv, read_source
 from health_predict.io.export import Provenance, export
-from health_predict.params import BundleParams, Family, PreprocessorParams, SearchParams, SplitParams, ValidationParams
+from health_predict.params import (
+    BundleParams,
+    Family,
+    Params,
+    PreprocessorParams,
+    SearchParams,
+    SplitParams,
+    ValidationParams,
+)
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import Fitted, fit, prepare
 
@@ -55,9 +63,9 @@ def trained(family: Family, train: LabelledEncounters, validation: LabelledEncou
     return fit(family, candidate.default(len(train.outcomes)), prepared, SearchParams())
 
 
-def exported(folder: Path, fitted: Fitted, data: Parts, params: BundleParams | None = None) -> tuple[Bundle, float]:
+def exported(folder: Path, fitted: Fitted, data: Parts, params: Params | None = None) -> tuple[Bundle, float]:
     train, validation, _ = data
-    return export(folder, fitted, train, validation, {}, PROVENANCE, params or BundleParams())
+    return export(folder, fitted, train, validation, {}, PROVENANCE, params or Params())
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +195,7 @@ def test_another_model_with_fitting_digests_fails_the_golden_rows(bundle, invent
     exported(tmp_path / "other", other, invented)
     shutil.copy(tmp_path / "other" / MODEL, bundle / MODEL)
     resign(bundle)
-    with pytest.raises(BundleError, match="golden row 0 .* scores .* away"):
+    with pytest.raises(BundleError, match=r"golden row 0 .* scores .* away"):
         load_bundle(bundle)
 
 
@@ -207,4 +215,4 @@ def test_a_part_that_means_nothing_is_named_though_its_digest_fits(bundle, name,
 
 def test_an_export_that_differs_from_the_model_is_refused(invented, fitted, tmp_path):
     with pytest.raises(BundleError, match="exported lightgbm differs from the trained one by up to"):
-        exported(tmp_path / "bundle", fitted, invented, BundleParams(max_onnx_difference=-1.0))
+        exported(tmp_path / "bundle", fitted, invented, Params(bundle=BundleParams(max_onnx_difference=-1.0)))

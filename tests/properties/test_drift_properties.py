@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from factories import encounters
 from health_predict.data.cohort import label
-from health_predict.data.schema import CLINICAL
-from health_predict.monitoring.drift import field_drift, jensen_shannon, psi, statistics, wasserstein
+from health_predict.monitoring.drift import field_drift, jensen_shannon, psi, wasserstein
 from health_predict.monitoring.reference import profile, statistic, value_counts
 from health_predict.params import DriftParams
 
@@ -63,12 +62,11 @@ def test_distances_do_not_grow_with_the_number_of_rows(first, second, times):
     assert wasserstein(values, a, times * b) == pytest.approx(wasserstein(values, a, b), abs=1e-9)
 
 
-@SETTINGS
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.5, 1.0))
 def test_p_values_are_probabilities(seed, share):
     rows = np.random.default_rng(seed).random(len(TABLE)) < share
     drift = field_drift(REFERENCE, value_counts(TABLE.filter(pl.Series(rows))), DriftParams(min_rows=100))
     assert all(0 <= field.p_value <= 1 for field in drift.fields)
-    for field in CLINICAL:
-        found = statistics(field, REFERENCE.fields[field.name], value_counts(TABLE)[field.name])
+    for found in (field.statistics for field in drift.fields):
         assert all(0 <= p <= 1 for p in (found.ks, found.chi_square) if p is not None)

@@ -205,6 +205,66 @@ def predict(
 
 
 @app.command()
+def monitor(
+    batch: Annotated[int | None, typer.Option(min=1, help="Number of a batch that has arrived.")] = None,
+    current: Annotated[str | None, typer.Option(help="Instead: a CSV or Parquet file, local or s3://.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="With --current: compare with this file, not with what production learnt from.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Judge a batch: have the data, the scores or the outcomes moved? The last line is NO_DRIFT or DRIFT_DETECTED.
+
+    Writes drift.json and report.html, and the numbers to MLflow. A check that cannot run is an error.
+
+    Example: `health-predict monitor --current march.parquet`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.steps.monitor import monitor as step  # noqa: PLC0415
+    from health_predict.steps.monitor import monitor_file  # noqa: PLC0415
+
+    if (batch is None) == (current is None) or (reference and not current):
+        raise typer.BadParameter("give either --batch, or --current with or without --reference")
+    settings = _settings()
+    storage, registry, params = _storage(settings), _registry(settings), Params()
+    if current is None:
+        report = step(storage, registry, settings.cache, params, cast("int", batch))
+    else:
+        endpoint = settings.s3_endpoint
+        report = monitor_file(storage, registry, settings.cache, params, current, reference, endpoint)
+    Output(json).result(report, tables.monitored)
+
+
+@app.command()
+def simulate(
+    batches: Annotated[int | None, typer.Option(min=1, help="How many, from the first on; all if left out.")] = None,
+    scenario: Annotated[str, typer.Option(help="A drift to inject, by name; docs/monitoring.md has them.")] = "none",
+    from_batch: Annotated[int, typer.Option(min=1, help="The first batch with the scenario.")] = 1,
+    families: Annotated[str, typer.Option(help="Comma-separated model families to retrain.")] = "lightgbm",
+    trials: Annotated[int, typer.Option(min=1, help="Per family and retraining.")] = SearchParams.trials,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same decisions.")] = SearchParams.seed,
+    api: Annotated[
+        bool, typer.Option("--api/--no-api", help="Score through a running service, or in this process.")
+    ] = (True),
+    restart: Annotated[bool, typer.Option("--restart", help="Drop an earlier replay and start over.")] = False,
+    json: Json = False,
+) -> None:
+    """Replay the future: batches arrive, are judged and scored, outcomes mature, models are retrained and gated.
+
+    Stopped anywhere, the same command goes on from there. Writes reports/replay/index.html.
+
+    Example: `health-predict simulate --scenario concept_shift --from-batch 4 --no-api`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.cli.simulate import Options, run  # noqa: PLC0415
+
+    output = Output(json)
+    params = Params(search=SearchParams(families=_families(families), trials=trials, seed=seed))
+    options = Options(batches, scenario, from_batch, api, restart)
+    output.result(run(_settings(), params, options, output), tables.replayed)
+
+
+@app.command()
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs API keys.")] = "127.0.0.1",

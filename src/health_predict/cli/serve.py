@@ -26,7 +26,7 @@ def supervise(resolve: Callable[[], Path], link: Path, host: str, port: int, wat
     `resolve` gives the folder of the bundle that should be served. `watch_seconds` is how often it is asked besides
     SIGHUP; None: never.
     """
-    _point(link, resolve())
+    point(link, resolve())
     service = subprocess.Popen(command(link, host=host, port=port))  # noqa: S603
     wake, ending = threading.Event(), threading.Event()
 
@@ -63,11 +63,11 @@ def _follow(resolve: Callable[[], Path], link: Path, service: "subprocess.Popen[
         sys.stderr.write(f"the model in service stays: {error}\n")
         return
     if folder.resolve() != link.resolve():
-        _point(link, folder)
+        point(link, folder)
         service.send_signal(signal.SIGHUP)
 
 
-def _point(link: Path, folder: Path) -> None:
+def point(link: Path, folder: Path) -> None:
     """Make the link point at the folder, in one step: it is never missing."""
     link.parent.mkdir(parents=True, exist_ok=True)
     draft = link.with_name(f".{link.name}.{os.getpid()}")

@@ -10,7 +10,9 @@ from rich.text import Text
 from health_predict.evaluation.gate import Check, Comparison
 from health_predict.evaluation.metrics import Interval
 from health_predict.io.ledger import Entry
+from health_predict.io.monitoring_reports import MonitoringReport
 from health_predict.io.reports import BestModel, EvaluationReport, TrainingReport
+from health_predict.monitoring.replay import Replay, Row
 from health_predict.params import TITLES
 
 INVENTED = Text("INVENTED DATA: these numbers say nothing about patients.", style="bold red")
@@ -126,6 +128,69 @@ def status(report: Any) -> RenderableType:
 def decisions(entries: Iterable[Entry]) -> Table:
     rows = [(entry.at, entry.who, entry.decision, entry.production or "-", entry.run_id) for entry in entries]
     return _table(("decided", "by", "decision", "production", "run"), rows)
+
+
+def monitored(report: MonitoringReport) -> RenderableType:
+    """Reasons and notes, and the status as the last line, where an orchestrator reads it."""
+    drift, predictions = report.drift, report.predictions
+    lines = [
+        f"{report.name}: {drift.rows:,} encounters against {drift.reference_rows:,} of version {report.version}",
+        *(f"- {reason}" for reason in report.reasons),
+        *(f"  {note}" for note in drift.notes),
+        f"  AUROC estimated without outcomes {predictions.estimated_auroc:.3f}, "
+        f"{predictions.flag_rate:.1%} flagged, told from the reference with AUROC {report.separation.auroc:.3f}",
+    ]
+    if report.performance:
+        current = report.performance.current
+        lines.append(
+            f"  outcomes of batch {report.matured_batch}: AUROC {current.auroc}, O/E {current.observed_expected}"
+        )
+    return _labelled(report.synthetic, "\n".join(lines), report.status)
+
+
+def replayed(replay: Replay) -> RenderableType:
+    """One line a batch, then the means."""
+    rows = [_replayed_row(row) for row in replay.rows]
+    headers = (
+        "batch",
+        "encounters",
+        "monitor",
+        "decision",
+        "gate",
+        "scored by",
+        "AUROC",
+        "never",
+        "estimated",
+        "O/E",
+        "never",
+    )
+    means = [
+        ("mean AUROC", replay.mean_auroc_retrained, replay.mean_auroc_never_retrained),
+        ("mean |O/E - 1|", replay.mean_abs_oe_deviation, replay.mean_abs_oe_deviation_never_retrained),
+    ]
+    lines = [
+        f"{name}: {first:.4f} retrained, {second:.4f} never retrained"
+        for name, first, second in means
+        if first is not None and second is not None
+    ]
+    counts = f"{replay.alarms} alarms, {replay.retrainings} retrainings, {replay.promotions} promotions"
+    return _labelled(replay.synthetic, _table(headers, rows), "\n".join([*lines, counts]))
+
+
+def _replayed_row(row: Row) -> tuple[str, ...]:
+    if row.refused is not None:
+        return (str(row.batch), "", "refused", *[""] * 8)
+    gate = f"version {row.promoted}" if row.promoted else "declined" if row.objections else ""
+    monitor = "drift" if row.alarms else "no drift"
+    found = row.outcome
+    numbers = (
+        (found.auroc, found.auroc_never_retrained, found.auroc_estimated, found.observed_expected,
+         found.observed_expected_never_retrained)
+        if found
+        else ()
+    )  # fmt: skip
+    quality = tuple(f"{number:.3f}" for number in numbers) or ("",) * 5
+    return (str(row.batch), f"{row.rows:,}", monitor, row.action, gate, row.version or "", *quality)
 
 
 def scored(report: Any) -> RenderableType:

@@ -127,6 +127,11 @@ class Bundle:
         return scores
 
 
+def draft(manifest: Manifest, encoder: Encoder, model: bytes) -> Bundle:
+    """A bundle in memory that scores, before it is written and verified."""
+    return Bundle(manifest, encoder, _session(model, threads=1), sha256="")
+
+
 def write_bundle(folder: Path, manifest: Manifest, encoder: Encoder, model: bytes, reference: bytes) -> None:
     """Write a new bundle; `manifest.files` and `manifest.golden` probabilities are filled in here."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,8 +140,8 @@ def write_bundle(folder: Path, manifest: Manifest, encoder: Encoder, model: byte
         (folder / name).write_bytes(data)
     files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     manifest = msgspec.structs.replace(manifest, files=files)
-    draft = Bundle(manifest, encoder, _session(model, threads=1), sha256="")
-    golden = [msgspec.structs.replace(row, probability=draft.predict_one(row.encounter)) for row in manifest.golden]
+    scorer = draft(manifest, encoder, model)
+    golden = [msgspec.structs.replace(row, probability=scorer.predict_one(row.encounter)) for row in manifest.golden]
     document = msgspec.json.encode(msgspec.structs.replace(manifest, golden=golden))
     (folder / MANIFEST).write_bytes(msgspec.json.format(document, indent=1) + b"\n")
 

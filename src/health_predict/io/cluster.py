@@ -1,6 +1,7 @@
 """The Ray cluster that a search runs on: one started here for the purpose, or the one that an address names."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 
 import health_predict
+from health_predict.errors import ServiceError
 
 
 @contextmanager
@@ -17,15 +19,29 @@ def cluster(address: str | None) -> Iterator[None]:
     """Connect for the block. Without an address a local cluster is started, and stopped afterwards.
 
     An address that is "local" or empty counts as none, so that a leftover cluster is never joined by accident.
-    Raises ConnectionError when nothing answers at the address.
+    Raises ServiceError when no cluster answers at the address.
     """
     if address in (None, "", "local"):
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     else:
         # The workers get this very code, whatever is installed on their machines.
         environment = {"py_modules": [health_predict]}
+        _check_listening(address)
         ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_listening(address: str) -> None:
+    # Ray itself would try for minutes, and then end the process.
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "auto"
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ServiceError(
+            f"no Ray cluster answers at RAY_ADDRESS={address}; start it, or unset RAY_ADDRESS to tune on this machine"
+        ) from error

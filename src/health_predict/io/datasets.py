@@ -43,6 +43,13 @@ INITIAL = Dataset(
 )
 
 
+def retraining(number: int) -> Dataset:
+    """The data set that was assembled when a batch had arrived."""
+    train, validation, test = (layout.retraining_data(number, part) for part in ("train", "validation", "test"))
+    manifest = layout.retraining_manifest(number)
+    return Dataset(f"retraining_{number:02d}", train, validation, test, manifest, "simulate")
+
+
 def vouch(storage: Storage, dataset: Dataset) -> Vouched:
     """Check a data set. StorageError, naming the command that makes it, when it is missing or altered."""
     manifest = completed(storage, dataset.manifest, dataset.command)

@@ -16,9 +16,19 @@ from health_predict.data.cohort import LabelledEncounters
 from health_predict.data.schema import CLINICAL
 from health_predict.data.synthetic import generate
 from health_predict.errors import BundleError
-from health_predict.io.bundle import FORMAT, Band, Bundle, Golden, Manifest, TableDigest, load_bundle, write_bundle
-from health_predict.monitoring.reference import percentiles, profile
-from health_predict.params import BundleParams, Target
+from health_predict.io.bundle import (
+    FORMAT,
+    Band,
+    Bundle,
+    Golden,
+    Manifest,
+    TableDigest,
+    draft,
+    load_bundle,
+    write_bundle,
+)
+from health_predict.monitoring.reference import percentiles, profile, reliance
+from health_predict.params import BundleParams, Params, Target
 from health_predict.training.export import to_onnx
 from health_predict.training.fit import Fitted
 
@@ -46,12 +56,12 @@ def export(
     validation: LabelledEncounters,
     metrics: Mapping[str, float],
     provenance: Provenance,
-    params: BundleParams,
+    params: Params,
 ) -> tuple[Bundle, float]:
     """Write the bundle of a fitted model and load it back.
 
     Returns the verified bundle, and the largest absolute difference between its probabilities and the model's over
-    the validation encounters. Raises BundleError when that is above `params.max_onnx_difference`.
+    the validation encounters. Raises BundleError when that is above `params.bundle.max_onnx_difference`.
     """
     expected = fitted.predict_proba(validation.encounters)
     encoder = fitted.preprocessor.to_encoder()
@@ -63,7 +73,7 @@ def export(
         target=provenance.target,
         threshold=fitted.threshold,
         calibration=fitted.calibration,
-        bands=_bands(expected, params),
+        bands=_bands(expected, params.bundle),
         percentiles=percentiles(expected),
         fields=list(encoder.fields),
         trained_on=list(provenance.trained_on),
@@ -73,18 +83,22 @@ def export(
         git_revision=provenance.git_revision,
         run_id=provenance.run_id,
         trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        golden=_golden(params.golden_rows, provenance.seed),
+        golden=_golden(params.bundle.golden_rows, provenance.seed),
         files={},
     )
-    reference = profile(train, fitted.predict_proba(train.encounters))
     model = to_onnx(fitted.family, fitted.model, len(encoder.outputs))
+    scorer = draft(manifest, encoder, model)
+    importance = reliance(scorer.predict_proba, validation.encounters, provenance.seed)
+    # Scores of encounters that the model was not fitted on: those it was, it scores too widely.
+    reference = profile(train, expected, importance, params.drift)
     write_bundle(folder, manifest, encoder, model, msgspec.json.encode(reference))
     bundle = load_bundle(folder)
     difference = float(np.abs(bundle.predict_proba(validation.encounters) - expected).max())
-    if not difference <= params.max_onnx_difference:
+    allowed = params.bundle.max_onnx_difference
+    if not difference <= allowed:
         raise BundleError(
             f"the exported {fitted.family} differs from the trained one by up to {difference:.1e} on the validation "
-            f"encounters; at most {params.max_onnx_difference:.0e} is allowed"
+            f"encounters; at most {allowed:.0e} is allowed"
         )
     return bundle, difference
 

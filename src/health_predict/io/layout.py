@@ -16,6 +16,10 @@ INITIAL_TEST = "processed_data/initial_test.parquet"
 FUTURE = "processed_data/future/"
 SPLIT_MANIFEST = "processed_data/split.json"
 
+REPLAY = "reports/replay/replay.json"  # what is replayed, and from which version on
+REPLAY_NUMBERS = "reports/replay/results.json"
+REPLAY_PAGE = "reports/replay/index.html"
+
 TRAINING = "reports/training.json"  # of the newest training; older ones are in MLflow
 LEDGER = "promotions.jsonl"
 TRACKING_DATABASE = "mlflow.db"
@@ -31,22 +35,50 @@ def future_batch(number: int) -> str:
     return f"{FUTURE}batch_{number:02d}.parquet"
 
 
+def batch(number: int) -> str:
+    """Name of a batch, as in its files and reports."""
+    return f"batch_{number:02d}"
+
+
+def arrival(number: int) -> str:
+    """A batch as it arrived: without outcomes. Its manifest ends in `.json`, as those of the next two do."""
+    return f"arrivals/{batch(number)}.parquet"
+
+
 def predictions(number: int) -> str:
-    return f"predictions/batch_{number:02d}.parquet"
+    return f"predictions/{batch(number)}.parquet"
 
 
 def outcomes(number: int) -> str:
-    return f"outcomes/batch_{number:02d}.parquet"
+    return f"outcomes/{batch(number)}.parquet"
 
 
-def drift_report(number: int) -> str:
+def manifest(key: str) -> str:
+    """Of a table that is a step's only file."""
+    return key.removesuffix(".parquet") + ".json"
+
+
+def drift_report(name: str) -> str:
     """For people."""
-    return f"drift_reports/batch_{number:02d}/report.html"
+    return f"drift_reports/{name}/report.html"
 
 
-def drift_numbers(number: int) -> str:
+def drift_numbers(name: str) -> str:
     """For programs."""
-    return f"drift_reports/batch_{number:02d}/drift.json"
+    return f"drift_reports/{name}/drift.json"
+
+
+def drift_manifest(name: str) -> str:
+    return f"drift_reports/{name}/manifest.json"
+
+
+def retraining_data(number: int, part: str) -> str:
+    """What was matured when a batch had arrived; the part is train, validation or test."""
+    return f"processed_data/retraining_{number:02d}/{part}.parquet"
+
+
+def retraining_manifest(number: int) -> str:
+    return f"processed_data/retraining_{number:02d}/manifest.json"
 
 
 def evaluation_report(name: str) -> str:
@@ -59,3 +91,8 @@ def gate_report(name: str) -> str:
 
 def retraining_report(name: str) -> str:
     return f"reports/retraining/{name}.json"
+
+
+def replayed(number: int) -> str:
+    """How a batch ended; the replay is beyond it where this is there."""
+    return f"reports/replay/{batch(number)}.json"

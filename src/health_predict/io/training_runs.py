@@ -82,7 +82,7 @@ def log_best(
         folder = Path(scratch)
         logged = validation_metrics(metrics)
         provenance = replace(provenance, run_id=run_id)
-        bundle, difference = export(folder / BUNDLE, fitted, train, validation, logged, provenance, params.bundle)
+        bundle, difference = export(folder / BUNDLE, fitted, train, validation, logged, provenance, params)
         _write_preprocessor(folder, fitted)
         _write_model(folder / "model", fitted)
         _write_figures(folder / "figures", fitted, validation.outcomes, y_proba, title)

@@ -208,8 +208,11 @@ def ks(values: Floats, reference: Floats, current: Floats) -> float:
         samples = (np.repeat(values, counts.astype(np.int64)) for counts in (reference, current))
         return float(ks_2samp(*samples).pvalue)
     distance = float(np.abs(np.cumsum(reference) / m - np.cumsum(current) / n).max())
-    larger, smaller = max(m, n), min(m, n)
-    return float(np.clip(kstwo.sf(distance, np.round(larger * smaller / (larger + smaller))), 0, 1))
+    size = np.round(max(m, n) * min(m, n) / (m + n))
+    if size * distance**2 >= 9:
+        # Smirnov's leading term, here within 1e-10 of the sum of `size` terms, which takes half a second a million.
+        return float(2 * np.exp(-((6 * size * distance + 1) ** 2) / (18 * size)))
+    return float(np.clip(kstwo.sf(distance, size), 0, 1))
 
 
 def chi_square(reference: Floats, current: Floats) -> float:

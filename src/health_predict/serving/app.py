@@ -28,8 +28,26 @@ _SCHEMAS = (
 class Endpoints:
     """One plain ASGI application per path."""
 
-    def __init__(self, service: Service, body_limit: int, batch_body_limit: int):
+    def __init__(self, service: Service, body_limit: int, batch_body_limit: int, with_metrics: bool):
+        """`with_metrics`: /metrics is on the public port, not on one of its own."""
         self._service, self._limit, self._batch_limit = service, body_limit, batch_body_limit
+        self.probe_table: dict[tuple[str, str], App] = {
+            ("GET", "/health"): self.health,
+            ("GET", "/readyz"): self.health,
+            ("GET", "/livez"): self.livez,
+            ("GET", "/metrics"): self.metrics,
+        }
+        self.table: dict[tuple[str, str], App] = {
+            ("POST", "/predict"): self.predict,
+            ("POST", "/predict/batch"): self.predict_batch,
+            ("POST", "/explain"): self.explain,
+            ("GET", "/model"): self.model,
+            ("GET", "/docs"): self.docs,
+            ("GET", "/"): self.docs,
+            **self.probe_table,
+        }
+        if not with_metrics:
+            del self.table["GET", "/metrics"]
 
     async def predict(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive, self._limit)
@@ -62,36 +80,22 @@ class Endpoints:
         await _send(send, PAGE.encode(), (b"content-type", b"text/html; charset=utf-8"), policy)
 
 
-def build_app(endpoints: Endpoints, with_metrics: bool) -> FastAPI:
-    """All routes. `with_metrics`: also /metrics."""
+def build_app(endpoints: Endpoints) -> FastAPI:
+    """The public routes and their document."""
     app = FastAPI(title="Health Predict", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None)
-    table: dict[str, tuple[str, App]] = {
-        "/predict": ("POST", endpoints.predict),
-        "/predict/batch": ("POST", endpoints.predict_batch),
-        "/explain": ("POST", endpoints.explain),
-        "/model": ("GET", endpoints.model),
-        "/health": ("GET", endpoints.health),
-        "/readyz": ("GET", endpoints.health),
-        "/livez": ("GET", endpoints.livez),
-        "/docs": ("GET", endpoints.docs),
-        "/": ("GET", endpoints.docs),
-    }
-    if with_metrics:
-        table["/metrics"] = ("GET", endpoints.metrics)
-    for path, (method, endpoint) in table.items():
-        app.router.routes.append(Route(path, _Plain(endpoint), methods=[method]))
-    app.openapi = lambda: document  # type: ignore[method-assign]
     document = _openapi(app.title, app.version)
-    return app
+    app.openapi = lambda: document  # type: ignore[method-assign]
+    return _with_routes(app, endpoints.table)
 
 
 def build_probe_app(endpoints: Endpoints) -> FastAPI:
     """What the second port answers: probes and /metrics."""
-    app = FastAPI(title="Health Predict probes", openapi_url=None)
-    for path in ("/health", "/readyz"):
-        app.router.routes.append(Route(path, _Plain(endpoints.health), methods=["GET"]))
-    app.router.routes.append(Route("/livez", _Plain(endpoints.livez), methods=["GET"]))
-    app.router.routes.append(Route("/metrics", _Plain(endpoints.metrics), methods=["GET"]))
+    return _with_routes(FastAPI(openapi_url=None), endpoints.probe_table)
+
+
+def _with_routes(app: FastAPI, table: dict[tuple[str, str], App]) -> FastAPI:
+    for (method, path), endpoint in table.items():
+        app.router.routes.append(Route(path, _Plain(endpoint), methods=[method]))
     return app
 
 

@@ -1,7 +1,8 @@
 """The input contract: one encounter as JSON, derived from `data/schema.py`.
 
-Keys are accepted with hyphens or underscores, also mixed: `time_in_hospital`, `time-in-hospital`. A key that is no field, a field given twice, and the outcome are refused. `?` and an empty
-text mean missing, as in the dataset, where a field may be missing. Types are strict: "3" and 3.0 are no counts.
+Keys are accepted with hyphens or underscores, also mixed: `time_in_hospital`, `time-in-hospital`. A key that is no
+field, a field given twice, and the outcome are refused. `?` and an empty text mean missing, as in the dataset, where
+a field may be missing. Types are strict: "3" and 3.0 are no counts.
 
 `read_encounter` reads the usual request with one compiled decoder. What that decoder refuses, or what it cannot
 tell apart, is read again field by field, so that every problem is named; the answer is the same for both ways.

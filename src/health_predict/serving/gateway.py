@@ -2,7 +2,8 @@
 
 It gives the request its number, asks who calls, refuses early when too many are waiting, sets the time limit, turns
 errors into answers that tell nothing of the inside, adds the security headers, and counts and logs the answer.
-`/predict` is handed straight to its endpoint; all other requests go through FastAPI's router to theirs.
+A path of the table goes straight to its endpoint, everything else to FastAPI, which answers that there is no such
+path or method.
 """
 
 import asyncio
@@ -99,13 +100,13 @@ class Gateway:
         self,
         service: Service,
         app: App,
-        direct: Mapping[str, App],
+        direct: Mapping[tuple[str, str], App],
         routes: frozenset[str],
         access: Access,
         limits: Limits,
         waiting: Callable[[], int],
     ):
-        """`direct` are endpoints that POST requests reach without the router; `routes` are the paths that may be
+        """`direct` are endpoints by method and path, reached without the router; `routes` are the paths that may be
         named in logs; `waiting` says how many requests the server has accepted and not answered."""
         self._service, self._app, self._direct, self._routes = service, app, direct, routes
         self._access, self._limits, self._waiting = access, limits, waiting
@@ -137,8 +138,8 @@ class Gateway:
                 await answer(send_on, 503, _error("too many requests at a time; try again", request_id), _LATER)
             else:
                 async with asyncio.timeout(self._limits.seconds):
-                    direct = self._direct.get(path) if scope["method"] == "POST" else None
-                    await (direct or self._app)(scope, receive, send_on)
+                    endpoint = self._direct.get((scope["method"], path), self._app)
+                    await endpoint(scope, receive, send_on)
         except Disconnected:
             status = 499  # as nginx writes it
         except Exception as error:

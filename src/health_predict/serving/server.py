@@ -26,6 +26,7 @@ from health_predict.settings import ServingSettings
 
 ROUTES = PROBES | DOCUMENTS | {"/predict", "/predict/batch", "/explain", "/model", "/metrics"}
 STDOUT = 1
+LAST_ANSWERS = 5.0  # seconds; what is open then is idle
 
 
 @dataclass(frozen=True)
@@ -67,21 +68,21 @@ async def serve(bundle: Path, listen: Listen, settings: ServingSettings, log: Lo
     metrics = Metrics()
     service = Service(bundle, metrics, log, _journal(settings, log, metrics), settings.batch_limit)
     metrics.count("log_dropped", "Lines of the log that could not be written", lambda: log.dropped)
-    endpoints = Endpoints(service, settings.body_limit, settings.batch_body_limit)
-    public = build_app(endpoints, with_metrics=settings.probe_port is None)
+    with_metrics = settings.probe_port is None
+    endpoints = Endpoints(service, settings.body_limit, settings.batch_body_limit, with_metrics)
+    public = build_app(endpoints)
     open_paths = PROBES | DOCUMENTS | ({"/metrics"} if settings.metrics_open else set())
     limits = Limits(settings.concurrency, settings.request_timeout)
     server = _server(listen)
     server.config.app = Gateway(
-        service, public, {"/predict": endpoints.predict}, ROUTES, Access(keys, frozenset(open_paths)), limits,
+        service, public, endpoints.table, ROUTES, Access(keys, frozenset(open_paths)), limits,
         lambda: server.waiting,
     )  # fmt: skip
     servers = [server]
     if settings.probe_port is not None:
         probes = _server(Listen(listen.host, settings.probe_port))
-        probes.config.app = Gateway(
-            service, build_probe_app(endpoints), {}, ROUTES, Access({}, frozenset()), limits, lambda: 0
-        )
+        app, table = build_probe_app(endpoints), endpoints.probe_table
+        probes.config.app = Gateway(service, app, table, ROUTES, Access({}, frozenset()), limits, lambda: 0)
         servers.append(probes)
     try:
         await _serve_until_told(servers, service, settings.drain_seconds)
@@ -122,10 +123,19 @@ async def _until_closed(server: _Server) -> None:
 
 
 async def _drain(servers: list[_Server], seconds: float) -> None:
-    """Wait while callers read from their answers that the connection closes, until none is left or time is up."""
+    """Let callers go, in the order that loses nothing: every answer says that its connection closes; when nobody comes
+    any more, or after `seconds`, no new connection is accepted; those that were are answered.
+    """
+    await _until_quiet(servers, seconds)
+    for server in servers:
+        for listener in server.servers:
+            listener.close()
+    await _until_quiet(servers, LAST_ANSWERS)
+
+
+async def _until_quiet(servers: list[_Server], seconds: float) -> None:
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    quiet = 0
+    deadline, quiet = loop.time() + seconds, 0
     while loop.time() < deadline and quiet < 3:
         await asyncio.sleep(0.1)
         quiet = 0 if any(server.server_state.connections for server in servers) else quiet + 1

@@ -5,6 +5,7 @@ rungs, in the same order every time, so that one seed gives one result on any nu
 """
 
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -108,7 +109,6 @@ def _search_family(
                 mode="max",
                 num_samples=params.trials,
                 max_concurrent_trials=1,
-                time_budget_s=None if params.minutes is None else 60 * params.minutes,
                 scheduler=AsyncHyperBandScheduler(
                     time_attr="training_iteration",
                     max_t=params.reports,
@@ -124,12 +124,30 @@ def _search_family(
                 ),
                 reuse_actors=True,
             ),
-            run_config=tune.RunConfig(storage_path=scratch, name=family, callbacks=[listener], verbose=0),
+            run_config=tune.RunConfig(
+                storage_path=scratch, name=family, callbacks=[listener], stop=_Budget(params), verbose=0
+            ),
         )
         results = tuner.fit()
     if results.errors:
         raise RuntimeError(f"a trial of {family} failed: {results.errors[0]}") from results.errors[0]
     return Search(family, tuple(listener.trials))
+
+
+class _Budget(tune.Stopper):  # type: ignore[misc]
+    """Ends the search of a family when its time is up, but not before one trial was trained to its end."""
+
+    def __init__(self, params: SearchParams) -> None:
+        self._end = None if params.minutes is None else time.monotonic() + 60 * params.minutes
+        self._steps = params.reports
+        self._full = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        self._full = self._full or result["training_iteration"] >= self._steps
+        return False
+
+    def stop_all(self) -> bool:
+        return self._end is not None and self._full and time.monotonic() > self._end
 
 
 class _Listener(tune.Callback):  # type: ignore[misc]
@@ -144,7 +162,9 @@ class _Listener(tune.Callback):  # type: ignore[misc]
         self._auroc.setdefault(trial.trial_id, []).append(result[METRIC])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        auroc = tuple(self._auroc[trial.trial_id])
+        auroc = tuple(self._auroc.get(trial.trial_id, ()))
+        if not auroc:  # the time was up before its first step
+            return
         seconds = trial.last_result["time_total_s"]
         ended = Trial(len(self.trials), trial.config, auroc, len(auroc) < self._steps, seconds)
         self.trials.append(ended)

@@ -7,7 +7,15 @@ from polars.testing import assert_frame_equal
 import factories
 from health_predict.data.schema import FIELD, IDENTIFIERS, OUTCOME
 from health_predict.data.validation import DTYPES
-from health_predict.features.encounters import CATEGORY_NAMES, CODED_FIELDS, HIDDEN, NUMBER_NAMES, NUMBERS, Count, engineer
+from health_predict.features.encounters import (
+    CATEGORY_NAMES,
+    CODED_FIELDS,
+    HIDDEN,
+    NUMBER_NAMES,
+    NUMBERS,
+    Count,
+    engineer,
+)
 
 TABLE = factories.encounters(300, seed=5)
 
@@ -72,7 +80,8 @@ def test_missing_and_unknown_codes_are_categories_of_their_own(field):
 def test_diagnoses_that_nobody_knows_add_nothing():
     for code, name in ((None, "missing"), ("xyz", "unknown"), ("000", "unknown")):
         features = features_of(diag_1=code, diag_2=code, diag_3=code)
-        assert {features[f"diag_{n}_{kind}"] for n in (1, 2, 3) for kind in ("strack_group", "ccs_group", "category")} == {name}
+        groups = [f"diag_{n}_{kind}" for n in (1, 2, 3) for kind in ("strack_group", "ccs_group", "category")]
+        assert {features[group] for group in groups} == {name}
         assert features["comorbidities"] == features["charlson_index"] == features["diabetes_primary"] == 0
 
 

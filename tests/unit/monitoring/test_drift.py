@@ -63,12 +63,13 @@ def test_every_statistic_equals_evidently_s(field):
         assert found.chi_square == expected(evidently.chi_stat_test)
 
 
-def test_ks_of_more_rows_than_the_exact_test_takes_equals_scipy_s():
+@pytest.mark.parametrize("mean", [9.0, 9.1, 9.25, 10.0])
+def test_ks_of_more_rows_than_the_exact_test_takes_equals_scipy_s(mean):
     from scipy.stats import ks_2samp
 
     rng = np.random.default_rng(0)
     values = np.arange(40.0)
-    first, second = (np.bincount(rng.poisson(mean, 12_000), minlength=40)[:40] for mean in (9.0, 9.1))
+    first, second = (np.bincount(rng.poisson(rate, 12_000), minlength=40)[:40] for rate in (9.0, mean))
     expected = ks_2samp(np.repeat(values, first), np.repeat(values, second)).pvalue
     assert ks(values, first.astype(float), second.astype(float)) == pytest.approx(expected, abs=1e-9)
 

@@ -77,9 +77,10 @@ def test_inputs_retrain_only_where_the_model_leans_on_them_and_its_scores_moved(
     assert decide(seen(FINE, FINE, importance=importance, scores=scores), PLENTY, PARAMS).action == action
 
 
-def test_half_as_much_data_again_retrains():
-    assert decide([], replace(PLENTY, trained_rows=16_000), PARAMS).action == "retrain"
-    assert decide([], replace(PLENTY, trained_rows=100_001), PARAMS).action == "none"
+def test_enough_new_data_retrains():
+    limit = int(PLENTY.new_rows / PARAMS.growth)
+    assert decide([], replace(PLENTY, trained_rows=limit), PARAMS).action == "retrain"
+    assert decide([], replace(PLENTY, trained_rows=limit + 1), PARAMS).action == "none"
 
 
 def test_age_retrains():

@@ -1,0 +1,112 @@
+"""A prediction service of our own for the length of a block: asked over HTTP, and handed newly promoted versions."""
+
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+
+from health_predict.cli.serve import point
+from health_predict.data.schema import CLINICAL
+from health_predict.errors import ServiceError
+from health_predict.serving import command
+from health_predict.steps.score import Answers
+
+START_SECONDS = 60.0
+AT_ONCE = 500  # encounters in one request; about 600 kB
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service. `link` is what it serves."""
+
+    address: str
+    link: Path
+    process: "subprocess.Popen[bytes]"
+
+    def ask(self, encounters: pl.DataFrame) -> Answers:
+        """Probabilities from `/predict/batch`. ServiceError where an encounter is refused or the version changes."""
+        rows = encounters.select(field.name for field in CLINICAL).to_dicts()
+        probability: list[float] = []
+        versions: set[str] = set()
+        with httpx.Client(base_url=self.address, timeout=START_SECONDS) as client:
+            for start in range(0, len(rows), AT_ONCE):
+                answer = _answer(client.post("/predict/batch", json=rows[start : start + AT_ONCE]))
+                if answer["refused"]:
+                    raise ServiceError(f"the API refused {answer['refused']} of {AT_ONCE} encounters of the batch")
+                probability += [one["probability_score"] for one in answer["predictions"]]
+                versions.add(answer["model_version"])
+        if len(versions) != 1:
+            raise ServiceError(f"the API answered one batch with the versions {', '.join(sorted(versions))}")
+        return Answers(np.array(probability), versions.pop())
+
+    def take_up(self, folder: Path, encounter: dict[str, Any]) -> int:
+        """Hand over another bundle, asking all the while; returns how many requests were answered meanwhile.
+
+        ServiceError where one of them fails, or the version has not changed in time.
+        """
+        before, answered = self._version(), 0
+        point(self.link, folder)
+        self.process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + START_SECONDS
+        with httpx.Client(base_url=self.address, timeout=10) as client:
+            while time.monotonic() < end:
+                version = _answer(client.post("/predict", json=encounter))["model_version"]
+                answered += 1
+                if version != before:
+                    return answered
+        raise ServiceError(f"the API at {self.address} still answers with version {before}: {self._last_reload()}")
+
+    def _version(self) -> str:
+        return str(_answer(httpx.get(f"{self.address}/health", timeout=10))["model_version"])
+
+    def _last_reload(self) -> str:
+        return str(_answer(httpx.get(f"{self.address}/health", timeout=10))["last_reload"])
+
+
+@contextmanager
+def service(folder: Path) -> Iterator[Service]:
+    """A service process on a free port, ended after the block. ServiceError if it does not start."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as scratch:
+        link = Path(scratch) / "in-service"
+        point(link, folder)
+        process = subprocess.Popen(command(link, port=port), stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
+        try:
+            _wait_until_healthy(address, process, log)
+            yield Service(address, link, process)
+        finally:
+            process.terminate()
+            process.wait(timeout=START_SECONDS)
+
+
+def _answer(response: httpx.Response) -> Any:
+    if not response.is_success:
+        raise ServiceError(f"the API answered {response.status_code} to {response.request.url.path}")
+    return response.json()
+
+
+def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]", log: Any) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            if httpx.get(f"{address}/health", timeout=5).is_success:
+                return
+        except httpx.TransportError:  # not listening yet
+            pass
+        time.sleep(0.1)
+    log.seek(0)
+    said = log.read()[-2000:].decode(errors="replace")
+    raise ServiceError(f"the API at {address} did not become healthy within {START_SECONDS:.0f} s; it said:\n{said}")

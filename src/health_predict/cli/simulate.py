@@ -1,0 +1,159 @@
+"""`health-predict simulate`: the future, batch by batch, with monitoring, retraining, gate and promotion.
+
+What happens to batch t when it arrives: its schema is checked; the outcomes of batch t-1 have matured; the batch and
+those outcomes are judged; it is decided whether to retrain; a retrained model that passes the gate goes into production
+and into the running service; then the batch is scored by what is in production. Every step leaves its result in storage
+and is skipped where it is there, so a replay that was stopped anywhere goes on.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from health_predict.cli.console import Output
+from health_predict.cli.service import Service, service
+from health_predict.data.schema import CLINICAL
+from health_predict.errors import Declined
+from health_predict.io.datasets import INITIAL, Dataset
+from health_predict.io.ledger import read_ledger
+from health_predict.io.registry import Registry
+from health_predict.io.replay import Ended, future_batches, read_arrival, read_ended, scored, write_ended
+from health_predict.io.storage import Storage, open_storage
+from health_predict.monitoring.replay import Replay
+from health_predict.params import Params
+from health_predict.settings import Settings
+from health_predict.steps.arrive import arrive
+from health_predict.steps.assemble import assemble
+from health_predict.steps.begin import begin
+from health_predict.steps.decide import decide
+from health_predict.steps.evaluate import evaluate
+from health_predict.steps.fetch_bundle import fetch_bundle
+from health_predict.steps.mature import mature
+from health_predict.steps.monitor import monitor
+from health_predict.steps.promote import promote
+from health_predict.steps.report_replay import report_replay
+from health_predict.steps.score import score
+from health_predict.steps.train import train
+
+
+@dataclass(frozen=True)
+class Options:
+    """`batches`: how many, from the first on; None: all. `api`: score through a running service."""
+
+    batches: int | None = None
+    scenario: str = "none"
+    from_batch: int = 1
+    api: bool = True
+    restart: bool = False
+
+
+@dataclass(frozen=True)
+class _World:
+    settings: Settings
+    params: Params
+    options: Options
+    output: Output
+    storage: Storage
+    registry: Registry
+    service: Service | None = None
+
+
+def run(settings: Settings, params: Params, options: Options, output: Output) -> Replay:
+    """Replay what has not been replayed yet, then report. Raises what the steps raise."""
+    storage = open_storage(settings.storage, settings.s3_endpoint)
+    registry = Registry(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
+    world = _World(settings, params, options, output, storage, registry)
+    available = len(future_batches(storage))
+    last = available if options.batches is None else min(options.batches, available)
+    _ensure_champion(world)
+    search = params.search
+    plan = begin(
+        storage, registry, options.scenario, options.from_batch, search.families, search.trials, search.seed,
+        options.restart,
+    )  # fmt: skip
+    pending = [number for number in range(1, last + 1) if read_ended(storage, number) is None]
+    if pending:
+        with _served(world) as ready:
+            for number in pending:
+                _replay(ready, number, plan.first)
+        for number in scored(storage, last):
+            mature(storage, number)
+    return report_replay(storage, params.bootstrap)
+
+
+def _ensure_champion(world: _World) -> None:
+    """Train and promote a first model where there is nothing in production."""
+    if read_ledger(world.storage).production is not None:
+        return
+    world.output.say("nothing is in production yet: the first model is trained on the initial data")
+    winner = _train(world, INITIAL)
+    evaluate(world.storage, world.registry, world.params, winner)
+    promote(world.storage, world.registry, world.params.gate, winner)
+
+
+@contextmanager
+def _served(world: _World) -> Iterator[_World]:
+    if not world.options.api:
+        yield world
+        return
+    settings = world.settings
+    with service(fetch_bundle(world.registry, None, settings.model_alias, settings.cache)) as running:
+        yield replace(world, service=running)
+
+
+def _replay(world: _World, number: int, first: str) -> None:
+    storage, registry, cache, options = world.storage, world.registry, world.settings.cache, world.options
+    arrived = arrive(storage, world.params.scenario, number, options.scenario, options.from_batch)
+    for earlier in scored(storage, number - 1):
+        mature(storage, earlier)
+    if arrived.refused:
+        world.output.say(f"batch {number}: refused. {arrived.refused}")
+        write_ended(storage, Ended(number, refused=True))
+        return
+    found = monitor(storage, registry, cache, world.params, number)
+    world.output.say(f"batch {number}: {arrived.rows:,} encounters, {found.status}")
+    for reason in found.reasons:
+        world.output.say(f"  {reason}")
+    decided = decide(storage, world.params.retraining, number)
+    ended = Ended(number, action=decided.action)
+    if decided.action != "none":
+        world.output.say(f"  {decided.action}: {' '.join(decided.reasons)}")
+        ended = _retrain(world, ended)
+    score(storage, registry, cache, number, first, world.service.ask if world.service else None)
+    write_ended(storage, ended)
+
+
+def _retrain(world: _World, ended: Ended) -> Ended:
+    """Train on everything matured, and let the gate decide. A recalibration is answered by a retraining as well."""
+    storage, registry, params = world.storage, world.registry, world.params
+    assembled = assemble(storage, params.assembly, ended.batch)
+    winner = _train(world, assembled.dataset)
+    evaluate(storage, registry, params, winner, assembled.dataset)
+    ended = replace(ended, run_id=winner)
+    refused = next((one for one in read_ledger(storage).entries if one.run_id == winner), None)
+    if refused and refused.decision == "declined":  # by an earlier run of this command
+        return replace(ended, objections=tuple(refused.reasons))
+    try:
+        version = promote(storage, registry, params.gate, winner).version
+    except Declined as declined:
+        world.output.say(f"  {declined}")
+        return replace(ended, objections=tuple(declined.reasons))
+    world.output.say(f"  version {version.version} is in production")
+    return replace(ended, promoted=version.version, answered_meanwhile=_take_up(world, version.version, ended.batch))
+
+
+def _take_up(world: _World, version: str, number: int) -> int | None:
+    if world.service is None:
+        return None
+    settings = world.settings
+    folder = fetch_bundle(world.registry, version, settings.model_alias, settings.cache)
+    encounter = read_arrival(world.storage, number).select(field.name for field in CLINICAL).row(0, named=True)
+    return world.service.take_up(folder, encounter)
+
+
+def _train(world: _World, dataset: Dataset) -> str:
+    with world.output.training(world.params.search) as progress:
+        report = train(
+            world.storage, world.registry, world.params, "lt30", world.settings.ray_address, progress, dataset=dataset
+        )
+    return report.winner

@@ -1,0 +1,101 @@
+"""What the monitor found on a batch, as JSON in the store and as metrics in MLflow."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from health_predict.errors import DataError, StorageError
+from health_predict.io import layout
+from health_predict.io.registry import Registry
+from health_predict.io.storage import Storage
+from health_predict.io.tables import read_json
+from health_predict.monitoring.drift import Drift, Separation
+from health_predict.monitoring.performance import Performance, PredictionDrift
+
+Status = Literal["NO_DRIFT", "DRIFT_DETECTED"]
+
+
+@dataclass(frozen=True)
+class MonitoringReport:
+    """One batch (None: a file) under `version`; `performance` is that of another, the newest that has matured."""
+
+    name: str
+    batch: int | None
+    version: str
+    synthetic: bool
+    drift: Drift
+    separation: Separation
+    predictions: PredictionDrift
+    matured_batch: int | None
+    matured_version: str | None
+    performance: Performance | None
+    skipped: bool = False
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it is an alarm; none: it is not."""
+        of_outcomes = self.performance.reasons if self.performance else ()
+        about = tuple(f"Batch {self.matured_batch}: {reason}" for reason in of_outcomes)
+        return (*self.drift.reasons, *self.separation.reasons, *self.predictions.reasons, *about)
+
+    @property
+    def status(self) -> Status:
+        return "DRIFT_DETECTED" if self.reasons else "NO_DRIFT"
+
+
+def read_monitoring(storage: Storage, name: str) -> MonitoringReport:
+    """Raises StorageError before `monitor`."""
+    key = layout.drift_numbers(name)
+    if not storage.exists(key):
+        raise StorageError(f"{key} is not in {storage.root}; run `health-predict monitor` first")
+    try:
+        return msgspec.convert(read_json(storage, key), MonitoringReport)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{storage.path(key)} is not what this version writes: {error}") from error
+
+
+def experiment(model_name: str) -> str:
+    """Name of the experiment that holds what was found on a registered model's batches."""
+    return f"{model_name}_Monitoring"
+
+
+def log_monitoring(registry: Registry, report: MonitoringReport) -> None:
+    """One run for one batch, with its numbers, status and reasons."""
+    name = experiment(registry.model_name)
+    registry.end_orphans(name)
+    tags = {
+        "health_predict.status": report.status,
+        "health_predict.version": report.version,
+        "health_predict.reasons": "\n".join(report.reasons)[:4_000],
+    }
+    with registry.run(name, report.name, tags) as run_id:
+        registry.log(run_id, metrics=_metrics(report))
+
+
+def _metrics(report: MonitoringReport) -> dict[str, float]:
+    drift, predictions = report.drift, report.predictions
+    found = {
+        "drift_detected": float(bool(report.reasons)),
+        "drifted_fields": float(sum(field.drifted for field in drift.fields)),
+        "importance_drifted": drift.importance_drifted,
+        "administrative_drifted": drift.administrative_drifted,
+        "separation_auroc": report.separation.auroc,
+        "score_psi": predictions.psi,
+        "mean_score": predictions.mean,
+        "flag_rate": predictions.flag_rate,
+        "estimated_roc_auc": predictions.estimated_auroc,
+        **{f"distance_{field.field}": field.distance for field in drift.fields},
+    }
+    if report.performance:
+        current = report.performance.current
+        found |= {
+            "matured_batch": float(report.matured_batch or 0),
+            "matured_roc_auc": current.auroc.estimate,
+            "matured_average_precision": current.average_precision.estimate,
+            "matured_brier_score": current.brier.estimate,
+            "matured_observed_expected": current.observed_expected.estimate,
+        }
+        if current.calibration_slope is not None:
+            found["matured_calibration_slope"] = current.calibration_slope.estimate
+    return found

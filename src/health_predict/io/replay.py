@@ -1,0 +1,206 @@
+"""What the loop keeps of each batch: what arrived, what was predicted of it, and what became of it.
+
+The three are tables of their own, so that an outcome is nowhere before it has matured: `arrivals/` has none, and
+`outcomes/` gets a batch's file only then. `read_matured` is the one way to encounters with outcomes.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import polars as pl
+
+from health_predict.data.schema import OUTCOME
+from health_predict.data.validation import DTYPES
+from health_predict.errors import BundleError, DataError, StorageError
+from health_predict.io import layout
+from health_predict.io.bundle import REFERENCE
+from health_predict.io.encounter_files import open_encounters
+from health_predict.io.manifests import completed
+from health_predict.io.storage import Storage
+from health_predict.io.tables import read_json, table_bytes, write_json
+from health_predict.monitoring.reference import Reference
+from health_predict.monitoring.retraining import Action
+from health_predict.params import Family
+
+Document = TypeVar("Document")
+Types = Mapping[str, pl.DataType]
+
+STATE = ("arrivals/", "predictions/batch_", "outcomes/", "drift_reports/batch_", "processed_data/retraining_",
+         "reports/retraining/", "reports/replay/")  # fmt: skip  # everything that a replay leaves
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is replayed. `first` is the version that was in production when it began: the one never retrained."""
+
+    scenario: str
+    from_batch: int
+    families: tuple[Family, ...]
+    trials: int
+    seed: int
+    first: str
+    clean: bool = True  # False: what an earlier replay left is still being removed
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a batch ended. `run_id` is the retrained model's, `promoted` its version if the gate let it in."""
+
+    batch: int
+    refused: bool = False
+    action: Action = "none"
+    run_id: str | None = None
+    promoted: str | None = None
+    objections: tuple[str, ...] = ()
+    answered_meanwhile: int | None = None  # requests, all with success, while the service took the version up
+
+
+def read_plan(storage: Storage) -> Plan | None:
+    """The replay that was begun; None where none was."""
+    return _document(storage, layout.REPLAY, Plan) if storage.exists(layout.REPLAY) else None
+
+
+def write_plan(storage: Storage, plan: Plan) -> None:
+    write_json(storage, layout.REPLAY, asdict(plan))
+
+
+def read_ended(storage: Storage, number: int) -> Ended | None:
+    """How a batch ended; None while it has not."""
+    key = layout.replayed(number)
+    return _document(storage, key, Ended) if storage.exists(key) else None
+
+
+def write_ended(storage: Storage, ended: Ended) -> None:
+    """The last thing that is written of a batch: with it, the replay is beyond the batch."""
+    write_json(storage, layout.replayed(ended.batch), asdict(ended))
+
+
+ARRIVAL: Types = {name: dtype for name, dtype in DTYPES.items() if name != OUTCOME}
+PREDICTIONS: Types = {
+    "encounter_id": DTYPES["encounter_id"],
+    "patient_nbr": DTYPES["patient_nbr"],
+    "probability": pl.Float64(),
+    "version": pl.String(),
+    "first_probability": pl.Float64(),  # what the version says that was in production when the replay began
+}
+OUTCOMES: Types = {"encounter_id": DTYPES["encounter_id"], OUTCOME: DTYPES[OUTCOME]}
+
+
+def arrival_bytes(encounters: pl.DataFrame, name: str) -> bytes:
+    """The Parquet file of encounters without their outcomes. DataError where they do not fit the schema."""
+    table_bytes(encounters, name)
+    return parquet(encounters.drop(OUTCOME), ARRIVAL, name)
+
+
+def parquet(table: pl.DataFrame, types: Types, name: str) -> bytes:
+    """The Parquet file of a table with exactly these columns; the same table gives the same bytes. DataError."""
+    _check(table, types, name)
+    file = io.BytesIO()
+    table.write_parquet(file)
+    return file.getvalue()
+
+
+def read_arrival(storage: Storage, number: int) -> pl.DataFrame:
+    """Encounters of a batch without their outcomes, in order. StorageError before it arrived."""
+    return _read(storage, layout.arrival(number), ARRIVAL)
+
+
+def read_predictions(storage: Storage, number: int) -> pl.DataFrame:
+    """One row (`PREDICTIONS`) for each encounter of the batch, in its order. StorageError before it was scored."""
+    return _read(storage, layout.predictions(number), PREDICTIONS)
+
+
+def read_matured(storage: Storage, number: int) -> pl.DataFrame:
+    """Typed encounters of a batch with the outcomes that have matured, in order.
+
+    StorageError before they matured, DataError where an encounter has none.
+    """
+    outcomes = _read(storage, layout.outcomes(number), OUTCOMES)
+    arrived = read_arrival(storage, number)
+    joined = arrived.join(outcomes, on="encounter_id", how="left", maintain_order="left")
+    lacking = joined[OUTCOME].null_count()
+    if lacking or joined.height != arrived.height:
+        raise DataError(
+            f"{storage.path(layout.outcomes(number))} has no outcome, or two, for {lacking or joined.height} of "
+            f"{arrived.height} encounters"
+        )
+    return joined.select(DTYPES)
+
+
+def matured(storage: Storage, before: int) -> list[int]:
+    """Numbers of the earlier batches whose outcomes have matured, oldest first."""
+    return [number for number in range(1, before) if storage.exists(layout.manifest(layout.outcomes(number)))]
+
+
+def scored(storage: Storage, upto: int) -> list[int]:
+    """Numbers of the batches up to this one that were scored, oldest first."""
+    return [number for number in range(1, upto + 1) if storage.exists(layout.manifest(layout.predictions(number)))]
+
+
+def read_file(source: str, endpoint: str | None = None) -> pl.DataFrame:
+    """Typed encounters (`ARRIVAL`) of a CSV or Parquet file, local or s3://, by the rules of `open_encounters`.
+
+    Where the file does not say whose encounters they are, each is taken for another patient's.
+    """
+    parts = [part.cast(pl.Schema(ARRIVAL)) for part in open_encounters(source, endpoint).batches(65_536)]
+    table = pl.concat(parts).select(ARRIVAL)
+    anonymous = -pl.int_range(1, pl.len() + 1).cast(DTYPES["patient_nbr"])
+    return table.with_columns(pl.col("patient_nbr").fill_null(anonymous))
+
+
+def read_reference(bundle: Path) -> Reference:
+    """The profile of what a model was trained on, from its bundle's folder (a verified one)."""
+    try:
+        return msgspec.json.decode((bundle / REFERENCE).read_bytes(), type=Reference)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise BundleError(f"{REFERENCE} in {bundle} is not a reference profile that this version reads") from error
+
+
+def future_batches(storage: Storage) -> dict[int, str]:
+    """Digest of every batch that `data split` set aside, by number. StorageError before `data split`."""
+    files: dict[str, Any] = completed(storage, layout.SPLIT_MANIFEST, "data split")["files"]
+    found = [key for key in files if key.startswith(layout.FUTURE)]
+    return {number: files[layout.future_batch(number)] for number in range(1, len(found) + 1)}
+
+
+def _document(storage: Storage, key: str, kind: type[Document]) -> Document:
+    try:
+        return msgspec.convert(read_json(storage, key), kind)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{storage.path(key)} is not what this version writes: {error}") from error
+
+
+def _read(storage: Storage, key: str, types: Types) -> pl.DataFrame:
+    if not storage.exists(key):
+        raise StorageError(f"{key} is not in {storage.root}; run `health-predict simulate` first")
+    table = _parse(storage.read(key), storage.path(key))
+    _check(table, types, storage.path(key))
+    return table
+
+
+def _parse(content: bytes, name: str) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(io.BytesIO(content))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{name} is not a readable Parquet file; was it cut short?") from error
+
+
+def _check(table: pl.DataFrame, types: Types, name: str) -> None:
+    if list(table.schema.items()) == list(types.items()):
+        return
+    absent = [column for column in types if column not in table.columns]
+    unknown = [column for column in table.columns if column not in types]
+    problems = [
+        *(f"{column} is missing" for column in absent),
+        *(f"{column!r} is unknown" for column in unknown),
+        *(
+            f"{column} is {table.schema[column]}, not {dtype}"
+            for column, dtype in types.items()
+            if column in table.columns and table.schema[column] != dtype
+        ),
+    ]
+    raise DataError(f"{name} does not fit: {'; '.join(problems) or 'the columns are in another order'}")

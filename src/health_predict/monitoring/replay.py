@@ -1,0 +1,106 @@
+"""What a replay showed: batch by batch, retrained beside never retrained, and the sum of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from health_predict.evaluation.metrics import Interval, auroc, compare_auroc
+from health_predict.monitoring.performance import estimate_auroc
+from health_predict.monitoring.retraining import Action
+from health_predict.params import BootstrapParams
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Quality of one batch's answers. The difference is retrained minus never retrained, patients resampled."""
+
+    auroc: float
+    auroc_never_retrained: float
+    auroc_difference: Interval
+    auroc_estimated: float  # from the scores alone, without outcomes
+    observed_expected: float
+    observed_expected_never_retrained: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One batch of a replay, in the order of what happened to it.
+
+    `refused`: why it did not fit the schema, and nothing else happened. `alarms` are the monitor's reasons, `distances`
+    of the fields those of `FieldDrift`, `drifted` the fields that count as drifted. `promoted` is the version that a
+    retraining brought into production, `objections` why the gate let none in. `version` scored the batch.
+    """
+
+    batch: int
+    rows: int
+    refused: str | None = None
+    alarms: tuple[str, ...] = ()
+    distances: dict[str, float] | None = None
+    drifted: tuple[str, ...] = ()
+    action: Action = "none"
+    reasons: tuple[str, ...] = ()
+    promoted: str | None = None
+    objections: tuple[str, ...] = ()
+    version: str | None = None
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A replay so far. Means are over the batches that were scored; None where there are none."""
+
+    scenario: str
+    from_batch: int
+    synthetic: bool
+    rows: tuple[Row, ...]
+    mean_auroc_retrained: float | None
+    mean_auroc_never_retrained: float | None
+    mean_auroc_difference: float | None
+    mean_abs_oe_deviation: float | None
+    mean_abs_oe_deviation_never_retrained: float | None
+    retrainings: int
+    promotions: int
+    alarms: int
+
+
+def realised(
+    y_true: NDArray[np.bool_], y_proba: Floats, never: Floats, patients: NDArray[np.int64], bootstrap: BootstrapParams
+) -> Outcome:
+    """Compare what was answered with what the version that was never retrained would have answered. DataError."""
+    observed = float(y_true.sum())
+    return Outcome(
+        auroc=auroc(y_true, y_proba),
+        auroc_never_retrained=auroc(y_true, never),
+        auroc_difference=compare_auroc(y_true, y_proba, never, patients, bootstrap).difference,
+        auroc_estimated=estimate_auroc(y_proba),
+        observed_expected=observed / float(y_proba.sum()),
+        observed_expected_never_retrained=observed / float(never.sum()),
+    )
+
+
+def summarise(scenario: str, from_batch: int, synthetic: bool, rows: Sequence[Row]) -> Replay:
+    """Add up the batches of a replay."""
+    known = [row.outcome for row in rows if row.outcome is not None]
+    retrained, never = [one.auroc for one in known], [one.auroc_never_retrained for one in known]
+    return Replay(
+        scenario=scenario,
+        from_batch=from_batch,
+        synthetic=synthetic,
+        rows=tuple(rows),
+        mean_auroc_retrained=_mean(retrained),
+        mean_auroc_never_retrained=_mean(never),
+        mean_auroc_difference=_mean([a - b for a, b in zip(retrained, never, strict=True)]),
+        mean_abs_oe_deviation=_mean([abs(one.observed_expected - 1) for one in known]),
+        mean_abs_oe_deviation_never_retrained=_mean([abs(one.observed_expected_never_retrained - 1) for one in known]),
+        retrainings=sum(row.action != "none" for row in rows),
+        promotions=sum(row.promoted is not None for row in rows),
+        alarms=sum(bool(row.alarms) for row in rows),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

@@ -1,0 +1,56 @@
+"""A replay begins, goes on, or starts over."""
+
+from dataclasses import replace
+
+from health_predict.errors import ConflictError
+from health_predict.io import layout
+from health_predict.io.ledger import append, entry, read_ledger
+from health_predict.io.registry import Registry
+from health_predict.io.replay import STATE, Plan, read_plan, write_plan
+from health_predict.io.storage import Storage
+from health_predict.params import Family
+
+
+def begin(
+    storage: Storage,
+    registry: Registry,
+    scenario: str,
+    from_batch: int,
+    families: tuple[Family, ...],
+    trials: int,
+    seed: int,
+    restart: bool,
+) -> Plan:
+    """Record what is replayed, from the version in production on; a replay that was begun so goes on.
+
+    `restart` removes what an earlier replay left and puts the version into production that it began with. Raises
+    ConflictError with nothing in production, and where another replay was begun and it is not to be started over.
+    """
+    begun = read_plan(storage)
+    first = begun.first if begun else read_ledger(storage).production
+    if first is None:
+        raise ConflictError("nothing is in production to replay with; run `health-predict promote` first")
+    plan = Plan(scenario, from_batch, families, trials, seed, first)
+    if begun and replace(begun, clean=True) != plan and not restart:
+        raise ConflictError(
+            f"another replay was begun in {storage.root}: scenario {begun.scenario} from batch {begun.from_batch} on, "
+            f"{', '.join(begun.families)} with {begun.trials} trials. Say the same, or --restart to drop it"
+        )
+    if begun and (restart or not begun.clean):
+        write_plan(storage, replace(plan, clean=False))  # killed from here on, the next run goes on cleaning
+        _clean(storage, registry, first)
+    write_plan(storage, plan)
+    return plan
+
+
+def _clean(storage: Storage, registry: Registry, first: str) -> None:
+    ledger = read_ledger(storage)
+    if ledger.production != first:
+        run_id = registry.version(first).run_id
+        reasons = ["The replay starts over with the version that it began with."]
+        ledger = append(storage, ledger, entry(ledger, "rolled_back", run_id, reasons, {}, first, ledger.production))
+    registry.follow(ledger.production, ledger.previous)
+    for prefix in STATE:
+        for key in storage.list(prefix):
+            if key != layout.REPLAY:
+                storage.delete(key)

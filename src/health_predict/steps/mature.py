@@ -1,0 +1,43 @@
+"""Time passes: what became of a batch's encounters is known."""
+
+from dataclasses import asdict, dataclass
+
+from health_predict.data.cohort import outcome
+from health_predict.data.scenarios import inject
+from health_predict.data.schema import OUTCOME
+from health_predict.io import layout
+from health_predict.io.manifests import completed, finished, publish
+from health_predict.io.replay import OUTCOMES, parquet
+from health_predict.io.storage import Storage
+from health_predict.io.tables import read_table
+from health_predict.params import ScenarioParams
+
+
+@dataclass(frozen=True)
+class Matured:
+    """Encounters of the batch, and how many of them were readmitted within 30 days."""
+
+    batch: int
+    rows: int
+    readmitted: int
+    skipped: bool = False
+
+
+def mature(storage: Storage, number: int) -> Matured:
+    """Write the outcomes of a batch that has arrived, under the scenario it arrived under.
+
+    Skipped when they are there. Raises StorageError before the batch arrived.
+    """
+    key = layout.outcomes(number)
+    arrived = completed(storage, layout.manifest(layout.arrival(number)), "simulate")
+    inputs = {"arrival": arrived["inputs"]}
+    done = finished(storage, layout.manifest(key), inputs)
+    if done:
+        return Matured(**{**done, "skipped": True})
+    how = arrived["inputs"]
+    params = ScenarioParams(**how["params"])
+    encounters = inject(how["scenario"], read_table(storage, layout.future_batch(number)), how["elapsed"], params)
+    result = Matured(number, encounters.height, int(outcome(encounters).sum()))
+    files = {key: parquet(encounters.select("encounter_id", OUTCOME), OUTCOMES, key)}
+    publish(storage, layout.manifest(key), inputs=inputs, files=files, result=asdict(result))
+    return result

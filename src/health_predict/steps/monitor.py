@@ -1,0 +1,202 @@
+"""`health-predict monitor`: has the data moved, have the scores, and is the model still as good as when approved?"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from health_predict.data.cohort import LabelledEncounters, outcome
+from health_predict.errors import ConflictError, DataError, StorageError
+from health_predict.io import layout
+from health_predict.io.bundle import Bundle, load_bundle
+from health_predict.io.ledger import read_ledger
+from health_predict.io.manifests import completed, finished, publish
+from health_predict.io.monitoring_reports import MonitoringReport, log_monitoring, read_monitoring
+from health_predict.io.registry import Registry
+from health_predict.io.replay import (
+    matured,
+    read_arrival,
+    read_file,
+    read_matured,
+    read_predictions,
+    read_reference,
+    scored,
+)
+from health_predict.io.reports import read_evaluation
+from health_predict.io.storage import Storage
+from health_predict.io.tables import json_bytes, parse_table
+from health_predict.monitoring.drift import field_drift, separation
+from health_predict.monitoring.performance import Performance, performance, prediction_drift
+from health_predict.monitoring.reference import Reference, profile, value_counts
+from health_predict.monitoring.report import html
+from health_predict.params import Params
+
+
+@dataclass(frozen=True)
+class _Against:
+    """What a batch is compared with."""
+
+    version: str
+    bundle: Bundle
+    reference: Reference
+    encounters: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class _Realised:
+    """What became of the newest matured batch."""
+
+    batch: int
+    version: str
+    found: Performance
+
+
+def monitor(storage: Storage, registry: Registry, cache: Path, params: Params, number: int) -> MonitoringReport:
+    """Judge a batch that has arrived under the version in production, and the newest batch that has matured.
+
+    Writes `drift.json` and `report.html`, and logs the numbers to MLflow. Skipped when it was judged, whatever is in
+    production now. Raises what keeps a check from running: StorageError before the batch arrived, ConflictError with
+    nothing in production, DataError with too few encounters.
+    """
+    name = layout.batch(number)
+    arrived = completed(storage, layout.manifest(layout.arrival(number)), "simulate")
+    known = [one for one in matured(storage, number) if one in scored(storage, number)]
+    inputs = {"arrival": arrived["files"], "matured": known[-1] if known else None, "params": _choices(params)}
+    if finished(storage, layout.drift_manifest(name), inputs):
+        return replace(read_monitoring(storage, name), skipped=True)
+    if arrived["result"]["refused"]:
+        raise DataError(f"batch {number} was refused and cannot be judged: {arrived['result']['refused']}")
+    against = _champion(storage, registry, cache)
+    realised = _realised(storage, registry, cache, params, known[-1]) if known else None
+    encounters = read_arrival(storage, number)
+    report = _judge(name, number, encounters, against, realised, params)
+    _write(storage, registry, params, report, inputs, encounters, against)
+    return report
+
+
+def monitor_file(
+    storage: Storage,
+    registry: Registry,
+    cache: Path,
+    params: Params,
+    current: str,
+    reference: str | None,
+    endpoint: str | None,
+) -> MonitoringReport:
+    """As `monitor`, for a file of encounters, against another file or what production was trained on. No outcomes.
+
+    The report is named after the file.
+    """
+    encounters = read_file(current, endpoint)
+    against = _champion(storage, registry, cache)
+    if reference:
+        against = _with_reference(against, read_file(reference, endpoint), params)
+    report = _judge(Path(current).stem, None, encounters, against, None, params)
+    inputs = {"current": current, "reference": reference, "version": against.version, "params": _choices(params)}
+    _write(storage, registry, params, report, inputs, encounters, against)
+    return report
+
+
+def _judge(
+    name: str,
+    number: int | None,
+    encounters: pl.DataFrame,
+    against: _Against,
+    realised: _Realised | None,
+    params: Params,
+) -> MonitoringReport:
+    scores = against.bundle.predict_proba(encounters)
+    threshold = against.bundle.manifest.threshold
+    return MonitoringReport(
+        name=name,
+        batch=number,
+        version=against.version,
+        synthetic=against.bundle.manifest.synthetic,
+        drift=field_drift(against.reference, value_counts(encounters), params.drift),
+        separation=separation(against.encounters, encounters, params.drift),
+        predictions=prediction_drift(against.reference, scores, threshold, params.performance, params.drift),
+        matured_batch=realised.batch if realised else None,
+        matured_version=realised.version if realised else None,
+        performance=realised.found if realised else None,
+    )
+
+
+def _champion(storage: Storage, registry: Registry, cache: Path) -> _Against:
+    version = read_ledger(storage).production
+    if version is None:
+        raise ConflictError("nothing is in production to watch; run `health-predict promote` first")
+    folder = registry.fetch_bundle(registry.version(version), cache)
+    bundle = load_bundle(folder)
+    return _Against(version, bundle, read_reference(folder), _trained_on(storage, bundle))
+
+
+def _trained_on(storage: Storage, bundle: Bundle) -> pl.DataFrame:
+    """The encounters that a model was fitted on: the first table that its bundle names."""
+    table = bundle.manifest.trained_on[0]
+    content = storage.read(table.key)
+    if hashlib.sha256(content).hexdigest() != table.sha256:
+        raise DataError(
+            f"{storage.path(table.key)} is not the table that the model in production was trained on, so a batch "
+            "cannot be compared with it; train again"
+        )
+    return parse_table(content, table.key)
+
+
+def _with_reference(against: _Against, encounters: pl.DataFrame, params: Params) -> _Against:
+    unknown = LabelledEncounters(encounters, np.zeros(len(encounters), dtype=np.bool_))
+    scores = against.bundle.predict_proba(encounters)
+    found = profile(unknown, scores, against.reference.importance, params.drift)
+    return replace(against, reference=found, encounters=encounters)
+
+
+def _realised(storage: Storage, registry: Registry, cache: Path, params: Params, number: int) -> _Realised:
+    """How good the version that scored a batch was on it, against when that version was approved."""
+    said, became = read_predictions(storage, number), read_matured(storage, number)
+    version = registry.version(said["version"][0])
+    evaluation = read_evaluation(storage, version.run_id)
+    if evaluation is None:
+        raise StorageError(
+            f"version {version.version} has no evaluation in {storage.root} to compare with; run `health-predict "
+            f"evaluate {version.run_id}`"
+        )
+    target = load_bundle(registry.fetch_bundle(version, cache)).manifest.target
+    y_proba = became.select("encounter_id").join(said, on="encounter_id", how="left", maintain_order="left")
+    found = performance(
+        outcome(became, target),
+        y_proba["probability"].to_numpy(),
+        became["patient_nbr"].to_numpy(),
+        evaluation.comparison.challenger,
+        params.performance,
+        params.bootstrap,
+    )
+    return _Realised(number, version.version, found)
+
+
+def _write(
+    storage: Storage,
+    registry: Registry,
+    params: Params,
+    report: MonitoringReport,
+    inputs: Mapping[str, object],
+    encounters: pl.DataFrame,
+    against: _Against,
+) -> None:
+    files = {
+        layout.drift_numbers(report.name): json_bytes(msgspec.to_builtins(report)),
+        layout.drift_report(report.name): html(against.encounters, encounters, params.drift),
+    }
+    log_monitoring(registry, report)
+    result = {"status": report.status, "reasons": list(report.reasons)}
+    publish(storage, layout.drift_manifest(report.name), inputs=inputs, files=files, result=result)
+
+
+def _choices(params: Params) -> dict[str, object]:
+    return {
+        "drift": asdict(params.drift),
+        "performance": asdict(params.performance),
+        "bootstrap": asdict(params.bootstrap),
+    }

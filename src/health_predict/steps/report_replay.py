@@ -1,0 +1,76 @@
+"""The replay so far, as numbers and as a page for people."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from health_predict.data.cohort import outcome
+from health_predict.errors import StorageError
+from health_predict.io import layout
+from health_predict.io.manifests import completed
+from health_predict.io.monitoring_reports import read_monitoring
+from health_predict.io.replay import Ended, matured, read_ended, read_matured, read_plan, read_predictions
+from health_predict.io.storage import Storage
+from health_predict.io.tables import read_json, write_json
+from health_predict.monitoring.replay import Outcome, Replay, Row, realised, summarise
+from health_predict.monitoring.replay_page import page
+from health_predict.params import BootstrapParams
+
+
+def report_replay(storage: Storage, params: BootstrapParams) -> Replay:
+    """Write `results.json` and `index.html` from what the batches left, up to the first that has not ended.
+
+    Raises StorageError before `simulate` began.
+    """
+    plan = read_plan(storage)
+    if plan is None:
+        raise StorageError(f"no replay was begun in {storage.root}; run `health-predict simulate` first")
+    rows: list[Row] = []
+    while (ended := read_ended(storage, len(rows) + 1)) is not None:
+        rows.append(_row(storage, ended, params))
+    synthetic = completed(storage, layout.SPLIT_MANIFEST, "data split")["result"]["synthetic"]
+    replay = summarise(plan.scenario, plan.from_batch, synthetic, rows)
+    write_json(storage, layout.REPLAY_NUMBERS, msgspec.to_builtins(replay))
+    storage.write(layout.REPLAY_PAGE, page(replay))
+    return replay
+
+
+@dataclass(frozen=True)
+class _Decided:
+    reasons: tuple[str, ...]
+
+
+def _row(storage: Storage, ended: Ended, params: BootstrapParams) -> Row:
+    arrived = completed(storage, layout.manifest(layout.arrival(ended.batch)), "simulate")["result"]
+    if ended.refused:
+        return Row(ended.batch, 0, refused=arrived["refused"])
+    name = layout.batch(ended.batch)
+    found = read_monitoring(storage, name)
+    decided = msgspec.convert(read_json(storage, layout.retraining_report(name))["result"], _Decided)
+    return Row(
+        batch=ended.batch,
+        rows=arrived["rows"],
+        alarms=found.reasons,
+        distances={field.field: field.distance for field in found.drift.fields},
+        drifted=tuple(field.field for field in found.drift.fields if field.drifted),
+        action=ended.action,
+        reasons=decided.reasons,
+        promoted=ended.promoted,
+        objections=ended.objections,
+        version=read_predictions(storage, ended.batch)["version"][0],
+        outcome=_outcome(storage, ended.batch, params),
+    )
+
+
+def _outcome(storage: Storage, number: int, params: BootstrapParams) -> Outcome | None:
+    if number not in matured(storage, number + 1):
+        return None
+    became, said = read_matured(storage, number), read_predictions(storage, number)
+    joined = became.select("encounter_id").join(said, on="encounter_id", how="left", maintain_order="left")
+    return realised(
+        outcome(became),
+        joined["probability"].to_numpy(),
+        joined["first_probability"].to_numpy(),
+        joined["patient_nbr"].to_numpy(),
+        params,
+    )

@@ -1,0 +1,162 @@
+"""MLflow on SQLite: runs that say how they ended, versions that are whole, aliases that follow the ledger."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from health_predict.errors import BundleError, TrackingError
+from health_predict.io.bundle import MODEL, load_bundle
+from health_predict.io.registry import BUNDLE, HOST, PID, PREPROCESSOR, PREVIOUS, PRODUCTION, REQUIRED, Registry
+
+EXPERIMENT = "Invented"
+TAGS = {"family": "lightgbm"}
+
+
+@pytest.fixture
+def registry(store) -> Registry:
+    return store.registry
+
+
+@pytest.fixture
+def client(store) -> MlflowClient:
+    return MlflowClient(store.settings.resolved_tracking_uri)
+
+
+@pytest.fixture
+def parts(store, registry, tmp_path) -> Path:
+    """The artifacts that a version needs, to be damaged."""
+    for path in (BUNDLE, Path(PREPROCESSOR).parent.as_posix()):
+        registry.download(store.winner, path, tmp_path)
+    return tmp_path
+
+
+def logged(registry: Registry, parts: Path) -> str:
+    """A finished run that holds the parts."""
+    with registry.run(EXPERIMENT, "invented", {}) as run_id:
+        for name in {Path(part).parent for part in REQUIRED}:
+            if (parts / name).exists():
+                registry.log_folder(run_id, parts / name, name.as_posix())
+    return run_id
+
+
+def test_a_complete_run_becomes_one_version_however_often_it_is_registered(store, registry):
+    first = registry.register(store.winner, TAGS)
+    assert registry.register(store.winner, TAGS) == first
+    assert (first.name, first.version, first.run_id) == ("HealthPredict", "1", store.winner)
+    assert registry.version("1") == first
+
+
+@pytest.mark.parametrize("part", REQUIRED)
+def test_a_run_without_a_part_is_refused_by_its_name(registry, parts, part):
+    (parts / part).unlink()
+    with pytest.raises(BundleError, match=f"cannot be registered: it has no {part}$"):
+        registry.register(logged(registry, parts), TAGS)
+    with pytest.raises(TrackingError, match="version 1"):
+        registry.version("1")
+
+
+def test_a_run_without_anything_is_refused_with_all_that_it_lacks(registry):
+    with registry.run(EXPERIMENT, "empty", {}) as run_id:
+        pass
+    with pytest.raises(BundleError) as refused:
+        registry.register(run_id, TAGS)
+    assert all(part in str(refused.value) for part in REQUIRED)
+
+
+def test_a_run_with_an_altered_bundle_is_refused(registry, parts):
+    content = bytearray((parts / BUNDLE / MODEL).read_bytes())
+    content[-1] ^= 1
+    (parts / BUNDLE / MODEL).write_bytes(content)
+    with pytest.raises(BundleError, match=f"{MODEL} in .* was altered"):
+        registry.register(logged(registry, parts), TAGS)
+
+
+def test_an_unknown_run_is_a_tracking_error(registry):
+    with pytest.raises(TrackingError, match="0000"):
+        registry.register("0000", TAGS)
+
+
+def test_aliases_follow_the_ledger_and_move_once(store, registry, parts):
+    assert registry.at(PRODUCTION) is None
+    one, two = registry.register(store.winner, TAGS), registry.register(store.other, TAGS)
+    assert registry.follow("2", "1")
+    assert (registry.at(PRODUCTION), registry.at(PREVIOUS)) == (two, one)
+    assert not registry.follow("2", "1")
+    assert registry.follow("1", "2")
+    assert (registry.at(PRODUCTION), registry.at(PREVIOUS)) == (one, two)
+
+
+def test_nothing_decided_moves_no_alias(registry):
+    assert not registry.follow(None, None)
+
+
+def test_a_run_says_how_it_ended(registry, client):
+    ids = {}
+    for status, error in (("FAILED", ValueError), ("KILLED", KeyboardInterrupt)):
+        with pytest.raises(error), registry.run(EXPERIMENT, status, {}) as ids[status]:
+            raise error
+    with registry.run(EXPERIMENT, "fine", {"a": "b"}) as ids["FINISHED"]:
+        assert client.get_run(ids["FINISHED"]).info.status == "RUNNING"
+    assert {status: client.get_run(run_id).info.status for status, run_id in ids.items()} == {s: s for s in ids}
+    assert [run.info.run_id for run in registry.finished_runs(EXPERIMENT, {"a": "b"})] == [ids["FINISHED"]]
+    assert registry.finished_runs("No such experiment", {}) == []
+
+
+def test_runs_of_a_process_that_is_gone_are_ended_and_others_are_left(registry, client):
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    with registry.run(EXPERIMENT, "mine", {}) as mine:
+        experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+        here = socket.gethostname()
+        orphan = client.create_run(experiment, tags={HOST: here, PID: str(gone.pid)}).info.run_id
+        elsewhere = client.create_run(experiment, tags={HOST: f"not-{here}", PID: str(gone.pid)}).info.run_id
+        assert registry.end_orphans(EXPERIMENT) == 1
+        found = [client.get_run(run_id).info.status for run_id in (orphan, elsewhere, mine)]
+    assert found == ["KILLED", "RUNNING", "RUNNING"]
+    assert registry.end_orphans(EXPERIMENT) == 0
+    assert registry.end_orphans("No such experiment") == 0
+
+
+def test_a_bundle_is_downloaded_once_and_verified(store, registry, tmp_path):
+    version = registry.register(store.winner, TAGS)
+    folder = registry.fetch_bundle(version, tmp_path / "cache")
+    assert load_bundle(folder).manifest.run_id == store.winner
+    changed = (folder / MODEL).stat().st_mtime_ns
+    assert registry.fetch_bundle(version, tmp_path / "cache") == folder
+    assert (folder / MODEL).stat().st_mtime_ns == changed
+
+
+def test_a_download_that_does_not_verify_leaves_nothing(registry, parts, client, tmp_path):
+    run_id = logged(registry, parts)
+    version = registry.register(run_id, TAGS)
+    artifacts = Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
+    (artifacts / BUNDLE / MODEL).write_bytes(b"cut")
+    cache = tmp_path / "cache"
+    with pytest.raises(BundleError, match=MODEL):
+        registry.fetch_bundle(version, cache)
+    shutil.rmtree(artifacts / BUNDLE)
+    with pytest.raises(TrackingError, match="download bundle"):
+        registry.fetch_bundle(version, cache)
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+def test_a_server_that_does_not_answer_is_told_within_seconds():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}"
+    began = time.monotonic()
+    with pytest.raises(TrackingError, match=rf"cannot reach MLflow \(MLflow at {address}\).*Is the server running"):
+        Registry(address, "HealthPredict")
+    assert time.monotonic() - began < 20
+
+
+def test_a_database_that_is_none_is_a_tracking_error(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"this is no database, and longer than the header of one " * 40)
+    with pytest.raises(TrackingError, match="cannot reach MLflow"):
+        Registry(f"sqlite:///{tmp_path}/mlflow.db", "HealthPredict")

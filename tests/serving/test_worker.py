@@ -1,0 +1,318 @@
+"""A worker as a process: ready only when right, silent about patients, and loses nothing on the way out."""
+
+import json
+import shutil
+import signal
+import subprocess
+import threading
+import time
+
+import httpx
+import pytest
+
+import factories
+from health_predict.data.cohort import select_cohort
+from health_predict.errors import DataError, ServiceError, StorageError
+from health_predict.io.audit import AuditLog, verify
+from health_predict.io.predictions import read_predictions
+from health_predict.io.storage import open_storage
+from health_predict.serving import command
+from health_predict.serving.keys import new_key, parse_keys
+from serving.support import CLINICAL_NAMES, EXAMPLE, free_port, running
+
+
+def test_the_api_answers_what_the_bundle_answers(client, bundle):
+    table = select_cohort(factories.encounters(60, seed=73))
+    rows = table.select(CLINICAL_NAMES).to_dicts()
+    expected = bundle.predict_proba(table).tolist()
+    assert [client.post("/predict", json=row).json()["probability_score"] for row in rows] == expected
+    batch = client.post("/predict/batch", json={"encounters": rows}).json()
+    assert [answer["probability_score"] for answer in batch["predictions"]] == expected
+    assert [client.post("/explain", json=row).json()["probability_score"] for row in rows[:5]] == expected[:5]
+
+
+def test_one_bad_encounter_does_not_lose_the_others(client):
+    answer = client.post("/predict/batch", json=[dict(EXAMPLE), {**EXAMPLE, "age": "seventy"}, dict(EXAMPLE)])
+    assert answer.status_code == 200
+    first, second, third = answer.json()["predictions"]
+    assert second["errors"][0]["loc"] == ["body", "age"]
+    assert first["probability_score"] == third["probability_score"]
+
+
+def test_an_unknown_race_is_scored_named_and_counted(client):
+    answer = client.post("/predict", json={**EXAMPLE, "race": "Martian"}).json()
+    assert answer["unknown_fields"] == ["race"]
+    assert 'health_predict_unknown_values_total{field="race"}' in client.get("/metrics").text
+
+
+def test_a_patient_who_died_is_marked_as_outside_the_cohort(client):
+    assert client.post("/predict", json={**EXAMPLE, "discharge_disposition_id": 11}).json()["outside_cohort"] is True
+
+
+@pytest.mark.parametrize("spoil", ["missing", "truncated", "tampered", "format", "version"])
+def test_a_worker_with_a_bad_bundle_is_alive_never_ready_and_says_why(bundle_folder, tmp_path, spoil):
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    model, manifest = folder / "model.onnx", folder / "bundle.json"
+    match spoil:
+        case "missing":
+            model.unlink()
+        case "truncated":
+            model.write_bytes(model.read_bytes()[:1000])
+        case "tampered":
+            (folder / "encoder.json").write_bytes((folder / "encoder.json").read_bytes() + b" ")
+        case "format":
+            manifest.write_text(json.dumps({**json.loads(manifest.read_bytes()), "format": 99}))
+        case "version":
+            (folder / "version.json").write_text(json.dumps({"version": "3", "sha256": "0" * 64}))
+    with running(folder, tmp_path) as worker:
+        health = worker.wait_for_status("failed")
+        assert health["reason"]
+        assert str(tmp_path) not in health["reason"]
+        assert httpx.get(f"{worker.url}/readyz").status_code == 503
+        assert httpx.get(f"{worker.url}/livez").status_code == 200
+        assert httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 503
+
+
+def test_sighup_takes_up_a_new_version_and_a_bad_one_leaves_the_old(bundle_folder, tmp_path):
+    link, other = tmp_path / "current", shutil.copytree(bundle_folder, tmp_path / "other")
+    (other / "version.json").write_text(json.dumps({"name": "HealthPredict", "version": "8"}))
+    link.symlink_to(bundle_folder)
+    with running(link, tmp_path) as worker, httpx.Client(base_url=worker.url) as client:
+        worker.wait_for_status("ok")
+        statuses, done = [], threading.Event()
+
+        def ask() -> None:
+            with httpx.Client(base_url=worker.url) as mine:
+                while not done.is_set():
+                    statuses.append(mine.post("/predict", json=dict(EXAMPLE)).status_code)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        _point(link, other)
+        worker.tell(signal.SIGHUP)
+        _until(lambda: client.get("/health").json()["model_version"] == "8")
+        (other / "model.onnx").write_bytes(b"nothing")
+        worker.tell(signal.SIGHUP)
+        _until(lambda: client.get("/health").json()["last_reload"]["ok"] is False)
+        done.set()
+        asking.join()
+        health = client.get("/health")
+        assert health.status_code == 200
+        assert health.json()["model_version"] == "8"
+        assert "model.onnx" in health.json()["last_reload"]["reason"]
+        assert 'health_predict_reloads_total{result="refused"} 1.0' in client.get("/metrics").text
+        assert set(statuses) == {200}
+
+
+def test_sigterm_under_load_loses_no_accepted_request(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path) as worker:
+        worker.wait_for_status("ok")
+        answered, lost = [], []
+
+        def ask() -> None:
+            with httpx.Client(base_url=worker.url) as client:
+                leaving = False  # as a load balancer does once it is told
+                while not leaving:
+                    try:
+                        answer = client.post("/predict", json=dict(EXAMPLE))
+                    except httpx.TransportError as error:
+                        lost.append(repr(error))
+                        return
+                    answered.append(answer.status_code)
+                    leaving = answer.headers.get("connection") == "close"
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        _until(lambda: len(answered) > 100)
+        worker.tell(signal.SIGTERM)
+        for thread in threads:
+            thread.join(timeout=30)
+        assert worker.process.wait(timeout=30) == 0
+        assert lost == []
+        assert set(answered) == {200}
+
+
+def test_nothing_of_a_patient_reaches_log_metrics_or_errors(bundle_folder, tmp_path):
+    planted = "planted-value-4711"
+    with running(bundle_folder, tmp_path) as worker, httpx.Client(base_url=worker.url) as client:
+        worker.wait_for_status("ok")
+        said = [
+            client.post("/predict", json={**EXAMPLE, "medical_specialty": planted}).text,
+            client.post("/predict", json={**EXAMPLE, "age": planted}).text,
+            client.post("/predict", json={**EXAMPLE, planted: planted}).text,
+            client.post("/predict", content=planted).text,
+            client.post("/predict", json=dict(EXAMPLE), headers={"x-request-id": planted}).text,
+            client.get(f"/{planted}").text,
+            client.post("/predict/batch", json=[{planted: 1}]).text,
+            client.post("/explain", json={**EXAMPLE, "diag_1": planted}).text,
+            client.get("/metrics").text,
+        ]
+        worker.stop()
+        assert planted not in "".join(said)
+        assert planted not in worker.output
+        assert {line["event"] for line in worker.lines} == {"bundle_taken_up", "request", "draining"}
+
+
+def test_a_worker_that_others_can_reach_needs_keys(bundle_folder):
+    line = command(bundle_folder, "0.0.0.0", free_port())  # noqa: S104
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == ServiceError.exit_code
+    assert "HEALTH_PREDICT_API_KEYS" in ended.stderr
+
+
+def test_with_keys_only_their_holders_are_answered_and_named_in_the_log(bundle_folder, tmp_path):
+    key, entry = new_key("ward-7")
+    keys = tmp_path / "keys"
+    keys.write_text(f"# callers\n{entry}\n")
+    with running(bundle_folder, tmp_path, api_keys_file=str(keys)) as worker:
+        worker.wait_for_status("ok")
+        post, url = httpx.post, f"{worker.url}/predict"
+        assert post(url, json=dict(EXAMPLE)).status_code == 401
+        assert post(url, json=dict(EXAMPLE), headers={"x-api-key": "wrong"}).status_code == 401
+        assert httpx.get(f"{worker.url}/metrics").status_code == 401
+        assert post(url, json=dict(EXAMPLE), headers={"x-api-key": key}).status_code == 200
+        assert post(url, json=dict(EXAMPLE), headers={"authorization": f"Bearer {key}"}).status_code == 200
+        worker.stop()
+        assert [line["caller"] for line in worker.lines if line.get("status") == 200][-1] == "ward-7"
+        assert key not in worker.output
+
+
+@pytest.mark.parametrize("text", ["ward", "ward:abc", "a b:" + "0" * 64, "w:" + "0" * 64 + " w:" + "1" * 64])
+def test_a_key_file_that_cannot_be_meant_is_refused(text):
+    with pytest.raises(ServiceError, match="line 1"):
+        parse_keys(text, "keys")
+
+
+def test_probes_and_metrics_can_have_their_own_port(bundle_folder, tmp_path):
+    port = free_port()
+    with running(bundle_folder, tmp_path, probe_port=str(port)) as worker:
+        worker.wait_for_status("ok")
+        assert httpx.get(f"{worker.url}/metrics").status_code == 404
+        assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+        assert httpx.post(f"http://127.0.0.1:{port}/predict", json=dict(EXAMPLE)).status_code == 404
+
+
+def test_a_large_body_a_large_batch_and_a_slow_caller_are_refused(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path, body_limit="2048", batch_limit="2", request_timeout="0.3") as worker:
+        worker.wait_for_status("ok")
+        assert httpx.post(f"{worker.url}/predict", content=b" " * 3000).status_code == 413
+        assert httpx.post(f"{worker.url}/predict/batch", json=[dict(EXAMPLE)] * 3).status_code == 422
+
+        def slowly():
+            yield b"{"
+            time.sleep(1)
+
+        assert httpx.post(f"{worker.url}/predict", content=slowly()).status_code == 408
+
+
+def test_predictions_are_audited_in_a_chain(bundle_folder, tmp_path):
+    path = tmp_path / "audit.jsonl"
+    with running(bundle_folder, tmp_path, audit_log=str(path)) as worker:
+        worker.wait_for_status("ok")
+        answers = [httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).json() for _ in range(3)]
+        httpx.post(f"{worker.url}/predict/batch", json=[dict(EXAMPLE), {}])
+        worker.stop()
+    assert verify(path).lines == 4
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [entry["request_id"] for entry in entries[:3]] == [answer["request_id"] for answer in answers]
+    assert entries[3]["scores"] == [answers[0]["probability_score"], None]
+
+
+def test_an_altered_audit_log_is_noticed(tmp_path):
+    from health_predict.io.audit import Entry
+
+    path = tmp_path / "audit.jsonl"
+    log = AuditLog(path)
+    for number in range(3):
+        log.append(Entry("t", str(number), "-", "/predict", "1", "0", "0", [0.5]))
+    head = verify(path).head
+    with pytest.raises(StorageError, match="another process"):
+        AuditLog(path)
+    log.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    for altered in (lines[1:], [lines[0], lines[2]], [lines[0].replace(b"0.5", b"0.1"), *lines[1:]]):
+        path.write_bytes(b"".join(altered))
+        with pytest.raises(DataError, match="altered"):
+            verify(path)
+    path.write_bytes(b"".join(lines[:2]))
+    assert verify(path).lines == 2
+    with pytest.raises(DataError, match="cut or replaced"):
+        verify(path, head)
+
+
+def test_scored_encounters_are_kept_without_identifiers(bundle_folder, tmp_path):
+    store = tmp_path / "store"
+    settings = {"prediction_log": str(store), "prediction_log_key": "invented"}
+    with running(bundle_folder, tmp_path, **settings) as worker:
+        worker.wait_for_status("ok")
+        sent = {**EXAMPLE, "patient_nbr": 900_000_001, "encounter_id": 5}
+        answers = [httpx.post(f"{worker.url}/predict", json=sent).json() for _ in range(3)]
+        worker.stop()
+    kept = list(read_predictions(open_storage(str(store))))
+    assert [one.request_id for one in kept] == [answer["request_id"] for answer in answers]
+    assert kept[0].encounter == dict(EXAMPLE)
+    assert kept[0].patient == kept[1].patient is not None
+    assert "900000001" not in "".join(path.read_text() for path in store.rglob("*.jsonl"))
+
+
+def test_a_dead_store_does_not_fail_a_prediction_and_its_losses_are_counted(bundle_folder, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    settings = {"prediction_log": str(blocked), "prediction_log_key": "invented"}
+    with running(bundle_folder, tmp_path, **settings) as worker:
+        worker.wait_for_status("ok")
+        assert httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 200
+        _until(lambda: "health_predict_prediction_log_dropped_total 1" in httpx.get(f"{worker.url}/metrics").text, 20)
+
+
+def test_the_worker_needs_the_serving_libraries_only(bundle_folder):
+    script = (
+        "import sys\n"
+        "import health_predict.serving.server\n"
+        "heavy = {'polars', 'pandas', 'sklearn', 'scipy', 'mlflow', 'boto3', 'lightgbm', 'onnx', 'pyarrow', 'ray'}\n"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)\n"
+    )
+    ended = subprocess.run([command(bundle_folder)[0], "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_documentation_needs_nothing_from_elsewhere(client):
+    page = client.get("/docs").text
+    assert "http://" not in page
+    assert "https://" not in page
+    document = client.get("/openapi.json").json()
+    age = document["components"]["schemas"]["Encounter"]["properties"]["age"]
+    assert "[70-80)" in age["enum"]
+    assert "Unit: years" in age["description"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_schemathesis_finds_no_server_error(worker):
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    schema = schemathesis.openapi.from_url(f"{worker.url}/openapi.json")
+
+    @given(case=schema.as_strategy())
+    @settings(max_examples=60, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    def check(case):
+        response = case.call()
+        assert response.status_code < 500
+        case.validate_response(response, checks=[schemathesis.checks.not_a_server_error])
+
+    check()
+
+
+def _point(link, target):
+    fresh = link.with_name("fresh")
+    fresh.symlink_to(target)
+    fresh.replace(link)
+
+
+def _until(condition, seconds=10):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)

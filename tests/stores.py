@@ -1,0 +1,93 @@
+"""Stores of this test run: a folder with invented data, MLflow inside it, and commands that run on it."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from health_predict.io.registry import Registry
+from health_predict.io.storage import Folder
+from health_predict.params import Family, SplitParams, ValidationParams
+from health_predict.settings import Settings
+from health_predict.steps.fetch import fetch
+from health_predict.steps.split import split
+from health_predict.steps.validate import validate
+
+FAMILIES: tuple[Family, ...] = ("lightgbm", "logistic_regression")
+TRAIN_COMMAND = ("train", "--families", ",".join(FAMILIES), "--trials", "2", "--json")
+ROWS = 10_000
+# Little to train on, much to compare on: fast, and the gate can tell models apart.
+SPLIT = SplitParams(initial_share=0.95, train_share=0.25, validation_share=0.15)
+
+PLACES = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "MODEL_NAME", "MODEL_ALIAS", "MODEL_VERSION", "HEALTH_PREDICT_STORAGE")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A store with its registry, as the default settings lay them out: MLflow on SQLite inside the folder."""
+
+    root: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def storage(self) -> Folder:
+        return Folder(str(self.root))
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(storage=str(self.root), tracking_uri=None)
+
+    @property
+    def registry(self) -> Registry:
+        settings = self.settings
+        return Registry(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
+
+    def command(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start `health-predict` as a process of its own on this store."""
+        return subprocess.Popen(
+            [sys.executable, "-c", "from health_predict.cli import main; main()", *arguments],
+            env={**environment_of(self.root), **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def run(self, *arguments: str, timeout: float = 300) -> tuple[int, str, str]:
+        """Run `health-predict` as a process to its end: exit code, stdout, stderr."""
+        with self.command(*arguments) as process:
+            out, err = process.communicate(timeout=timeout)
+        return process.returncode, out, err
+
+
+def environment_of(root: Path) -> dict[str, str]:
+    """This environment without the places of other stores, for processes on this one."""
+    kept = {name: value for name, value in os.environ.items() if name not in PLACES}
+    return {**kept, "HEALTH_PREDICT_STORAGE": str(root), "HEALTH_PREDICT_CACHE": str(root / "cache")}
+
+
+@dataclass(frozen=True)
+class Trained(Place):
+    """The shared store. Nobody may write to it; `store` is a copy."""
+
+    output: dict[str, Any] = field(default_factory=dict)  # of `train --json`
+
+    @property
+    def winner(self) -> str:
+        return str(self.output["winner"])
+
+    @property
+    def other(self) -> str:
+        """Run id of the model that did not win."""
+        return next(model["run_id"] for model in self.output["models"] if model["run_id"] != self.winner)
+
+
+def prepare(root: Path, rows: int = ROWS, params: SplitParams = SPLIT) -> Place:
+    """A store with invented data, fetched, validated and split."""
+    place = Place(root)
+    fetch(place.storage, None, "http://127.0.0.1:9/unused", rows, lambda _received, _total: None)
+    validate(place.storage, ValidationParams())
+    split(place.storage, params)
+    return place
