@@ -60,8 +60,8 @@ def ours(reference: pl.DataFrame, batch: pl.DataFrame) -> dict[str, float]:
 def evidently(reference: pl.DataFrame, batch: pl.DataFrame) -> tuple[float, float]:
     warnings.simplefilter("ignore")
     start = time.process_time()
-    from evidently import DataDefinition, Dataset, Report  # noqa: PLC0415
-    from evidently.presets import DataDriftPreset  # noqa: PLC0415
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.presets import DataDriftPreset
 
     imported = time.process_time() - start
     definition = DataDefinition(

@@ -1,19 +1,18 @@
 """Quality of every family's defaults on the whole cohort, by both protocols: the table in docs/results.md.
 
-    health-predict data fetch && health-predict data validate
-    python -m benchmarks.quality
+health-predict data fetch && health-predict data validate
+python -m benchmarks.quality
 """
 
 import sys
 from pathlib import Path
 
+from benchmarks.markers import replace_section
 from health_predict.evaluation.metrics import Interval
 from health_predict.io.storage import open_storage
 from health_predict.params import TITLES, Params, Protocol
 from health_predict.settings import Settings
 from health_predict.steps.study import StudyReport, study
-
-from benchmarks.markers import replace_section
 
 PAGE = Path("docs/results.md")
 PROTOCOLS: tuple[Protocol, ...] = ("grouped-cv", "chronological")

@@ -54,10 +54,10 @@ class Sampler:
         self.spans: list[tuple[float, float]] = []  # of trials
         self._done = threading.Event()
 
-    def ended(self, seconds: float) -> None:
-        """A trial that took so long has ended now."""
-        now = time.monotonic()
-        self.spans.append((now - seconds, now))
+    def ended(self, seconds: float, at: float | None = None) -> None:
+        """A trial that took so long has ended, now or at a moment of the monotonic clock."""
+        end = time.monotonic() if at is None else at
+        self.spans.append((end - seconds, end))
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -130,14 +130,10 @@ def usual(root: Path) -> dict[str, float]:
     train, validation = (pd.read_parquet(root / key) for key in (layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION))
 
     def trainable(config: dict[str, Any], train: pd.DataFrame, validation: pd.DataFrame) -> None:
-        _fit_usual(config, train, validation, lambda _step, auroc: tune.report({"val_roc_auc": float(auroc)}))
+        def report(_step: int, auroc: float) -> None:
+            tune.report({"val_roc_auc": float(auroc), "now": time.monotonic()})
 
-    class Listener(tune.Callback):  # type: ignore[misc]
-        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-            sampler.ended(trial.last_result["time_total_s"])
-
-        def __getstate__(self) -> dict[str, Any]:
-            return {}
+        _fit_usual(config, train, validation, report)
 
     mlflow.set_tracking_uri(f"sqlite:///{root}/usual.db")
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("usual", artifact_location=f"{root}/usual"))
@@ -172,9 +168,10 @@ def usual(root: Path) -> dict[str, float]:
                 ),
                 reuse_actors=True,
             ),
-            run_config=tune.RunConfig(storage_path=scratch, name="usual", callbacks=[Listener()], verbose=0),
+            run_config=tune.RunConfig(storage_path=scratch, name="usual", verbose=0),
         ).fit()
         for found in results:
+            sampler.ended(found.metrics["time_total_s"], found.metrics["now"])
             with mlflow.start_run(nested=True):
                 mlflow.log_params(found.config)
                 mlflow.log_metric("val_roc_auc", found.metrics["val_roc_auc"])

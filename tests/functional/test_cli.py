@@ -4,8 +4,8 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -16,9 +16,7 @@ COMMAND = typer.main.get_command(app)
 UNREACHABLE = "http://127.0.0.1:9"
 
 
-def commands(
-    group: click.Command = COMMAND, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(group: Any = COMMAND, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     if not hasattr(group, "commands"):
         yield path, group
         return
@@ -35,12 +33,10 @@ def test_help_of_every_command_has_an_example_that_can_be_typed(path, tmp_path, 
     examples = re.findall(r"`(health-predict [^`]+)`", help_.partition("Example:")[2])
     assert examples
     for example in re.split(r"\s*&&\s*", examples[0]):
-        context = COMMAND.make_context("health-predict", shlex.split(example)[1:], resilient_parsing=False)
-        with context:
-            group, arguments = COMMAND, [*context._protected_args, *context.args]
-            while hasattr(group, "commands"):
-                group = group.commands[arguments.pop(0)]
-            group.make_context(group.name, arguments)
+        command, arguments = COMMAND, shlex.split(example)[1:]
+        while hasattr(command, "commands"):
+            command = command.commands[arguments.pop(0)]
+        command.make_context(command.name, arguments)
     shown = health_predict(tmp_path, *path, "--help")
     assert shown.code == 0
     assert "Example" in shown.out

@@ -135,12 +135,12 @@ def test_a_promotion_that_died_before_the_alias_moved_is_completed_by_the_next_c
 
 
 def test_rollback_swaps_and_a_second_one_undoes_the_first(store, registry, compare):
-    for run_id in (store.winner, store.other):
+    for run_id in (store.other, store.winner):
         compare(run_id)
         promote(store.storage, registry, LAX, run_id)
-    assert rollback(store.storage, registry, "looks wrong").run_id == store.winner
+    assert rollback(store.storage, registry, "looks wrong").run_id == store.other
     assert (registry.at(PRODUCTION).version, registry.at(PREVIOUS).version) == ("1", "2")
-    assert rollback(store.storage, registry, "it was right").run_id == store.other
+    assert rollback(store.storage, registry, "it was right").run_id == store.winner
     assert (registry.at(PRODUCTION).version, registry.at(PREVIOUS).version) == ("2", "1")
     entries = read_ledger(store.storage).entries
     assert [e.decision for e in entries] == ["promoted", "promoted", "rolled_back", "rolled_back"]

@@ -63,4 +63,4 @@ def test_the_typical_encounter_is_made_of_medians_and_most_frequent_values():
         "race": {"?": 3, "Asian": 2},
         "admission_type_id": {"2": 1},
     }
-    assert typical_encounter(counts) == {"time_in_hospital": 3, "race": None}
+    assert typical_encounter(counts) == {"time_in_hospital": 3, "race": None, "admission_type_id": 2}

@@ -2,7 +2,7 @@
 
 import sys
 
-import click
+import typer
 
 from health_predict.cli.app import app
 from health_predict.errors import HealthPredictError
@@ -15,10 +15,10 @@ def main() -> None:
     except HealthPredictError as error:
         sys.stderr.write(f"{error}\n" if error.exit_code == 99 else f"error: {error}\n")
         sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        error.show()  # type: ignore[attr-defined]  # all that are raised have it
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("interrupted; run the same command again to go on\n")
         sys.exit(130)
     sys.exit(code or 0)

@@ -128,7 +128,7 @@ def read_matured(storage: Storage, number: int) -> pl.DataFrame:
             f"{storage.path(layout.outcomes(number))} has no outcome, or two, for {lacking or joined.height} of "
             f"{arrived.height} encounters"
         )
-    return joined.select(DTYPES)
+    return joined.select(*DTYPES)
 
 
 def matured(storage: Storage, before: int) -> list[int]:
@@ -147,7 +147,7 @@ def read_file(source: str, endpoint: str | None = None) -> pl.DataFrame:
     Where the file does not say whose encounters they are, each is taken for another patient's.
     """
     parts = [part.cast(pl.Schema(ARRIVAL)) for part in open_encounters(source, endpoint).batches(65_536)]
-    table = pl.concat(parts).select(ARRIVAL)
+    table = pl.concat(parts).select(*ARRIVAL)
     anonymous = -pl.int_range(1, pl.len() + 1).cast(DTYPES["patient_nbr"])
     return table.with_columns(pl.col("patient_nbr").fill_null(anonymous))
 

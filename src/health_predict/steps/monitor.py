@@ -18,6 +18,7 @@ from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.monitoring_reports import MonitoringReport, log_monitoring, read_monitoring
 from health_predict.io.registry import Registry
 from health_predict.io.replay import (
+    ARRIVAL,
     matured,
     read_arrival,
     read_file,
@@ -143,7 +144,7 @@ def _trained_on(storage: Storage, bundle: Bundle) -> pl.DataFrame:
             f"{storage.path(table.key)} is not the table that the model in production was trained on, so a batch "
             "cannot be compared with it; train again"
         )
-    return parse_table(content, table.key)
+    return parse_table(content, table.key).select(*ARRIVAL)
 
 
 def _with_reference(against: _Against, encounters: pl.DataFrame, params: Params) -> _Against:
