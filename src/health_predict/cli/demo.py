@@ -1,12 +1,8 @@
 """`health-predict demo`: the whole main job, from the raw dataset to answers over HTTP, with a short report."""
 
-import socket
-import subprocess
+import os
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +12,20 @@ import polars as pl
 from numpy.typing import NDArray
 from rich.table import Table
 
-from health_predict.cli import tables
+from health_predict.cli import simulate, tables
 from health_predict.cli.console import Output
+from health_predict.cli.service import service
 from health_predict.data.schema import CLINICAL
 from health_predict.errors import ServiceError
 from health_predict.evaluation.gate import objections
 from health_predict.io import layout
 from health_predict.io.bundle import Bundle, load_bundle
+from health_predict.io.ledger import read_ledger
 from health_predict.io.registry import Registry
+from health_predict.io.reports import EvaluationReport, read_evaluation
 from health_predict.io.storage import Storage, open_storage
 from health_predict.io.tables import read_table
 from health_predict.params import Params, SearchParams
-from health_predict.serving import command
 from health_predict.settings import Settings
 from health_predict.steps.evaluate import evaluate
 from health_predict.steps.fetch import fetch
@@ -40,7 +38,7 @@ from health_predict.steps.validate import validate
 SYNTHETIC_ENCOUNTERS = 60_000  # fewer leave the gate's intervals too wide for a clear verdict
 ASKED = 1_000  # held-out encounters posted to the API
 SHOWN = 3
-START_SECONDS = 60.0
+LOOP_TRIALS = 1  # of each retraining: the family's good default
 AGREEMENT = 1e-9  # JSON carries a double whole
 
 
@@ -50,7 +48,7 @@ def run(settings: Settings, synthetic: bool, trials: int) -> None:
     storage = open_storage(settings.storage, settings.s3_endpoint)
     params = Params(search=SearchParams(trials=trials))
 
-    _heading(output, "1/6 data: fetch, validate, split")
+    _heading(output, "1/7 data: fetch, validate, split")
     rows = SYNTHETIC_ENCOUNTERS if synthetic else None
     with output.progress("download") as advance:
         source = None if synthetic else settings.raw_data
@@ -59,25 +57,30 @@ def run(settings: Settings, synthetic: bool, trials: int) -> None:
     output.say(tables.validated(validate(storage, params.validation)))
     output.say(tables.split(split(storage, params.split)))
 
-    _heading(output, f"2/6 train: five families, {trials} trials each")
+    _heading(output, f"2/7 train: five families, {trials} trials each")
     registry = Registry(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
     with output.training(params.search) as progress:
         training = train(storage, registry, params, "lt30", settings.ray_address, progress)
 
-    _heading(output, "3/6 evaluate: on encounters that no model has seen")
-    evaluation = evaluate(storage, registry, params, training.winner)
+    _heading(output, "3/7 evaluate: on encounters that no model has seen")
+    approved = _approved(storage, training.winner)  # by an earlier run; what came after it is the loop's
+    evaluation = approved or evaluate(storage, registry, params, training.winner)
 
-    _heading(output, "4/6 gate and promotion")
-    promotion = promote(storage, registry, params.gate, training.winner)
+    _heading(output, "4/7 gate and promotion")
+    promotion = None if approved else promote(storage, registry, params.gate, training.winner)
 
-    _heading(output, "5/6 serve, and ask the API")
-    bundle = load_bundle(fetch_bundle(registry, promotion.version.version, settings.model_alias, settings.cache))
+    _heading(output, "5/7 serve, and ask the API")
+    folder = fetch_bundle(registry, None, settings.model_alias, settings.cache)
     encounters = read_table(storage, layout.INITIAL_TEST).head(ASKED)
-    with _api(fetch_bundle(registry, None, settings.model_alias, settings.cache)) as address:
-        answers = _ask(address, encounters)
-    difference = _compare(answers, bundle, encounters)
+    with service(folder) as running:
+        answers = _ask(running.address, encounters)
+    difference = _compare(answers, load_bundle(folder), encounters)
 
-    _heading(output, "6/6 report")
+    _heading(output, "6/7 the loop: the future arrives in batches; monitor, retrain, gate, promote")
+    loop = Params(search=SearchParams(families=("lightgbm",), trials=LOOP_TRIALS))
+    replay = simulate.run(settings, loop, simulate.Options(), output)
+
+    _heading(output, "7/7 report")
     out = output.stdout
     if training.synthetic:
         out.print(tables.INVENTED)
@@ -88,46 +91,23 @@ def run(settings: Settings, synthetic: bool, trials: int) -> None:
     refused = objections(evaluation.comparison, params.gate)
     out.print("\nGate: " + ("declined" if refused else "accepted"))
     out.print(tables.gate(evaluation.checks))
-    out.print(f"\n{tables.promoted(promotion)}")
+    out.print(f"\n{tables.promoted(promotion)}" if promotion else "\nit went into production in an earlier run")
     out.print(f"\nThe API answered {len(answers):,} held-out encounters; {SHOWN} of them:")
     out.print(_risks(answers))
     out.print(f"largest difference between the API's and the bundle's probability: {difference:.0e}")
+    out.print("\nThe loop, retrained beside never retrained")
+    out.print(tables.replayed(replay))
     out.print(_where(settings, storage, registry, time.monotonic() - began))
+
+
+def _approved(storage: Storage, run_id: str) -> EvaluationReport | None:
+    """The evaluation of a run that was promoted before; None for any other."""
+    promoted = any(one.run_id == run_id and one.decision == "promoted" for one in read_ledger(storage).entries)
+    return read_evaluation(storage, run_id) if promoted else None
 
 
 def _heading(output: Output, text: str) -> None:
     output.say(f"\n[bold]{text}[/bold]")
-
-
-@contextmanager
-def _api(folder: Path) -> Iterator[str]:
-    """A service process on a free port, as its address; ended after the block. ServiceError if it does not start."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command(folder, port=port), stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
-        try:
-            _wait_until_healthy(address, process, log)
-            yield address
-        finally:
-            process.terminate()
-            process.wait(timeout=START_SECONDS)
-
-
-def _wait_until_healthy(address: str, process: "subprocess.Popen[bytes]", log: Any) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            if httpx.get(f"{address}/health", timeout=5).is_success:
-                return
-        except httpx.TransportError:  # not listening yet
-            pass
-        time.sleep(0.1)
-    log.seek(0)
-    said = log.read()[-2000:].decode(errors="replace")
-    raise ServiceError(f"the API at {address} did not become healthy within {START_SECONDS:.0f} s; it said:\n{said}")
 
 
 def _ask(address: str, encounters: pl.DataFrame) -> list[dict[str, Any]]:
@@ -162,13 +142,15 @@ def _risks(answers: list[dict[str, Any]]) -> Table:
 
 def _where(settings: Settings, storage: Storage, registry: Registry, seconds: float) -> str:
     setting = f"HEALTH_PREDICT_STORAGE={settings.storage} " if "storage" in settings.model_fields_set else ""
+    command = f"{setting}{os.path.relpath(sys.argv[0])}"
     return f"""
 Done in {seconds:.0f} s.
 Everything is in   {storage.root}
 Reports            {storage.path(layout.TRAINING)} and beside it
+The loop           {storage.path(layout.REPLAY_PAGE)}
 Runs and models    {registry.tracking_uri}
-                   {Path(sys.executable).parent}/mlflow ui --backend-store-uri {registry.tracking_uri}
-Try next           {setting}health-predict serve     then open http://127.0.0.1:8000/docs
-                   {setting}health-predict status
-                   {setting}health-predict train --families lightgbm --trials 30
+                   {os.path.relpath(Path(sys.executable).parent)}/mlflow ui --backend-store-uri {registry.tracking_uri}
+Try next           {command} serve     then open http://127.0.0.1:8000/docs
+                   {command} status
+                   {command} train --families lightgbm --trials 30
 """
