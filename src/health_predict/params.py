@@ -55,8 +55,9 @@ class GateParams:
 
     min_rows: int = 2_000  # below it the 95% interval of AUROC is wider than +-.035
     min_outcomes: int = 200  # readmissions; as above
-    max_auroc_loss: float = 0.010  # the lower bound of the paired difference stays above its negative
-    max_average_precision_loss: float = 0.015  # likewise; wider, as its standard error is
+    max_auroc_loss: float = 0.015  # the lower bound of the paired difference stays above its negative; the error is
+    # .006 on a retraining's 4,000 rows, where .010 refused three of five challengers as good as their champion
+    max_average_precision_loss: float = 0.025  # likewise; wider, as its error is (.009)
     max_auroc_loss_from_first: float = 0.020  # against the first approved model: small losses cannot add up
     observed_expected: tuple[float, float] = (0.80, 1.25)  # calibration in the large, outcomes / sum of risks
     max_subgroup_auroc_loss: float = 0.050  # estimate, per sex, race, age band, against the champion, if shown (< 0)
@@ -140,18 +141,22 @@ class RetrainingParams:
     needed: int = 2  # of them with the same finding, the newest among them
     min_new_rows: int = 2_000  # matured since training; the gate needs as many unseen ones
     min_new_outcomes: int = 200  # likewise
-    growth: float = 0.25  # new matured rows over those trained on: at .50 two trainings fewer, .0005 AUROC less
+    growth: float = 0.19  # new matured rows over those trained on
     max_age: int = 4  # batches since training that brought data to learn from; also sets the pace once growth slows
     min_importance: float = 0.25  # reliance on drifted clinical fields; counts only beside changed scores
 
 
 @dataclass(frozen=True)
 class AssemblyParams:
-    """How matured encounters are divided for a retraining (docs/monitoring.md has what the choices cost)."""
+    """How the newest matured batch is divided for a retraining; older ones are trained on as a whole.
 
-    test_rows: int = 3_500  # of the newest batch, that the gate compares on
-    validation_rows: int = 3_000  # that calibrate and choose the threshold
-    validation_batches: int = 1  # newest ones that validation is drawn from
+    Replayed with every batch followed by a retraining, mean AUROC was .6731 with no test part, .6720 with 3,500 and
+    3,000 rows, .6714 with 2,500 and 2,000: what the hold-out costs is the noise of a training.
+    """
+
+    test_rows: int = 4_000  # that the gate compares on: AUROC differences then have an error of .005
+    validation_rows: int = 2_500  # that calibrate and choose the threshold: observed over expected to 6%
+    max_share: float = 0.90  # of the newest batch for both together; a smaller batch is divided in proportion
     seed: int = SEED
 
 

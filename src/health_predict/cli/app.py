@@ -257,7 +257,10 @@ def simulate(
     """
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.cli.simulate import Options, run  # noqa: PLC0415
+    from health_predict.data.scenarios import SCENARIOS  # noqa: PLC0415
 
+    if scenario not in SCENARIOS:
+        raise typer.BadParameter(f"choose from {', '.join(SCENARIOS)}", param_hint="--scenario")
     output = Output(json)
     params = Params(search=SearchParams(families=_families(families), trials=trials, seed=seed))
     options = Options(batches, scenario, from_batch, api, restart)

@@ -17,7 +17,7 @@ from health_predict.errors import Declined
 from health_predict.io.datasets import INITIAL, Dataset
 from health_predict.io.ledger import read_ledger
 from health_predict.io.registry import Registry
-from health_predict.io.replay import Ended, future_batches, read_arrival, read_ended, scored, write_ended
+from health_predict.io.replay import Ended, Plan, future_batches, read_arrival, read_ended, scored, write_ended
 from health_predict.io.storage import Storage, open_storage
 from health_predict.monitoring.replay import Replay
 from health_predict.params import Params
@@ -75,7 +75,7 @@ def run(settings: Settings, params: Params, options: Options, output: Output) ->
     if pending:
         with _served(world) as ready:
             for number in pending:
-                _replay(ready, number, plan.first)
+                _replay(ready, number, plan)
         for number in scored(storage, last):
             mature(storage, number)
     return report_replay(storage, params.bootstrap)
@@ -101,7 +101,7 @@ def _served(world: _World) -> Iterator[_World]:
         yield replace(world, service=running)
 
 
-def _replay(world: _World, number: int, first: str) -> None:
+def _replay(world: _World, number: int, plan: Plan) -> None:
     storage, registry, cache, options = world.storage, world.registry, world.settings.cache, world.options
     arrived = arrive(storage, world.params.scenario, number, options.scenario, options.from_batch)
     for earlier in scored(storage, number - 1):
@@ -118,21 +118,21 @@ def _replay(world: _World, number: int, first: str) -> None:
     ended = Ended(number, action=decided.action)
     if decided.action != "none":
         world.output.say(f"  {decided.action}: {' '.join(decided.reasons)}")
-        ended = _retrain(world, ended)
-    score(storage, registry, cache, number, first, world.service.ask if world.service else None)
+        ended = _retrain(world, ended, plan)
+    score(storage, registry, cache, number, plan.first, world.service.ask if world.service else None)
     write_ended(storage, ended)
 
 
-def _retrain(world: _World, ended: Ended) -> Ended:
+def _retrain(world: _World, ended: Ended, plan: Plan) -> Ended:
     """Train on everything matured, and let the gate decide. A recalibration is answered by a retraining as well."""
     storage, registry, params = world.storage, world.registry, world.params
     assembled = assemble(storage, params.assembly, ended.batch)
     winner = _train(world, assembled.dataset)
     evaluate(storage, registry, params, winner, assembled.dataset)
     ended = replace(ended, run_id=winner)
-    refused = next((one for one in read_ledger(storage).entries if one.run_id == winner), None)
-    if refused and refused.decision == "declined":  # by an earlier run of this command
-        return replace(ended, objections=tuple(refused.reasons))
+    for decided in read_ledger(storage).entries[plan.decisions :]:
+        if decided.run_id == winner and decided.decision == "declined":  # before this command was stopped
+            return replace(ended, objections=tuple(decided.reasons))
     try:
         version = promote(storage, registry, params.gate, winner).version
     except Declined as declined:

@@ -55,10 +55,10 @@ def retraining(matured: Sequence[pl.DataFrame], params: AssemblyParams) -> Retra
     """Divide all matured encounters for a retraining: `matured` are the batches in order of arrival, oldest first.
 
     The test part, on which the gate compares, comes from the newest batch alone: nobody has trained on it, and it is
-    what the next batch will be most like. Validation (calibration, threshold) comes from the newest
-    `validation_batches`. Both are drawn by patient until they have their rows, and nothing else of their patients
-    is trained on. Everything else is. The same batches give the same division. Raises DataError where there are no
-    batches, where a part would be empty, or where an encounter comes twice.
+    what the next batch will be most like. So does validation (calibration, threshold). Both are drawn by patient
+    until they have their rows, and nothing else of their patients is trained on. Everything else is. The same batches
+    give the same division. Raises DataError where there are no batches, where a part would be empty, or where an
+    encounter comes twice.
     """
     if not matured:
         raise DataError("there is nothing to divide for a retraining: no batch has matured")
@@ -66,9 +66,10 @@ def retraining(matured: Sequence[pl.DataFrame], params: AssemblyParams) -> Retra
     if everything["encounter_id"].n_unique() < everything.height:
         raise DataError("an encounter has matured twice; the batches overlap")
     rng = np.random.default_rng((params.seed, len(matured)))
-    test = _drawn(matured[-1], params.test_rows, rng)
-    others = _without(pl.concat(matured[-params.validation_batches :]), test)
-    validation = _drawn(others, params.validation_rows, rng)
+    newest = matured[-1]
+    scale = min(1.0, params.max_share * newest.height / (params.test_rows + params.validation_rows))
+    test = _drawn(newest, round(scale * params.test_rows), rng)
+    validation = _drawn(_without(newest, test), round(scale * params.validation_rows), rng)
     train = _without(_without(everything, test), validation)
     _check_not_empty(train=train, validation=validation, test=test)
     return Retraining(train, validation, test)

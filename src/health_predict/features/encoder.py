@@ -11,9 +11,10 @@ linear models, standardisation. Slots after the outputs are intermediate results
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from operator import getitem, itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from health_predict.features.diagnoses import normalise
 Value = str | int | None
 Slot = int
 _Parts = tuple[tuple[Slot, float], ...]
+_Found = tuple[_Parts, _Parts] | tuple[()]
 
 
 @dataclass(frozen=True)
@@ -96,31 +98,27 @@ class Encoder:
 
     def encode_noting(self, encounter: Mapping[str, Any]) -> tuple[NDArray[np.float32], list[str]]:
         """As `encode`, with the names of the code fields whose value no table knows."""
+        try:
+            found = list(map(getitem, self._known, map(encounter.get, self.codes)))
+            unknown: list[str] = []
+        except KeyError:  # a value is unknown, or in another spelling
+            found, unknown = self._search(encounter)
         x = [0.0] * self.slots
-        unknown: list[str] = []
-        get = encounter.get
         for name, maximum, slots in self._count_plan:
-            value = get(name)
+            value = encounter.get(name)
             if value:
                 clipped = maximum if value > maximum else value
                 if clipped > 0:
                     for slot in slots:
                         x[slot] += clipped
-        for name, known, table in self._code_plan:
-            found = known.get(get(name))
-            if found is None:
-                contribution = table.find(get(name))
-                if contribution is None:
-                    unknown.append(name)
-                    contribution = table.unknown
-                found = contribution.sums, contribution.maxima
-            sums, maxima = found
+        for sums, maxima in filter(None, found):
             for slot, amount in sums:
                 x[slot] += amount
             for slot, amount in maxima:
-                x[slot] = max(x[slot], amount)
-        for slot, parts in self.combinations:
-            x[slot] += sum([x[part] for part in parts])
+                if amount > x[slot]:
+                    x[slot] = amount
+        for slot, parts in self._combination_plan:
+            x[slot] += sum(parts(x))
         for slot, numerator, denominator in self.ratios:
             x[slot] = x[numerator] / max(x[denominator], 1.0)
         del x[len(self.outputs) :]
@@ -128,6 +126,16 @@ class Encoder:
             return self._finish(np.array([x])), unknown
         # Packing rounds to float32 as numpy does, in a third of the time that an array of Python floats takes.
         return np.frombuffer(self._packer.pack(*x), dtype=np.float32).reshape(1, -1), unknown
+
+    def _search(self, encounter: Mapping[str, Any]) -> tuple[list[_Found], list[str]]:
+        found, unknown = [], []
+        for name, table in self.codes.items():
+            contribution = table.find(encounter.get(name))
+            if contribution is None:
+                unknown.append(name)
+                contribution = table.unknown
+            found.append(_found(contribution))
+        return found, unknown
 
     def encode_table(self, columns: Mapping[str, "NDArray[Any] | Codes"]) -> NDArray[np.float32]:
         """The model's input for a table, shape (rows, len(outputs)), row order kept.
@@ -203,15 +211,29 @@ class Encoder:
         return [(name, count.maximum, count.slots) for name, count in self.counts.items()]
 
     @cached_property
-    def _code_plan(self) -> list[tuple[str, dict[Any, tuple[_Parts, _Parts]], CodeTable]]:
+    def _known(self) -> list[dict[Any, _Found]]:
         return [
-            (name, {value: (c.sums, c.maxima) for value, c in {**table.known, None: table.missing}.items()}, table)
-            for name, table in self.codes.items()
+            {value: _found(contribution) for value, contribution in {**table.known, None: table.missing}.items()}
+            for table in self.codes.values()
         ]
+
+    @cached_property
+    def _combination_plan(self) -> list[tuple[Slot, Callable[[Any], tuple[float, ...]]]]:
+        return [(slot, _getter(parts)) for slot, parts in self.combinations]
 
     @cached_property
     def _packer(self) -> struct.Struct:
         return struct.Struct(f"{len(self.outputs)}f")
+
+
+def _found(contribution: Contribution) -> _Found:
+    """Nothing at all where there is nothing to add: most drugs are not prescribed."""
+    return (contribution.sums, contribution.maxima) if contribution.sums or contribution.maxima else ()
+
+
+def _getter(keys: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
+    """The items under these keys, always as a tuple."""
+    return itemgetter(*keys) if len(keys) > 1 else lambda items: tuple(items[key] for key in keys)
 
 
 def _by_slot(contributions: list[tuple[tuple[Slot, float], ...]]) -> dict[Slot, NDArray[np.float64]]:

@@ -13,6 +13,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,11 +117,15 @@ class Bundle:
 
     def band(self, probability: float) -> str:
         """Name of the band that a probability lies in."""
-        return next(band.name for band in reversed(self.manifest.bands) if probability >= band.lower)
+        return self.manifest.bands[bisect_right(self._band_bounds, probability) - 1].name
 
     def percentile(self, probability: float) -> int:
         """Percentage of the validation encounters with a lower or equal probability, 0 to 100."""
         return min(max(bisect_right(self.manifest.percentiles, probability), 1), 101) - 1
+
+    @cached_property
+    def _band_bounds(self) -> list[float]:
+        return [band.lower for band in self.manifest.bands]
 
     def _scores(self, X: NDArray[np.float32]) -> NDArray[np.float32]:
         scores: NDArray[np.float32] = self.session.run(["probabilities"], {"X": X})[0][:, 1]

@@ -81,6 +81,11 @@ def retraining_manifest(number: int) -> str:
     return f"processed_data/retraining_{number:02d}/manifest.json"
 
 
+def training_report(dataset: str) -> str:
+    """Of the newest training on a data set."""
+    return f"reports/training/{dataset}.json"
+
+
 def evaluation_report(name: str) -> str:
     return f"reports/evaluation/{name}.json"
 

@@ -18,9 +18,14 @@ Status = Literal["NO_DRIFT", "DRIFT_DETECTED"]
 
 @dataclass(frozen=True)
 class MonitoringReport:
-    """One batch (None: a file) under `version`; `performance` is that of another, the newest that has matured."""
+    """One batch (None: a file) under `version`; `performance` is that of another, the newest that has matured.
+
+    `reasons` are why it is an alarm; none: it is not.
+    """
 
     name: str
+    status: Status
+    reasons: tuple[str, ...]
     batch: int | None
     version: str
     synthetic: bool
@@ -31,17 +36,6 @@ class MonitoringReport:
     matured_version: str | None
     performance: Performance | None
     skipped: bool = False
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Why it is an alarm; none: it is not."""
-        of_outcomes = self.performance.reasons if self.performance else ()
-        about = tuple(f"Batch {self.matured_batch}: {reason}" for reason in of_outcomes)
-        return (*self.drift.reasons, *self.separation.reasons, *self.predictions.reasons, *about)
-
-    @property
-    def status(self) -> Status:
-        return "DRIFT_DETECTED" if self.reasons else "NO_DRIFT"
 
 
 def read_monitoring(storage: Storage, name: str) -> MonitoringReport:

@@ -35,7 +35,10 @@ STATE = ("arrivals/", "predictions/batch_", "outcomes/", "drift_reports/batch_",
 
 @dataclass(frozen=True)
 class Plan:
-    """What is replayed. `first` is the version that was in production when it began: the one never retrained."""
+    """What is replayed. `first` is the version that was in production when it began: the one never retrained.
+
+    `decisions` is how many lines the ledger had then: earlier ones are about other replays.
+    """
 
     scenario: str
     from_batch: int
@@ -43,6 +46,7 @@ class Plan:
     trials: int
     seed: int
     first: str
+    decisions: int
     clean: bool = True  # False: what an earlier replay left is still being removed
 
 

@@ -63,15 +63,18 @@ class EvaluationReport:
     skipped: bool = False
 
 
-def read_training(storage: Storage) -> TrainingReport:
-    """The newest training's report. StorageError before the first training."""
-    if not storage.exists(layout.TRAINING):
-        raise StorageError(f"{layout.TRAINING} is not in {storage.root}; run `health-predict train` first")
-    return _read(storage, layout.TRAINING, TrainingReport)
+def read_training(storage: Storage, dataset: str | None = None) -> TrainingReport:
+    """The report of the newest training, on any data set or on one. StorageError before the first such training."""
+    key = layout.training_report(dataset) if dataset else layout.TRAINING
+    if not storage.exists(key):
+        raise StorageError(f"{key} is not in {storage.root}; run `health-predict train` first")
+    return _read(storage, key, TrainingReport)
 
 
 def write_training(storage: Storage, report: TrainingReport) -> None:
-    write_json(storage, layout.TRAINING, msgspec.to_builtins(report))
+    """Write the newest training's report, for its data set and for all."""
+    for key in (layout.training_report(report.dataset), layout.TRAINING):
+        write_json(storage, key, msgspec.to_builtins(report))
 
 
 def read_evaluation(storage: Storage, run_id: str) -> EvaluationReport | None:

@@ -1,6 +1,6 @@
 """The FastAPI application: which path does what, and the OpenAPI document that says so."""
 
-from collections.abc import Awaitable
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -8,10 +8,10 @@ from fastapi import FastAPI
 from starlette.routing import Route
 
 from health_predict.serving import answers
-from health_predict.serving.contract import EXAMPLE, EncounterModel
+from health_predict.serving.contract import EXAMPLE, encounter_model
 from health_predict.serving.docs_page import CONTENT_SECURITY_POLICY, PAGE
-from health_predict.serving.gateway import CALL, App, Receive, Scope, Send, answer, read_body
-from health_predict.serving.service import Service
+from health_predict.serving.gateway import CALL, Answer, Endpoint, Receive, Scope, Send, headers, read_body
+from health_predict.serving.service import Call, Service
 
 DESCRIPTION = (
     "Risk of readmission within 30 days for patients with diabetes, at discharge. Keys of an encounter may be written "
@@ -25,19 +25,23 @@ _SCHEMAS = (
 )  # fmt: skip
 
 
+_HTML = headers(b"text/html; charset=utf-8", policy=CONTENT_SECURITY_POLICY.encode())
+_PROMETHEUS = headers(b"text/plain; version=0.0.4; charset=utf-8")
+
+
 class Endpoints:
-    """One plain ASGI application per path."""
+    """What answers each path."""
 
     def __init__(self, service: Service, body_limit: int, batch_body_limit: int, with_metrics: bool):
         """`with_metrics`: /metrics is on the public port, not on one of its own."""
         self._service, self._limit, self._batch_limit = service, body_limit, batch_body_limit
-        self.probe_table: dict[tuple[str, str], App] = {
+        self.probe_table: dict[tuple[str, str], Endpoint] = {
             ("GET", "/health"): self.health,
             ("GET", "/readyz"): self.health,
             ("GET", "/livez"): self.livez,
             ("GET", "/metrics"): self.metrics,
         }
-        self.table: dict[tuple[str, str], App] = {
+        self.table: dict[tuple[str, str], Endpoint] = {
             ("POST", "/predict"): self.predict,
             ("POST", "/predict/batch"): self.predict_batch,
             ("POST", "/explain"): self.explain,
@@ -49,42 +53,37 @@ class Endpoints:
         if not with_metrics:
             del self.table["GET", "/metrics"]
 
-    async def predict(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(receive, self._limit)
-        await answer(send, 200, _ENCODE(self._service.predict(body, scope[CALL])))
+    async def predict(self, receive: Receive, call: Call) -> Answer:
+        return Answer(200, _ENCODE(self._service.predict(await read_body(receive, self._limit), call)))
 
-    async def predict_batch(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def predict_batch(self, receive: Receive, call: Call) -> Answer:
         body = await read_body(receive, self._batch_limit)
-        await answer(send, 200, _ENCODE(await self._service.predict_batch(body, scope[CALL])))
+        return Answer(200, _ENCODE(await self._service.predict_batch(body, call)))
 
-    async def explain(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await read_body(receive, self._limit)
-        await answer(send, 200, _ENCODE(self._service.explain(body, scope[CALL])))
+    async def explain(self, receive: Receive, call: Call) -> Answer:
+        return Answer(200, _ENCODE(self._service.explain(await read_body(receive, self._limit), call)))
 
-    async def model(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await answer(send, 200, _ENCODE(self._service.describe_model()))
+    async def model(self, _receive: Receive, _call: Call) -> Answer:
+        return Answer(200, _ENCODE(self._service.describe_model()))
 
-    async def health(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+    async def health(self, _receive: Receive, _call: Call) -> Answer:
         health = self._service.health()
-        await answer(send, 200 if health.status == "ok" else 503, _ENCODE(health))
+        return Answer(200 if health.status == "ok" else 503, _ENCODE(health))
 
-    async def livez(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await answer(send, 200, b'{"status":"alive"}')
+    async def livez(self, _receive: Receive, _call: Call) -> Answer:
+        return Answer(200, b'{"status":"alive"}')
 
-    async def metrics(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        kind = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-        await _send(send, self._service.metrics.exposition(), kind)
+    async def metrics(self, _receive: Receive, _call: Call) -> Answer:
+        return Answer(200, self._service.metrics.exposition(), _PROMETHEUS)
 
-    async def docs(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        policy = (b"content-security-policy", CONTENT_SECURITY_POLICY.encode())
-        await _send(send, PAGE.encode(), (b"content-type", b"text/html; charset=utf-8"), policy)
+    async def docs(self, _receive: Receive, _call: Call) -> Answer:
+        return Answer(200, PAGE.encode(), _HTML)
 
 
 def build_app(endpoints: Endpoints) -> FastAPI:
-    """The public routes and their document."""
+    """The public routes and their document, which is made when it is first asked for: it takes 3 MiB."""
     app = FastAPI(title="Health Predict", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None)
-    document = _openapi(app.title, app.version)
-    app.openapi = lambda: document  # type: ignore[method-assign]
+    app.openapi = cache(lambda: _openapi(app.title, app.version))  # type: ignore[method-assign]
     return _with_routes(app, endpoints.table)
 
 
@@ -93,30 +92,27 @@ def build_probe_app(endpoints: Endpoints) -> FastAPI:
     return _with_routes(FastAPI(openapi_url=None), endpoints.probe_table)
 
 
-def _with_routes(app: FastAPI, table: dict[tuple[str, str], App]) -> FastAPI:
+def _with_routes(app: FastAPI, table: dict[tuple[str, str], Endpoint]) -> FastAPI:
     for (method, path), endpoint in table.items():
         app.router.routes.append(Route(path, _Plain(endpoint), methods=[method]))
     return app
 
 
 class _Plain:
-    """Keeps starlette from taking a coroutine function for a request-response endpoint."""
+    """An endpoint as an ASGI application, for what comes through the router: HEAD."""
 
-    def __init__(self, endpoint: App):
+    def __init__(self, endpoint: Endpoint):
         self._endpoint = endpoint
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        return self._endpoint(scope, receive, send)
-
-
-async def _send(send: Send, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
-    await send({"type": "http.response.body", "body": body})
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = await self._endpoint(receive, scope[CALL])
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": "http.response.body", "body": answer.body})
 
 
 def _openapi(title: str, version: str) -> dict[str, Any]:
     _, components = msgspec.json.schema_components(_SCHEMAS, ref_template=answers.REFERENCES)
-    components["Encounter"] = EncounterModel.model_json_schema()
+    components["Encounter"] = encounter_model().model_json_schema()
     encounter = {"$ref": "#/components/schemas/Encounter"}
     many = {"type": "array", "items": {}, "description": "Each as in /predict; a bad one gets its own errors."}
     batch = {"oneOf": [many, {"type": "object", "required": ["encounters"], "properties": {"encounters": many}}]}

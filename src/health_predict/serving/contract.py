@@ -6,13 +6,14 @@ a field may be missing. Types are strict: "3" and 3.0 are no counts.
 
 `read_encounter` reads the usual request with one compiled decoder. What that decoder refuses, or what it cannot
 tell apart, is read again field by field, so that every problem is named; the answer is the same for both ways.
-`EncounterModel` says the same contract to people and tools, as a pydantic model (a test keeps the two together).
+`encounter_model` says the same contract to people and tools, as a pydantic model (a test keeps the two together).
 """
 
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import msgspec
@@ -207,12 +208,17 @@ def _underscores(document: Any) -> Any:
     return {key.replace("-", "_"): v for key, v in document.items()} if isinstance(document, dict) else document
 
 
-EncounterModel: type[BaseModel] = create_model(  # type: ignore[call-overload]  # it cannot see inside the ** below
-    "Encounter",
-    __config__=ConfigDict(strict=True, extra="forbid", title="Encounter"),
-    __validators__={"underscores": model_validator(mode="before")(_underscores)},
-    __doc__="One hospital stay, as known at discharge. Keys may be written with hyphens or underscores.",
-    **{field.name: _pydantic_field(field) for field in INPUTS},
-)
+@cache
+def encounter_model() -> type[BaseModel]:
+    """The contract as a pydantic model, for people and tools; made when it is first asked for."""
+    made: type[BaseModel] = create_model(  # type: ignore[call-overload]  # it cannot see inside the ** below
+        "Encounter",
+        __config__=ConfigDict(strict=True, extra="forbid", title="Encounter"),
+        __validators__={"underscores": model_validator(mode="before")(_underscores)},
+        __doc__="One hospital stay, as known at discharge. Keys may be written with hyphens or underscores.",
+        **{field.name: _pydantic_field(field) for field in INPUTS},
+    )
+    return made
+
 
 EXAMPLE: Mapping[str, Any] = {field.name: field.example for field in CLINICAL if field.required}

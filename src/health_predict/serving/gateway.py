@@ -3,18 +3,18 @@
 It gives the request its number, asks who calls, refuses early when too many are waiting, sets the time limit, turns
 errors into answers that tell nothing of the inside, adds the security headers, and counts and logs the answer.
 A path of the table goes straight to its endpoint, everything else to FastAPI, which answers that there is no such
-path or method.
+path or method. Endpoints return an `Answer`; only here is it sent.
 """
 
 import asyncio
 import re
 import secrets
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,18 +27,44 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Header = tuple[bytes, bytes]
 
 CALL = "health_predict.call"  # where the scope holds the Call
 PROBES = frozenset(("/health", "/livez", "/readyz"))
 DOCUMENTS = frozenset(("/", "/docs", "/openapi.json"))
 _UUID = re.compile(rb"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
-_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-]
-_JSON = (b"content-type", b"application/json")
+_CHECKS_OF_A_LIMIT = 4  # a request is given up after its limit, or up to a quarter of it later
+
+
+def headers(kind: bytes, *more: Header, policy: bytes = b"default-src 'none'; frame-ancestors 'none'") -> list[Header]:
+    """The headers of an answer of this content type; built once, not for every answer."""
+    return [
+        (b"content-type", kind),
+        (b"x-content-type-options", b"nosniff"),
+        (b"cache-control", b"no-store"),
+        (b"content-security-policy", policy),
+        (b"referrer-policy", b"no-referrer"),
+        *more,
+    ]
+
+
+_LATER = (b"retry-after", b"1")
+_CLOSE = (b"connection", b"close")
+JSON = headers(b"application/json")
+_JSON_LATER = headers(b"application/json", _LATER)
+_JSON_CLOSE = headers(b"application/json", _CLOSE)
+_JSON_CHALLENGE = headers(b"application/json", (b"www-authenticate", b"Bearer"))
+
+
+class Answer(NamedTuple):
+    """What an endpoint returns; `headers` come from the function of that name."""
+
+    status: int
+    body: bytes
+    headers: list[Header] = JSON
+
+
+Endpoint = Callable[[Receive, Call], Awaitable[Answer]]
 
 
 class Disconnected(Exception):
@@ -86,11 +112,45 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    """Send a JSON answer."""
-    length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
-    await send({"type": "http.response.body", "body": body})
+class _Deadlines:
+    """Gives up requests that take too long. One timer looks after all of them: one each costs as much as scoring."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._started: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+        self._armed = False
+
+    def begin(self, started: float) -> asyncio.Task[Any]:
+        """Watch the current task until `end`; it is cancelled when it is late."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # an ASGI application runs in a task
+        self._started[task] = started
+        if not self._armed:
+            self._arm()
+        return task
+
+    def end(self, task: asyncio.Task[Any]) -> None:
+        del self._started[task]
+        self._late.discard(task)
+
+    def is_late(self, task: asyncio.Task[Any]) -> bool:
+        """Was it cancelled here, not by somebody else?"""
+        return task in self._late
+
+    def _arm(self) -> None:
+        self._armed = True
+        asyncio.get_running_loop().call_later(self._seconds / _CHECKS_OF_A_LIMIT, self._check)
+
+    def _check(self) -> None:
+        self._armed = False
+        latest = perf_counter() - self._seconds
+        for task, started in self._started.items():
+            if started < latest and task not in self._late:
+                self._late.add(task)
+                task.cancel()
+        if self._started:
+            self._arm()
 
 
 class Gateway:
@@ -100,16 +160,17 @@ class Gateway:
         self,
         service: Service,
         app: App,
-        direct: Mapping[tuple[str, str], App],
+        direct: Mapping[tuple[str, str], Endpoint],
         routes: frozenset[str],
         access: Access,
         limits: Limits,
-        waiting: Callable[[], int],
+        waiting: Collection[object],
     ):
         """`direct` are endpoints by method and path, reached without the router; `routes` are the paths that may be
-        named in logs; `waiting` says how many requests the server has accepted and not answered."""
+        named in logs; `waiting` holds the requests that the server has accepted and not answered."""
         self._service, self._app, self._direct, self._routes = service, app, direct, routes
         self._access, self._limits, self._waiting = access, limits, waiting
+        self._deadlines = _Deadlines(limits.seconds)
         self._numbers = count(1)
         self._prefix = secrets.token_hex(8)
 
@@ -119,77 +180,89 @@ class Gateway:
             return
         started = perf_counter()
         path = scope["path"]
-        request_id = self._request_id(scope["headers"])
-        name = ANONYMOUS if path in self._access.open_paths else caller(self._access.keys, scope["headers"])
-        scope[CALL] = Call(request_id, name or ANONYMOUS)
-        status = 0
-
-        async def send_on(message: MutableMapping[str, Any]) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = self._headers(message["headers"], request_id)
-            await send(message)
-
+        given = scope["headers"]
+        request_id = self._request_id(given)
+        name = ANONYMOUS if path in self._access.open_paths else caller(self._access.keys, given)
+        call = Call(request_id, name or ANONYMOUS)
+        task = self._deadlines.begin(started)
+        status = 499  # as nginx writes it: the caller went away
         try:
-            if name is None:
-                await answer(send_on, 401, _error("a valid API key is needed", request_id), _CHALLENGE)
-            elif self._waiting() > self._limits.concurrency and path not in PROBES:
-                await answer(send_on, 503, _error("too many requests at a time; try again", request_id), _LATER)
-            else:
-                async with asyncio.timeout(self._limits.seconds):
-                    endpoint = self._direct.get((scope["method"], path), self._app)
-                    await endpoint(scope, receive, send_on)
+            answer = await self._answer(scope, receive, call, known=name is not None)
+            status = answer.status
+            await self._send(send, answer, request_id)
         except Disconnected:
-            status = 499  # as nginx writes it
-        except Exception as error:
-            failed, body, *headers = self._failure(error, request_id)
-            if status:
+            pass
+        except asyncio.CancelledError:
+            if status != 499 or not self._deadlines.is_late(task):
                 raise
-            await answer(send_on, failed, body, *headers)
+            task.uncancel()
+            status = 408
+            late = Answer(status, _error("the request took too long", request_id), _JSON_CLOSE)
+            await self._send(send, late, request_id)
         finally:
+            self._deadlines.end(task)
             route = path if path in self._routes else "other"
             seconds = perf_counter() - started
             self._service.metrics.answered(route, status, seconds)
-            self._service.log.access(
-                request_id, route, status, seconds, self._service.model_version, scope[CALL].caller
-            )
+            self._service.log.access(request_id, route, status, seconds, self._service.model_version, call.caller)
 
-    def _request_id(self, headers: list[tuple[bytes, bytes]]) -> str:
+    async def _answer(self, scope: Scope, receive: Receive, call: Call, known: bool) -> Answer:
+        if not known:
+            return Answer(401, _error("a valid API key is needed", call.request_id), _JSON_CHALLENGE)
+        path = scope["path"]
+        if len(self._waiting) > self._limits.concurrency and path not in PROBES:
+            return Answer(503, _error("too many requests at a time; try again", call.request_id), _JSON_LATER)
+        try:
+            endpoint = self._direct.get((scope["method"], path))
+            if endpoint is None:
+                return await self._routed(scope, receive, call)
+            return await endpoint(receive, call)
+        except Disconnected:
+            raise
+        except Exception as error:  # noqa: BLE001  # every one has its answer; what it was is in the log
+            return self._failure(error, call.request_id)
+
+    async def _routed(self, scope: Scope, receive: Receive, call: Call) -> Answer:
+        scope[CALL] = call
+        sent: list[MutableMapping[str, Any]] = []
+
+        async def keep(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        await self._app(scope, receive, keep)
+        own = [header for header in sent[0]["headers"] if header[0] != b"content-length"]
+        names = {name for name, _ in own}
+        body = b"".join(message.get("body", b"") for message in sent[1:])
+        return Answer(sent[0]["status"], body, [*own, *(header for header in JSON if header[0] not in names)])
+
+    async def _send(self, send: Send, answer: Answer, request_id: str) -> None:
+        own = [*answer.headers, (b"content-length", b"%d" % len(answer.body)), (b"x-request-id", request_id.encode())]
+        if self._service.draining:
+            own.append(_CLOSE)
+        await send({"type": "http.response.start", "status": answer.status, "headers": own})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    def _request_id(self, given: list[Header]) -> str:
         # A caller's own number is taken over when it is a UUID: anything else could be a patient's name.
-        for name, value in headers:
+        for name, value in given:
             if name == b"x-request-id" and _UUID.fullmatch(value):
                 return value.decode()
         return f"{self._prefix}{next(self._numbers):08x}"
 
-    def _headers(self, headers: list[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
-        own = {name for name, _ in headers}
-        added = [header for header in _HEADERS if header[0] not in own]
-        if self._service.draining:
-            added.append((b"connection", b"close"))
-        return [*headers, *added, (b"x-request-id", request_id.encode())]
-
-    def _failure(self, error: Exception, request_id: str) -> tuple[Any, ...]:
+    def _failure(self, error: Exception, request_id: str) -> Answer:
         match error:
             case InvalidEncounterError():
                 detail = [problem.to_json() for problem in error.problems]
-                return 422, msgspec.json.encode({"detail": detail, "request_id": request_id})
+                return Answer(422, msgspec.json.encode({"detail": detail, "request_id": request_id}))
             case NotReadyError():
-                return 503, _error("no verified model is loaded; /health says why", request_id), _LATER
+                return Answer(503, _error("no verified model is loaded; /health says why", request_id), _JSON_LATER)
             case TooLargeError():
-                return 413, _error("the request is too large", request_id), _CLOSE
-            case TimeoutError():
-                return 408, _error("the request took too long", request_id), _CLOSE
+                return Answer(413, _error("the request is too large", request_id), _JSON_CLOSE)
             case StorageError():
                 self._service.log.event("audit_failed", request_id=request_id, reason=str(error))
-                return 503, _error("the audit log cannot be written, so nothing is answered", request_id)
+                return Answer(503, _error("the audit log cannot be written, so nothing is answered", request_id))
         self._service.log.event("bug", request_id=request_id, error=type(error).__name__, where=_where(error))
-        return 500, _error("the service has a bug; it is in its log under this number", request_id)
-
-
-_CHALLENGE = (b"www-authenticate", b"Bearer")
-_LATER = (b"retry-after", b"1")
-_CLOSE = (b"connection", b"close")
+        return Answer(500, _error("the service has a bug; it is in its log under this number", request_id))
 
 
 def _error(detail: str, request_id: str) -> bytes:

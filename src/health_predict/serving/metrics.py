@@ -1,81 +1,120 @@
-"""What Prometheus is told. Labels hold names of routes, fields, bands and versions; never a value of a request."""
+"""What Prometheus is told. Labels hold names of routes, fields, bands and versions; never a value of a request.
 
-from collections.abc import Callable, Iterable, Iterator
+Counts are plain numbers, kept by the event loop's thread alone and put into Prometheus' words when it asks: the
+client library's own counters take a lock each, and together as long as scoring an encounter.
+"""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, Gauge, Info, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 NAMESPACE = "health_predict"
 BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)  # seconds
 
+_Labels = tuple[str, ...]
+
+
+@dataclass
+class _Times:
+    """Of one route: how many answers took up to each bound of BUCKETS, or longer, and the seconds together."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    total: float = 0.0
+
 
 class Metrics:
-    """All metrics of one worker, in a registry of their own."""
+    """All metrics of one worker, in a registry of their own. Not for use by several threads."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, namespace=NAMESPACE, registry=registry)
-
-        self._seconds = Histogram(
-            "request_seconds", "Time to answer", ["route"], namespace=NAMESPACE, buckets=BUCKETS, registry=registry
-        )
-        self._requests = counter("requests", "Answers", "route", "status")
-        self._predictions = counter("predictions", "Scored encounters", "risk_band")
-        self._unknown = counter("unknown_values", "Values that the model does not know", "field")
-        self._invalid = counter("validation_errors", "Refused fields", "field", "kind")
-        self._outside = counter("outside_cohort", "Scored encounters that died or went to hospice")
-        self._reloads = counter("reloads", "Bundles taken up, or not", "result")
+        self._seconds: dict[str, _Times] = {}
+        registry.register(_Histograms(f"{NAMESPACE}_request_seconds", "Time to answer", self._seconds))
+        self._requests: Counter[tuple[str, int]] = Counter()
+        self._predictions = self._counter("predictions", "Scored encounters", "risk_band")
+        self._unknown = self._counter("unknown_values", "Values that the model does not know", "field")
+        self._invalid = self._counter("validation_errors", "Refused fields", "field", "kind")
+        self._reloads = self._counter("reloads", "Bundles taken up, or not", "result")
+        self._outside = 0
+        self.count("outside_cohort", "Scored encounters that died or went to hospice", lambda: self._outside)
+        self._show("requests", "Answers", ("route", "status"), self._by_status)
         self._model = Info("model", "The model version that answers", namespace=NAMESPACE, registry=registry)
         self._ready = Gauge("ready", "1 when a verified model answers", namespace=NAMESPACE, registry=registry)
-        self._observe: dict[tuple[str, int], tuple[Callable[[float], None], Callable[[], None]]] = {}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count one answer. Children are looked up once: the look-up costs more than the count."""
-        observe = self._observe.get((route, status))
-        if observe is None:
-            children = self._seconds.labels(route).observe, self._requests.labels(route, str(status)).inc
-            observe = self._observe[route, status] = children
-        observe[0](seconds)
-        observe[1]()
+        """Count one answer."""
+        times = self._seconds.get(route)
+        if times is None:
+            times = self._seconds[route] = _Times()
+        times.counts[bisect_left(BUCKETS, seconds)] += 1
+        times.total += seconds
+        self._requests[route, status] += 1
 
     def predicted(self, band: str, unknown: Iterable[str], outside_cohort: bool) -> None:
-        self._predictions.labels(band).inc()
-        for field in unknown:
-            self._unknown.labels(field).inc()
-        if outside_cohort:
-            self._outside.inc()
+        self._predictions[band,] += 1
+        for name in unknown:
+            self._unknown[name,] += 1
+        self._outside += outside_cohort
 
     def refused(self, field: str | None, kind: str) -> None:
         """Count one problem; `field` is None where the document is wrong as a whole."""
-        self._invalid.labels(field or "-", kind).inc()
+        self._invalid[field or "-", kind] += 1
 
     def loaded(self, name: str | None, version: str, sha256: str) -> None:
-        self._reloads.labels("taken_up").inc()
+        self._reloads["taken_up",] += 1
         self._model.info({"name": name or "", "version": version, "sha256": sha256})
         self._ready.set(1)
 
     def not_loaded(self) -> None:
-        self._reloads.labels("refused").inc()
+        self._reloads["refused",] += 1
 
     def draining(self) -> None:
         self._ready.set(0)
 
     def count(self, name: str, text: str, value: Callable[[], int]) -> None:
         """Also show a count that something else keeps."""
-        self._registry.register(_Kept(f"{NAMESPACE}_{name}", text, value))
+        self._show(name, text, (), lambda: {(): value()})
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self._registry)
 
+    def _by_status(self) -> dict[_Labels, int]:
+        return {(route, str(status)): count for (route, status), count in self._requests.items()}
 
-class _Kept(Collector):
-    def __init__(self, name: str, text: str, value: Callable[[], int]):
-        self._name, self._text, self._value = name, text, value
+    def _counter(self, name: str, text: str, *labels: str) -> Counter[_Labels]:
+        kept: Counter[_Labels] = Counter()
+        self._show(name, text, labels, lambda: kept)
+        return kept
+
+    def _show(self, name: str, text: str, labels: _Labels, counts: Callable[[], Mapping[_Labels, int]]) -> None:
+        self._registry.register(_Counts(f"{NAMESPACE}_{name}", text, labels, counts))
+
+
+class _Counts(Collector):
+    def __init__(self, name: str, text: str, labels: _Labels, counts: Callable[[], Mapping[_Labels, int]]):
+        self._name, self._text, self._labels, self._counts = name, text, labels, counts
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        yield CounterMetricFamily(self._name, self._text, value=self._value())
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for values, count in self._counts().items():
+            family.add_metric(values, count)
+        yield family
+
+
+class _Histograms(Collector):
+    def __init__(self, name: str, text: str, routes: Mapping[str, _Times]):
+        self._name, self._text, self._routes = name, text, routes
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self._name, self._text, labels=("route",))
+        bounds = (*map(str, BUCKETS), "+Inf")
+        for route, times in self._routes.items():
+            family.add_metric((route,), list(zip(bounds, accumulate(times.counts), strict=True)), times.total)
+        yield family

@@ -43,11 +43,13 @@ class _Server(uvicorn.Server):
         yield
 
     @property
-    def waiting(self) -> int:
-        return len(self.server_state.tasks)
+    def waiting(self) -> "set[asyncio.Task[None]]":
+        return self.server_state.tasks
 
 
-def run(bundle: Path, listen: Listen, settings: ServingSettings) -> None:
+def run(
+    bundle: Path, listen: Listen, settings: ServingSettings, endpoints: type[Endpoints] = Endpoints
+) -> None:
     """Serve the bundle until SIGTERM or SIGINT. SIGHUP takes up what the folder, or link, holds then.
 
     Raises ServiceError when the settings do not allow a start or the port is taken, StorageError or DataError when
@@ -57,32 +59,33 @@ def run(bundle: Path, listen: Listen, settings: ServingSettings) -> None:
     log = Log(STDOUT)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(bundle, listen, settings, log))
+            runner.run(serve(bundle, listen, settings, log, endpoints))
     finally:
         log.close()
 
 
-async def serve(bundle: Path, listen: Listen, settings: ServingSettings, log: Log) -> None:
+async def serve(
+    bundle: Path, listen: Listen, settings: ServingSettings, log: Log, kind: type[Endpoints] = Endpoints
+) -> None:
     """As `run`, inside a running loop."""
     keys = _keys(listen, settings)
     metrics = Metrics()
     service = Service(bundle, metrics, log, _journal(settings, log, metrics), settings.batch_limit)
     metrics.count("log_dropped", "Lines of the log that could not be written", lambda: log.dropped)
     with_metrics = settings.probe_port is None
-    endpoints = Endpoints(service, settings.body_limit, settings.batch_body_limit, with_metrics)
+    endpoints = kind(service, settings.body_limit, settings.batch_body_limit, with_metrics)
     public = build_app(endpoints)
     open_paths = PROBES | DOCUMENTS | ({"/metrics"} if settings.metrics_open else set())
     limits = Limits(settings.concurrency, settings.request_timeout)
     server = _server(listen)
     server.config.app = Gateway(
-        service, public, endpoints.table, ROUTES, Access(keys, frozenset(open_paths)), limits,
-        lambda: server.waiting,
-    )  # fmt: skip
+        service, public, endpoints.table, ROUTES, Access(keys, frozenset(open_paths)), limits, server.waiting
+    )
     servers = [server]
     if settings.probe_port is not None:
         probes = _server(Listen(listen.host, settings.probe_port))
         app, table = build_probe_app(endpoints), endpoints.probe_table
-        probes.config.app = Gateway(service, app, table, ROUTES, Access({}, frozenset()), limits, lambda: 0)
+        probes.config.app = Gateway(service, app, table, ROUTES, Access({}, frozenset()), limits, ())
         servers.append(probes)
     try:
         await _serve_until_told(servers, service, settings.drain_seconds)

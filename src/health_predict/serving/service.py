@@ -34,8 +34,7 @@ class NotReadyError(Exception):
     """No verified model, or no longer."""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One request: the number it is known by, and who asks."""
 
     request_id: str

@@ -27,10 +27,12 @@ def begin(
     ConflictError with nothing in production, and where another replay was begun and it is not to be started over.
     """
     begun = read_plan(storage)
-    first = begun.first if begun else read_ledger(storage).production
+    ledger = read_ledger(storage)
+    first = begun.first if begun else ledger.production
     if first is None:
         raise ConflictError("nothing is in production to replay with; run `health-predict promote` first")
-    plan = Plan(scenario, from_batch, families, trials, seed, first)
+    decisions = begun.decisions if begun else len(ledger.entries)
+    plan = Plan(scenario, from_batch, families, trials, seed, first, decisions)
     if begun and replace(begun, clean=True) != plan and not restart:
         raise ConflictError(
             f"another replay was begun in {storage.root}: scenario {begun.scenario} from batch {begun.from_batch} on, "
@@ -38,12 +40,13 @@ def begin(
         )
     if begun and (restart or not begun.clean):
         write_plan(storage, replace(plan, clean=False))  # killed from here on, the next run goes on cleaning
-        _clean(storage, registry, first)
+        plan = replace(plan, decisions=_clean(storage, registry, first))
     write_plan(storage, plan)
     return plan
 
 
-def _clean(storage: Storage, registry: Registry, first: str) -> None:
+def _clean(storage: Storage, registry: Registry, first: str) -> int:
+    """Production is `first` again and nothing of the replay is left; returns how many lines the ledger has."""
     ledger = read_ledger(storage)
     if ledger.production != first:
         run_id = registry.version(first).run_id
@@ -54,3 +57,4 @@ def _clean(storage: Storage, registry: Registry, first: str) -> None:
         for key in storage.list(prefix):
             if key != layout.REPLAY:
                 storage.delete(key)
+    return len(ledger.entries)

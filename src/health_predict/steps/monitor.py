@@ -110,16 +110,22 @@ def _judge(
     realised: _Realised | None,
     params: Params,
 ) -> MonitoringReport:
-    scores = against.bundle.predict_proba(encounters)
-    threshold = against.bundle.manifest.threshold
+    scores, manifest = against.bundle.predict_proba(encounters), against.bundle.manifest
+    drift = field_drift(against.reference, value_counts(encounters), params.drift)
+    apart = separation(against.encounters, encounters, params.drift)
+    moved = prediction_drift(against.reference, scores, manifest.threshold, params.performance, params.drift)
+    became = [f"Batch {realised.batch}: {reason}" for reason in realised.found.reasons] if realised else []
+    reasons = (*drift.reasons, *apart.reasons, *moved.reasons, *became)
     return MonitoringReport(
         name=name,
+        status="DRIFT_DETECTED" if reasons else "NO_DRIFT",
+        reasons=reasons,
         batch=number,
         version=against.version,
-        synthetic=against.bundle.manifest.synthetic,
-        drift=field_drift(against.reference, value_counts(encounters), params.drift),
-        separation=separation(against.encounters, encounters, params.drift),
-        predictions=prediction_drift(against.reference, scores, threshold, params.performance, params.drift),
+        synthetic=manifest.synthetic,
+        drift=drift,
+        separation=apart,
+        predictions=moved,
         matured_batch=realised.batch if realised else None,
         matured_version=realised.version if realised else None,
         performance=realised.found if realised else None,

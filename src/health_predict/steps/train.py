@@ -55,7 +55,7 @@ def train(
     """
     vouched = vouch(storage, dataset)
     fingerprint = _fingerprint(vouched, params, target)
-    if not force and (done := _finished(storage, registry, fingerprint)):
+    if not force and (done := _finished(storage, registry, dataset.name, fingerprint)):
         return done
     data = _read(storage, vouched, params, target)
     with parent_run(registry, fingerprint, {"target": target, **asdict(params.search)}) as run_id:
@@ -115,10 +115,10 @@ def _fingerprint(vouched: Vouched, params: Params, target: Target) -> str:
     return hashlib.sha256(json_bytes(what)).hexdigest()
 
 
-def _finished(storage: Storage, registry: Registry, fingerprint: str) -> TrainingReport | None:
-    if not storage.exists(layout.TRAINING):
+def _finished(storage: Storage, registry: Registry, dataset: str, fingerprint: str) -> TrainingReport | None:
+    if not storage.exists(layout.training_report(dataset)):
         return None
-    report = read_training(storage)
+    report = read_training(storage, dataset)
     runs = registry.finished_runs(experiment(registry.model_name), {FINGERPRINT: fingerprint})
     known = any(run.info.run_id == report.run_id for run in runs)
     return replace(report, skipped=True) if known else None

@@ -228,7 +228,7 @@ CANDIDATES: Mapping[Family, Candidate] = {
             },
             space={
                 "learning_rate": Range(0.01, 0.15, log=True),
-                "n_estimators": Range(80, 400, whole=True),
+                "n_estimators": Range(80, 300, whole=True),
                 "max_depth": Range(2, 6, whole=True),
                 "min_child_weight": Range(1.0, 50.0, log=True),
                 "colsample_bytree": Range(0.2, 1.0),
@@ -236,7 +236,7 @@ CANDIDATES: Mapping[Family, Candidate] = {
                 "reg_lambda": Range(0.1, 50.0, log=True),
             },
             fit=_fit_xgboost,
-            large={"learning_rate": 0.03, "n_estimators": 400, "max_depth": 6, "colsample_bytree": 0.5},
+            large={"n_estimators": 300, "max_depth": 6},
         ),
         Candidate(
             "lightgbm",
@@ -260,7 +260,7 @@ CANDIDATES: Mapping[Family, Candidate] = {
                 "reg_lambda": Range(0.1, 50.0, log=True),
             },
             fit=_fit_lightgbm,
-            large={"n_estimators": 400, "num_leaves": 31, "min_child_samples": 50, "colsample_bytree": 0.5},
+            large={"n_estimators": 400, "num_leaves": 31},
         ),
         Candidate(
             "catboost",
@@ -268,13 +268,13 @@ CANDIDATES: Mapping[Family, Candidate] = {
             small={"learning_rate": 0.05, "iterations": 250, "depth": 5, "l2_leaf_reg": 10.0, "rsm": 0.5},
             space={
                 "learning_rate": Range(0.02, 0.15, log=True),
-                "iterations": Range(100, 500, whole=True),
+                "iterations": Range(100, 350, whole=True),
                 "depth": Range(3, 6, whole=True),
                 "l2_leaf_reg": Range(1.0, 50.0, log=True),
                 "rsm": Range(0.2, 1.0),
             },
             fit=_fit_catboost,
-            large={"learning_rate": 0.06, "iterations": 500, "depth": 6},
+            large={"learning_rate": 0.08, "iterations": 350, "depth": 6},
         ),
     )
 }

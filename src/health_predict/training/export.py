@@ -25,6 +25,9 @@ def to_onnx(family: Family, model: Classifier, features: int) -> bytes:
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2]))
     graph.name = family  # the converters' own holds random digits, and one seed gives one file
+    versions = sorted(graph_model.opset_import, key=lambda version: version.domain)  # in a random order till here
+    del graph_model.opset_import[:]
+    graph_model.opset_import.extend(versions)
     graph_model.producer_name = "health-predict"
     graph_model.doc_string = ""
     onnx.checker.check_model(graph_model)

@@ -78,12 +78,12 @@ TRIPS = {
         "within 0.80 and 1.25",
     ),
     "auroc": (
-        replace(FINE, champion=against(FINE.champion, auroc=Interval(-0.002, -0.0101, 0.006))),
-        "AUROC minus that of champion 7 is -0.002 (-0.010 to +0.006); the lower bound has to be above -0.010.",
+        replace(FINE, champion=against(FINE.champion, auroc=Interval(-0.004, -0.0151, 0.006))),
+        "AUROC minus that of champion 7 is -0.004 (-0.015 to +0.006); the lower bound has to be above -0.015.",
     ),
     "average precision": (
-        replace(FINE, champion=against(FINE.champion, average_precision=Interval(0.0, -0.016, 0.016))),
-        "Average precision minus that of champion 7 is +0.000 (-0.016 to +0.016)",
+        replace(FINE, champion=against(FINE.champion, average_precision=Interval(0.0, -0.026, 0.026))),
+        "Average precision minus that of champion 7 is +0.000 (-0.026 to +0.026)",
     ),
     "brier": (
         replace(FINE, champion=against(FINE.champion, brier=Interval(0.0009, 0.0001, 0.0017))),

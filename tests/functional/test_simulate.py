@@ -1,0 +1,192 @@
+"""The replay as a command: what it leaves, stopped and gone on with, through the service and without."""
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import psutil
+import pytest
+
+from health_predict.data.schema import OUTCOME
+from health_predict.io import layout
+from health_predict.io.ledger import read_ledger
+from health_predict.io.replay import read_arrival, read_matured, read_predictions
+from health_predict.io.tables import read_json
+from health_predict.params import SplitParams
+from stores import Place, prepare
+
+pytestmark = pytest.mark.slow
+
+ROWS = 24_000
+# A champion of little data and a large test part: a retraining brings much, and the gate can tell.
+SPLIT = SplitParams(initial_share=0.35, train_share=0.35, validation_share=0.20, batches=3)
+SIMULATE = ("simulate", "--trials", "1", "--json")
+DECIDED = ("batch", "action", "reasons", "version", "promoted", "objections", "alarms")
+
+
+def document(out: str) -> dict[str, Any]:
+    return json.loads(out.splitlines()[-1])
+
+
+def decisions(replay: dict[str, Any]) -> list[list[Any]]:
+    return [[row[key] for key in DECIDED] for row in replay["rows"]]
+
+
+def until(condition: Callable[[], bool], seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def kill_once(place: Place, condition: Callable[[], bool]) -> None:
+    """Start a replay through the service, and kill it and all that it started as soon as something is there."""
+    with place.command(*SIMULATE, start_new_session=True) as process:
+        until(lambda: condition() or process.poll() is not None)
+        assert process.poll() is None, process.communicate()[1]
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGKILL)
+        for child in children:
+            if child.is_running():
+                child.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A store with a first model in production and one batch replayed. Nobody may write to it."""
+    place = prepare(tmp_path_factory.mktemp("begun") / "store", ROWS, SPLIT)
+    code, _, err = place.run(*SIMULATE, "--no-api", "--batches", "1")
+    assert code == 0, err
+    return place
+
+
+def copied(begun: Place, root: Path) -> Place:
+    shutil.copytree(begun.root, root, ignore=shutil.ignore_patterns("mlartifacts"))
+    return Place(root)
+
+
+@pytest.fixture(scope="module")
+def replayed(begun: Place, tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, dict[str, Any]]:
+    """The rest of the replay without a service, and its result. Nobody may write to the store."""
+    place = copied(begun, tmp_path_factory.mktemp("replayed") / "store")
+    code, out, err = place.run(*SIMULATE, "--no-api")
+    assert code == 0, err
+    return place, document(out)
+
+
+def test_a_replay_retrains_and_reports_what_it_was_worth(replayed):
+    place, found = replayed
+    assert [row["batch"] for row in found["rows"]] == [1, 2, 3]
+    assert found["retrainings"] >= 1
+    assert found["promotions"] >= 1
+    assert found["mean_auroc_retrained"] > found["mean_auroc_never_retrained"]
+    assert found["synthetic"]
+    first, *later = found["rows"]
+    assert first["outcome"]["auroc_difference"] == {"estimate": 0.0, "lower": 0.0, "upper": 0.0}
+    promoted = [row["promoted"] for row in later if row["promoted"]]
+    assert read_ledger(place.storage).production == promoted[-1]
+    assert found == read_json(place.storage, layout.REPLAY_NUMBERS)
+    assert b"Invented data" in place.storage.read(layout.REPLAY_PAGE)
+    for number in (1, 2, 3):
+        assert place.storage.exists(layout.drift_report(layout.batch(number)))
+
+
+def test_what_arrives_has_no_outcomes_and_what_was_said_stands_beside_what_became(replayed):
+    place, _ = replayed
+    for number in (1, 2, 3):
+        arrived, said = read_arrival(place.storage, number), read_predictions(place.storage, number)
+        assert OUTCOME not in arrived.columns
+        assert said["encounter_id"].equals(arrived["encounter_id"])
+        assert said["version"].n_unique() == 1
+        assert read_matured(place.storage, number)[OUTCOME].null_count() == 0
+
+
+def test_the_gate_compares_on_encounters_that_no_model_has_seen(replayed):
+    place, _ = replayed
+    test, train = (pl.read_parquet(place.root / layout.retraining_data(2, part)) for part in ("test", "train"))
+    assert set(test["encounter_id"]) <= set(read_arrival(place.storage, 1)["encounter_id"])
+    assert not set(test["patient_nbr"]) & set(train["patient_nbr"])
+
+
+def test_a_replay_that_is_done_is_shown_at_once(replayed):
+    place, found = replayed
+    began = time.monotonic()
+    code, out, err = place.run(*SIMULATE, "--no-api")
+    assert (code, document(out)) == (0, found), err
+    assert time.monotonic() - began < 60
+
+
+def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(begun, replayed, tmp_path):
+    place = copied(begun, tmp_path / "store")
+    storage = place.storage
+    kill_once(place, lambda: storage.exists(layout.drift_manifest(layout.batch(2))))
+    kill_once(place, lambda: storage.exists(layout.retraining_manifest(2)))
+    kill_once(place, lambda: len(read_ledger(storage).entries) > 1)
+    code, out, err = place.run(*SIMULATE, timeout=600)
+    assert code == 0, err
+    found = document(out)
+    assert decisions(found) == decisions(replayed[1])
+    assert found["mean_auroc_retrained"] == pytest.approx(replayed[1]["mean_auroc_retrained"], abs=1e-6)
+    assert [one.decision for one in read_ledger(storage).entries] == [
+        one.decision for one in read_ledger(replayed[0].storage).entries
+    ]
+
+
+def test_another_replay_in_the_same_store_needs_a_restart(begun, tmp_path):
+    place = copied(begun, tmp_path / "store")
+    other = (*SIMULATE, "--no-api", "--batches", "1", "--scenario", "schema_break")
+    code, _, err = place.run(*other)
+    assert code == 14
+    assert "--restart" in err
+    assert read_json(place.storage, layout.REPLAY)["scenario"] == "none"
+
+    code, out, err = place.run(*other, "--restart")
+    assert code == 0, err
+    (row,) = document(out)["rows"]
+    assert "time_in_hospital is missing" in row["refused"]
+    assert not place.storage.exists(layout.arrival(1))
+    assert not place.storage.exists(layout.predictions(1))
+
+    code, _, err = place.run("monitor", "--batch", "1")
+    assert code == 10
+    assert "refused" in err
+
+
+def test_monitor_ends_with_the_status_and_says_why(replayed, tmp_path):
+    place, found = replayed
+    code, out, err = place.run("monitor", "--batch", "3")
+    assert code == 0, err
+    expected = "DRIFT_DETECTED" if found["rows"][2]["alarms"] else "NO_DRIFT"
+    assert out.splitlines()[-1].strip() == expected
+
+    current = tmp_path / "ill.parquet"
+    read_arrival(place.storage, 3).with_columns(pl.lit(None, pl.String).alias("diag_1")).write_parquet(current)
+    code, out, err = place.run("monitor", "--current", str(current))
+    assert code == 0, err
+    assert "diag_1 is missing in 100% of encounters" in out.replace("\n", " ")
+    assert out.splitlines()[-1].strip() == "DRIFT_DETECTED"
+    assert place.storage.exists(layout.drift_numbers("ill"))
+
+    code, out, err = place.run("monitor", "--current", str(current), "--reference", str(current))
+    assert code == 0, err
+    assert out.splitlines()[-1].strip() == "NO_DRIFT"
+
+
+def test_a_check_that_cannot_run_is_an_error_and_never_no_drift(replayed, tmp_path):
+    place, _ = replayed
+    few = tmp_path / "few.parquet"
+    read_arrival(place.storage, 3).head(100).write_parquet(few)
+    code, out, err = place.run("monitor", "--current", str(few))
+    assert code == 10
+    assert "too few" in err
+    assert "NO_DRIFT" not in out
+
+    code, out, err = place.run("monitor", "--batch", "9")
+    assert code == 11
+    assert "NO_DRIFT" not in out

@@ -1,0 +1,65 @@
+import re
+
+import numpy as np
+import pytest
+
+from health_predict.evaluation.metrics import Interval
+from health_predict.monitoring.replay import Outcome, Row, realised, summarise
+from health_predict.monitoring.replay_page import page
+from health_predict.params import BootstrapParams
+
+RNG = np.random.default_rng(3)
+Y = RNG.random(400) < 0.2
+RISK = np.clip(0.2 + 0.2 * Y + RNG.normal(0, 0.1, 400), 0.01, 0.99)
+
+
+def outcome(auroc: float, never: float, oe: float = 1.0) -> Outcome:
+    return Outcome(auroc, never, Interval(auroc - never, 0.0, 0.0), 0.7, oe, 0.8)
+
+
+ROWS = (
+    Row(1, 100, version="1", outcome=outcome(0.66, 0.66), distances={"age": 0.1, "race": 0.4}, drifted=("race",)),
+    Row(2, 0, refused="time_in_hospital is missing"),
+    Row(
+        3,
+        100,
+        alarms=("AUROC <fell>.",),
+        action="retrain",
+        reasons=("Half as many again.",),
+        promoted="2",
+        version="2",
+        outcome=outcome(0.68, 0.64, 1.1),
+        distances={"age": 0.2, "race": 0.5},
+    ),
+    Row(4, 100, action="retrain", objections=("AUROC minus that of champion 2 is -0.020.",), version="2"),
+)
+
+
+def test_a_model_beside_itself_differs_by_exactly_nothing():
+    found = realised(Y, RISK, RISK, np.arange(400), BootstrapParams(50))
+    assert found.auroc_difference == Interval(0.0, 0.0, 0.0)
+    assert found.auroc == found.auroc_never_retrained
+    assert found.observed_expected == pytest.approx(Y.sum() / RISK.sum())
+
+
+def test_means_are_over_the_batches_whose_outcomes_are_known():
+    found = summarise("none", 1, False, ROWS)
+    assert found.mean_auroc_retrained == pytest.approx(0.67)
+    assert found.mean_auroc_never_retrained == pytest.approx(0.65)
+    assert found.mean_auroc_difference == pytest.approx(0.02)
+    assert found.mean_abs_oe_deviation == pytest.approx(0.05)
+    assert (found.retrainings, found.promotions, found.alarms) == (2, 1, 1)
+
+
+def test_a_replay_in_which_nothing_was_scored_has_no_means():
+    found = summarise("schema_break", 1, False, ROWS[1:2])
+    assert found.mean_auroc_retrained is None
+    assert page(found)
+
+
+def test_the_page_says_what_happened_and_loads_nothing():
+    found = page(summarise("concept_shift", 3, True, ROWS)).decode()
+    assert not re.search(r"<(script|link|img)[^>]*(src|href)=", found)
+    for text in ("Invented data", "time_in_hospital is missing", "Half as many again.", "version 2 promoted",
+                 "declined", "AUROC &lt;fell&gt;.", "concept_shift from batch 3 on"):  # fmt: skip
+        assert text in found
