@@ -1,4 +1,5 @@
-"""Requests per second of the worker beside the echo: `python -m benchmarks.serving --bundle FOLDER`.
+"""Requests per second of the worker beside the echo, and with --peers beside the usual ways to serve a pipeline:
+`python -m benchmarks.serving [--bundle FOLDER] [--peers CACHE]`. CACHE keeps BentoML's own environment.
 
 All sides run at once and are asked in turns, so that the machine's mood hits all alike; medians of the rounds. One
 connection is one asyncio stream that sends the next request when the answer is there.
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import uvloop
 
+from benchmarks.serving.usual import NAMES, bento_environment, make_bundle, make_pipeline
 from health_predict.data.schema import CLINICAL
 from health_predict.serving import command
 from health_predict.serving.keys import new_key
@@ -35,6 +37,8 @@ class Side:
     port: int
     environment: dict[str, str]
     headers: str = ""
+    path: str = "/predict"
+    body: bytes = BODY
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,9 @@ class Round:
 async def ask(side: Side, connections: int, seconds: float) -> Round:
     """Load one side."""
     request = (
-        f"POST /predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n{side.headers}"
-        f"content-length: {len(BODY)}\r\n\r\n"
-    ).encode() + BODY
+        f"POST {side.path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n{side.headers}"
+        f"content-length: {len(side.body)}\r\n\r\n"
+    ).encode() + side.body
     times: list[float] = []
     until = time.perf_counter() + seconds
 
@@ -104,14 +108,36 @@ def sides(bundle: Path, scratch: Path) -> list[Side]:
     ]
 
 
+def peers(scratch: Path, cache: Path) -> list[Side]:
+    folder, bento = make_pipeline(scratch / "usual"), bento_environment(cache)
+    encounter = {name: json.loads(BODY).get(name) for name in NAMES}
+    mlflow = [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "-m", str(folder / "mlflow")]
+    return [
+        Side(
+            "mlflow models serve", [*mlflow, "--env-manager", "local", "-p", "8974"], 8974,
+            {"MLFLOW_DISABLE_TELEMETRY": "true"}, path="/invocations",
+            body=json.dumps({"dataframe_records": [encounter]}).encode(),
+        ),
+        Side(
+            "BentoML", [str(bento / "bentoml"), "serve", "service:Readmission", "--working-dir", str(folder),
+                        "--host", "127.0.0.1", "--port", "8975"], 8975,
+            {"BENTOML_DO_NOT_TRACK": "True"}, body=json.dumps({"encounter": encounter}).encode(),
+        ),
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving")
-    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--bundle", type=Path, help="one is made on invented encounters if left out")
+    parser.add_argument("--peers", type=Path, metavar="CACHE", help="also measure mlflow models serve and BentoML")
     parser.add_argument("--seconds", type=float, default=3.0, help="of one round")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        running = [(side, *stack.enter_context(started(side))) for side in sides(given.bundle, Path(scratch))]
+        chosen = sides(given.bundle or make_bundle(Path(scratch) / "bundle"), Path(scratch))
+        if given.peers:
+            chosen += peers(Path(scratch), given.peers)
+        running = [(side, *stack.enter_context(started(side))) for side in chosen]
         print("| side | connections | req/s | p99, ms | MiB | ready, s |\n|---|---|---|---|---|---|")
         for connections in CONNECTIONS:
             rounds = [

@@ -1,4 +1,4 @@
-"""The framework's limit: the worker's own app, log and metrics, but `/predict` parses the JSON and answers a constant."""
+"""The framework's limit: the worker's own app, log and metrics; `/predict` parses the JSON and answers a constant."""
 
 import sys
 from pathlib import Path

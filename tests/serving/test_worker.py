@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -289,20 +290,42 @@ def test_the_documentation_needs_nothing_from_elsewhere(client):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_schemathesis_finds_no_server_error(worker):
+def test_schemathesis_finds_the_service_as_its_document_says(worker):
     import schemathesis
     from hypothesis import HealthCheck, Phase, given, settings
+    from schemathesis import checks
 
     schema = schemathesis.openapi.from_url(f"{worker.url}/openapi.json")
+    kept = [
+        checks.not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_schema_conformance,
+    ]
 
     @given(case=schema.as_strategy())
     @settings(max_examples=60, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     def check(case):
-        response = case.call()
-        assert response.status_code < 500
-        case.validate_response(response, checks=[schemathesis.checks.not_a_server_error])
+        case.call_and_validate(checks=kept)
 
     check()
+
+
+def test_requests_above_the_limit_are_refused_at_once_and_probes_are_not(bundle_folder, tmp_path):
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{"
+    with running(bundle_folder, tmp_path, concurrency="2") as worker:
+        worker.wait_for_status("ok")
+        slow = [socket.create_connection(("127.0.0.1", worker.port)) for _ in range(2)]
+        for one in slow:
+            one.sendall(head)
+        _until(lambda: httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 503)
+        refused = httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE))
+        assert refused.headers["retry-after"] == "1"
+        assert "too many requests" in refused.json()["detail"]
+        assert httpx.get(f"{worker.url}/health").status_code == 200
+        for one in slow:
+            one.close()
+        _until(lambda: httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 200)
 
 
 def _point(link, target):

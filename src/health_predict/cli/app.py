@@ -26,6 +26,10 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="The dataset: fetch, validate, split.")
 app.add_typer(data, name="data")
+audit = typer.Typer(no_args_is_help=True, help="The audit log of the service.")
+app.add_typer(audit, name="audit")
+keys = typer.Typer(no_args_is_help=True, help="API keys of the service.")
+app.add_typer(keys, name="keys")
 
 Json = Annotated[bool, typer.Option("--json", help="The result as one JSON document on the last line of stdout.")]
 Run = Annotated[
@@ -197,10 +201,12 @@ def predict(
     from health_predict.io.bundle import load_bundle  # noqa: PLC0415
     from health_predict.steps.predict import predict as step  # noqa: PLC0415
 
-    output = Output(json)
-    bundle = load_bundle(_bundle_folder(_settings()))
+    settings, output = _settings(), Output(json)
+    bundle = load_bundle(_bundle_folder(settings))
     with output.progress("scored") as advance:
-        report = step(bundle, source, target, lambda done, total: advance(done, total, "encounters"))
+        report = step(
+            bundle, source, target, lambda done, total: advance(done, total, "encounters"), settings.s3_endpoint
+        )
     output.result(report, tables.scored)
 
 
@@ -303,6 +309,39 @@ def serve(
         watch_seconds=watch_seconds if watch else None,
     )
     raise typer.Exit(code)
+
+
+@audit.command()
+def verify(
+    log: Annotated[Path, typer.Argument(help="The file that HEALTH_PREDICT_AUDIT_LOG names.")],
+    head: Annotated[
+        str | None, typer.Option(help="What an earlier call returned: its line must still be there.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check the chain of an audit log; exit code 10 names the first line that was altered.
+
+    Keep the head that is returned elsewhere: without it, a log that was cut at its end cannot be told from a whole one.
+
+    Example: `health-predict audit verify audit.jsonl --head 9f86d081...`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.io.audit import verify as check  # noqa: PLC0415
+
+    Output(json).result(check(log, head), tables.verified)
+
+
+@keys.command()
+def new(name: Annotated[str, typer.Argument(help="Of the caller: letters, digits, `_`, `.` and `-`.")]) -> None:
+    """Make an API key for a caller. The key is shown once; the entry goes into HEALTH_PREDICT_API_KEYS_FILE.
+
+    Example: `health-predict keys new ward-7 >> api-keys`, which shows the key and keeps its entry
+    """
+    from health_predict.serving.keys import new_key  # noqa: PLC0415
+
+    key, entry = new_key(name)
+    typer.echo(f"key for {name}, not shown again: {key}", err=True)
+    typer.echo(entry)
 
 
 @app.command()

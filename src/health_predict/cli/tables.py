@@ -197,6 +197,10 @@ def scored(report: Any) -> RenderableType:
     return f"{report.rows:,} encounters scored with version {report.version} to {report.target}"
 
 
+def verified(log: Any) -> RenderableType:
+    return f"{log.lines:,} lines, unbroken; head {log.head}"
+
+
 def _labelled(synthetic: bool, *parts: RenderableType) -> RenderableType:
     return Group(*([INVENTED] if synthetic else []), *parts)
 

@@ -115,8 +115,7 @@ class Encoder:
             for slot, amount in sums:
                 x[slot] += amount
             for slot, amount in maxima:
-                if amount > x[slot]:
-                    x[slot] = amount
+                x[slot] = max(x[slot], amount)
         for slot, parts in self._combination_plan:
             x[slot] += sum(parts(x))
         for slot, numerator, denominator in self.ratios:

@@ -10,7 +10,7 @@ a sum or a flag. A count beyond the range that the published data covers counts 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 from numpy.typing import NDArray
@@ -244,17 +244,15 @@ def _number(number: Number) -> pl.Expr:
 
 def columns(encounters: pl.DataFrame, encoder: Encoder) -> Mapping[str, NDArray[Any] | Codes]:
     """The fields that an encoder reads, as `Encoder.encode_table` wants them."""
-    found: dict[str, NDArray[Any] | Codes] = {name: encounters[name].fill_null(0).to_numpy() for name in encoder.counts}
-    for name in encoder.codes:
-        if isinstance(dtype := encounters.schema[name], pl.Enum):
-            categories = dtype.categories.to_list()
-            physical = encounters[name].to_physical().cast(pl.Int32).fill_null(len(categories))
-            found[name] = Codes(physical.to_numpy(), [*categories, None])
-            continue
-        column = encounters.select(name)
-        values = column.unique(maintain_order=True)
-        index = column.join(
-            values.with_row_index("index"), on=name, how="left", nulls_equal=True, maintain_order="left"
-        )
-        found[name] = Codes(index["index"].to_numpy(), values[name].to_list())
-    return found
+    counts = {name: encounters[name].fill_null(0).to_numpy() for name in encoder.counts}
+    return {**counts, **{name: _codes(encounters[name]) for name in encoder.codes}}
+
+
+def _codes(column: pl.Series) -> Codes:
+    if column.dtype.is_integer():
+        low, high = cast("int", column.min() or 0), cast("int", column.max() or 0)
+        index, values = column - low, list(range(low, high + 1))
+    else:
+        dtype = column.dtype if isinstance(column.dtype, pl.Enum) else pl.Enum(column.unique().drop_nulls())
+        index, values = column.cast(dtype).to_physical(), dtype.categories.to_list()
+    return Codes(index.cast(pl.Int32).fill_null(len(values)).to_numpy(), [*values, None])

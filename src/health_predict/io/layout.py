@@ -16,6 +16,8 @@ INITIAL_TEST = "processed_data/initial_test.parquet"
 FUTURE = "processed_data/future/"
 SPLIT_MANIFEST = "processed_data/split.json"
 
+ONLINE_PREDICTIONS = "predictions/online/"  # what the service scored, a folder a day
+
 REPLAY = "reports/replay/replay.json"  # what is replayed, and from which version on
 REPLAY_NUMBERS = "reports/replay/results.json"
 REPLAY_PAGE = "reports/replay/index.html"

@@ -14,9 +14,9 @@ import msgspec
 
 from health_predict.errors import DataError, StorageError
 from health_predict.io.background import Background
+from health_predict.io.layout import ONLINE_PREDICTIONS
 from health_predict.io.storage import Storage
 
-PREFIX = "predictions/online/"
 CAPACITY = 10_000  # lines of about 1 kB that wait for a slow store: 10 MiB
 BATCH = 2_000  # lines in one object
 PERIOD = 10.0  # seconds until a smaller batch is written
@@ -64,7 +64,7 @@ class PredictionLog:
 
     def _write(self, lines: list[bytes]) -> bool:
         now = datetime.now(UTC)
-        key = f"{PREFIX}{now:%Y-%m-%d}/{now:%H%M%S}-{secrets.token_hex(4)}.jsonl"
+        key = f"{ONLINE_PREDICTIONS}{now:%Y-%m-%d}/{now:%H%M%S}-{secrets.token_hex(4)}.jsonl"
         try:
             self._storage.write(key, b"\n".join(lines) + b"\n")
         except StorageError as error:
@@ -79,7 +79,7 @@ def read_predictions(storage: Storage, day: str = "") -> Iterator[ScoredEncounte
     Raises StorageError when the store fails, DataError when an object is not a prediction log.
     """
     decoder = msgspec.json.Decoder(ScoredEncounter)
-    for key in storage.list(f"{PREFIX}{day}"):
+    for key in storage.list(f"{ONLINE_PREDICTIONS}{day}"):
         try:
             yield from decoder.decode_lines(storage.read(key))
         except msgspec.MsgspecError:

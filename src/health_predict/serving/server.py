@@ -47,9 +47,7 @@ class _Server(uvicorn.Server):
         return self.server_state.tasks
 
 
-def run(
-    bundle: Path, listen: Listen, settings: ServingSettings, endpoints: type[Endpoints] = Endpoints
-) -> None:
+def run(bundle: Path, listen: Listen, settings: ServingSettings, endpoints: type[Endpoints] = Endpoints) -> None:
     """Serve the bundle until SIGTERM or SIGINT. SIGHUP takes up what the folder, or link, holds then.
 
     Raises ServiceError when the settings do not allow a start or the port is taken, StorageError or DataError when

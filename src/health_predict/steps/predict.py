@@ -59,8 +59,11 @@ def _scores(bundle: Bundle, encounters: pl.DataFrame, identifiers: tuple[str, ..
     probability = bundle.predict_proba(encounters)
     bands = bundle.manifest.bands
     band = np.searchsorted([b.lower for b in bands], probability, side="right") - 1
-    return encounters.select(identifiers).with_columns(
-        pl.Series("probability_score", probability),
-        pl.Series("prediction", (probability >= bundle.manifest.threshold).astype(np.int8)),
-        pl.Series("risk_band", np.array([b.name for b in bands], dtype=object)[band], dtype=pl.String),
+    scores = pl.DataFrame(
+        {
+            "probability_score": probability,
+            "prediction": (probability >= bundle.manifest.threshold).astype(np.int8),
+            "risk_band": pl.Series(band.astype(np.uint8)).cat.to(pl.Enum([b.name for b in bands])).cast(pl.String),
+        }
     )
+    return scores.select(*(encounters[name] for name in identifiers), pl.all())

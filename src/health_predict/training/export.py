@@ -1,5 +1,6 @@
 """A trained model as ONNX: one float32 input `X`, one output `probabilities` with a column for each class."""
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -49,7 +50,7 @@ def _convert(family: Family, model: Classifier, features: int) -> onnx.ModelProt
     if family == "lightgbm":
         from onnxmltools import convert_lightgbm  # noqa: PLC0415
 
-        return convert_lightgbm(model, initial_types=inputs, target_opset=OPSET[""], zipmap=False)
+        return convert_lightgbm(_split_in_float32(model), initial_types=inputs, target_opset=OPSET[""], zipmap=False)
     if family == "xgboost":
         from onnxmltools import convert_xgboost  # noqa: PLC0415
 
@@ -63,6 +64,28 @@ def _convert(family: Family, model: Classifier, features: int) -> onnx.ModelProt
         target_opset=OPSET,
         options={"zipmap": False},
     )
+
+
+def _split_in_float32(model: Classifier) -> Classifier:
+    """The same booster, as far as float32 inputs can tell, with thresholds that float32 can hold: rounded down.
+
+    The converter rounds to the nearest, and a value that is half-way between two training values changes sides.
+    """
+    from lightgbm import Booster  # noqa: PLC0415
+
+    lines = model.booster_.model_to_string().splitlines()
+    kept = [line for line in lines if not line.startswith("tree_sizes=")]  # in bytes, which change
+    return Booster(model_str="\n".join(map(_with_lower_thresholds, kept)) + "\n")
+
+
+def _with_lower_thresholds(line: str) -> str:
+    name, _, values = line.partition("=")
+    if name != "threshold" or not values:
+        return line
+    exact = np.array(values.split(), dtype=np.float64)
+    nearest = exact.astype(np.float32)
+    lower = np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+    return f"{name}={' '.join(repr(float(value)) for value in lower)}"
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:

@@ -26,3 +26,19 @@ def test_a_graph_gives_the_librarys_own_probabilities(family):
     assert proba.shape == (600, 2)
     np.testing.assert_allclose(proba[:, 1], predict_proba(model, X), rtol=0, atol=1e-6)
     assert to_onnx(family, model, X.shape[1]) == graph
+
+
+@pytest.mark.parametrize("family", [family for family in get_args(Family) if family != "logistic_regression"])
+def test_a_value_half_way_between_two_training_values_stays_on_its_side(family):
+    grid = np.round(np.arange(0.1, 0.2, 8e-6), 6)  # rates as the encoder rounds them; half-way is a rate as well
+    seen = RNG.choice(grid, (600, 2))
+    y = RNG.random(600) < 0.5 + 3 * (seen[:, 0] - 0.15)
+    fold = Fold(
+        *(part for end in (400, 600) for part in (seen[end - 400 : end].astype(np.float32), y[end - 400 : end]))
+    )
+    candidate = CANDIDATES[family]
+    model = candidate.fit(candidate.default(400), fold, 3, 1, lambda _step, _auroc: None)
+    between = np.unique((np.sort(seen, axis=0)[1:] + np.sort(seen, axis=0)[:-1]) / 2, axis=0)
+    X = np.round(between, 6).astype(np.float32)
+    session = onnxruntime.InferenceSession(to_onnx(family, model, 2), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"X": X})[0][:, 1], predict_proba(model, X), rtol=0, atol=1e-6)

@@ -1,0 +1,81 @@
+"""The usual way: a pandas + ColumnTransformer + LightGBM pipeline, scored by `mlflow models serve`, by BentoML, and in
+batch. The model is of the family and size of the bundle's, on the same invented encounters.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from health_predict.data.cohort import label, select_cohort
+from health_predict.data.schema import CLINICAL
+from health_predict.data.splits import split
+from health_predict.data.synthetic import generate
+from health_predict.io.export import Provenance, export
+from health_predict.params import Params, PreprocessorParams, SearchParams, SplitParams
+from health_predict.training.candidates import CANDIDATES
+from health_predict.training.fit import fit, prepare
+
+ROWS = 20_000
+NAMES = [field.name for field in CLINICAL]
+BENTO = """
+import bentoml, joblib, pandas as pd
+
+@bentoml.service(workers=1)
+class Readmission:
+    def __init__(self):
+        self.pipeline = joblib.load({model!r})
+
+    @bentoml.api
+    def predict(self, encounter: dict) -> dict:
+        frame = pd.DataFrame([encounter]).reindex(columns={names!r})
+        return {{"probability_score": float(self.pipeline.predict_proba(frame)[0, 1])}}
+"""
+
+
+def make_bundle(folder: Path) -> Path:
+    """The bundle that is served when none is given: LightGBM's default on invented encounters."""
+    splits = split(select_cohort(generate(ROWS, 1)), SplitParams(initial_share=0.95))
+    train, validation = label(splits.train, "lt30"), label(splits.validation, "lt30")
+    candidate = CANDIDATES["lightgbm"]
+    prepared = prepare(candidate.encoding, train, validation, PreprocessorParams())
+    fitted = fit("lightgbm", candidate.default(len(train.outcomes)), prepared, SearchParams())
+    provenance = Provenance("run", "initial", "lt30", (), synthetic=True, git_revision="unknown", seed=1)
+    export(folder, fitted, train, validation, {}, provenance, Params())
+    return folder
+
+
+def make_pipeline(folder: Path) -> Path:
+    """Fit the pipeline; `folder` gets it for joblib, for MLflow, and as a BentoML service."""
+    import joblib
+    import mlflow
+    from lightgbm import LGBMClassifier
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import make_pipeline as steps
+    from sklearn.preprocessing import OneHotEncoder
+
+    table = select_cohort(generate(ROWS, 1))
+    categories = [field.name for field in CLINICAL if field.kind != "count"]
+    encoded = ColumnTransformer(
+        [("codes", OneHotEncoder(handle_unknown="ignore"), categories)], remainder="passthrough"
+    )
+    config = CANDIDATES["lightgbm"].default(ROWS)
+    pipeline = steps(encoded, LGBMClassifier(**config, n_jobs=1, verbose=-1))
+    pipeline.fit(table.select(NAMES).to_pandas(), (table["readmitted"] == "<30").to_numpy())
+    folder.mkdir(parents=True)
+    joblib.dump(pipeline, folder / "pipeline.joblib")
+    mlflow.sklearn.save_model(
+        pipeline, folder / "mlflow", pip_requirements=["scikit-learn"], serialization_format="cloudpickle"
+    )
+    (folder / "service.py").write_text(BENTO.format(model=str(folder / "pipeline.joblib"), names=NAMES))
+    return folder
+
+
+def bento_environment(cache: Path) -> Path:
+    """A throw-away environment with BentoML, made once below `cache`; its `bin`."""
+    home = cache / "bentoml"
+    if not (home / "bin" / "bentoml").exists():
+        subprocess.run(["uv", "venv", "--quiet", "--python", "3.11", str(home)], check=True)
+        wanted = ["bentoml", "lightgbm>=4.7,<4.8", "scikit-learn>=1.9.1,<1.10", "pandas>=3.0.6,<3.1"]
+        environment = {**os.environ, "VIRTUAL_ENV": str(home)}
+        subprocess.run(["uv", "pip", "install", "--quiet", *wanted], check=True, env=environment)
+    return home / "bin"
