@@ -1,19 +1,21 @@
 """Reports of steps, laid out for reading."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from health_predict.evaluation.gate import Check, Comparison
-from health_predict.evaluation.metrics import Interval
-from health_predict.io.ledger import Entry
-from health_predict.io.monitoring_reports import MonitoringReport
-from health_predict.io.reports import BestModel, EvaluationReport, TrainingReport
-from health_predict.monitoring.replay import Replay, Row
 from health_predict.params import TITLES
+
+if TYPE_CHECKING:  # a table needs no reader of what it shows, and some of these take seconds to import
+    from health_predict.evaluation.gate import Check, Comparison
+    from health_predict.evaluation.metrics import Interval
+    from health_predict.io.ledger import Entry
+    from health_predict.io.monitoring_reports import MonitoringReport
+    from health_predict.io.reports import BestModel, EvaluationReport, TrainingReport
+    from health_predict.monitoring.replay import Replay, Row
 
 INVENTED = Text("INVENTED DATA: these numbers say nothing about patients.", style="bold red")
 
@@ -39,13 +41,13 @@ def split(report: Any) -> RenderableType:
     return _labelled(report.synthetic, f"{report.rows:,} encounters; {excluded}{_skipped(report)}", table)
 
 
-def trained(report: TrainingReport) -> RenderableType:
+def trained(report: "TrainingReport") -> RenderableType:
     at = ", ".join(f"{count} at step {step}" for step, count in report.stopped_at.items())
     early = f"{report.stopped} of {report.trials} trials stopped early" + (f" ({at})" if at else "")
     return _labelled(report.synthetic, models(report.models, report.winner), early + _skipped(report))
 
 
-def models(found: Iterable[BestModel], winner: str) -> Table:
+def models(found: "Iterable[BestModel]", winner: str) -> Table:
     """One line a family, the winner marked; metrics of the validation encounters."""
     rows = [
         (
@@ -61,7 +63,7 @@ def models(found: Iterable[BestModel], winner: str) -> Table:
     return _table(("family", "AUROC (95%)", "average precision (95%)", "Brier", "ECE", "ONNX differs by"), rows)
 
 
-def evaluated(report: EvaluationReport) -> RenderableType:
+def evaluated(report: "EvaluationReport") -> RenderableType:
     refused = [check for check in report.checks if not check.passed]
     verdict = "The gate would decline it." if refused else "The gate has no objection."
     subject = f"{TITLES[report.family]} of run {report.run_id}"
@@ -69,7 +71,7 @@ def evaluated(report: EvaluationReport) -> RenderableType:
     return _labelled(report.synthetic, f"{subject}, {against}", scores(report.comparison), gate(report.checks), verdict)
 
 
-def scores(comparison: Comparison) -> Table:
+def scores(comparison: "Comparison") -> Table:
     """The models and clinical scores that were compared, on the same encounters."""
     found = comparison.challenger
     rows: list[tuple[str, ...]] = [
@@ -85,7 +87,7 @@ def scores(comparison: Comparison) -> Table:
     return _table(headers, rows, title=f"{comparison.rows:,} unseen encounters, {comparison.outcomes:,} readmissions")
 
 
-def gate(checks: Sequence[Check]) -> Table:
+def gate(checks: "Sequence[Check]") -> Table:
     """Every rule of the gate with its numbers."""
     return _table(
         ("gate", "", "rule"), [(check.name, "yes" if check.passed else "NO", check.sentence) for check in checks]
@@ -125,12 +127,12 @@ def status(report: Any) -> RenderableType:
     return Group(Text(lines), steps, decisions(report.decisions), Text(f"next: {report.advice}"))
 
 
-def decisions(entries: Iterable[Entry]) -> Table:
+def decisions(entries: "Iterable[Entry]") -> Table:
     rows = [(entry.at, entry.who, entry.decision, entry.production or "-", entry.run_id) for entry in entries]
     return _table(("decided", "by", "decision", "production", "run"), rows)
 
 
-def monitored(report: MonitoringReport) -> RenderableType:
+def monitored(report: "MonitoringReport") -> RenderableType:
     """Reasons and notes, and the status as the last line, where an orchestrator reads it."""
     drift, predictions = report.drift, report.predictions
     lines = [
@@ -148,7 +150,7 @@ def monitored(report: MonitoringReport) -> RenderableType:
     return _labelled(report.synthetic, "\n".join(lines), report.status)
 
 
-def replayed(replay: Replay) -> RenderableType:
+def replayed(replay: "Replay") -> RenderableType:
     """One line a batch, then the means."""
     rows = [_replayed_row(row) for row in replay.rows]
     headers = (
@@ -177,7 +179,7 @@ def replayed(replay: Replay) -> RenderableType:
     return _labelled(replay.synthetic, _table(headers, rows), "\n".join([*lines, counts]))
 
 
-def _replayed_row(row: Row) -> tuple[str, ...]:
+def _replayed_row(row: "Row") -> tuple[str, ...]:
     if row.refused is not None:
         return (str(row.batch), "", "refused", *[""] * 8)
     gate = f"version {row.promoted}" if row.promoted else "declined" if row.objections else ""
@@ -209,7 +211,7 @@ def _skipped(report: Any) -> str:
     return " (was done already)" if report.skipped else ""
 
 
-def _interval(interval: Interval, decimals: int = 3) -> str:
+def _interval(interval: "Interval", decimals: int = 3) -> str:
     return f"{interval.estimate:.{decimals}f} ({interval.lower:.{decimals}f} to {interval.upper:.{decimals}f})"
 
 
