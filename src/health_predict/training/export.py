@@ -1,5 +1,8 @@
 """A trained model as ONNX: one float32 input `X`, one output `probabilities` with a column for each class."""
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -40,9 +43,6 @@ def _convert(family: Family, model: Classifier, features: int) -> onnx.ModelProt
 
     inputs = [("X", FloatTensorType([None, features]))]
     if family == "catboost":
-        import tempfile  # noqa: PLC0415
-        from pathlib import Path  # noqa: PLC0415
-
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             model.save_model(str(path), format="onnx")

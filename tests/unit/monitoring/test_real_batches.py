@@ -132,5 +132,5 @@ def test_new_payer_codes_alone_do_not_retrain(world, cohort):
     assert payer.distance > 0.3
     assert not drift.detected
     evidence = [Evidence(number, drift.importance_drifted, drift.administrative_drifted, False) for number in range(9)]
-    stock = Stock(world.reference.rows, new_rows=2_000, new_outcomes=220, batches=1)
+    stock = Stock(world.reference.rows, new_rows=1_000, new_outcomes=110, batches=1)
     assert decide(evidence, stock, PARAMS.retraining).action == "none"
