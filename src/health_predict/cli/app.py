@@ -335,7 +335,7 @@ def verify(
 def new(name: Annotated[str, typer.Argument(help="Of the caller: letters, digits, `_`, `.` and `-`.")]) -> None:
     """Make an API key for a caller. The key is shown once; the entry goes into HEALTH_PREDICT_API_KEYS_FILE.
 
-    Example: `health-predict keys new ward-7 >> api-keys`, which shows the key and keeps its entry
+    Example: `health-predict keys new ward-7`
     """
     from health_predict.serving.keys import new_key  # noqa: PLC0415
 
