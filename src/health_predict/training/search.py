@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +100,8 @@ def _search_family(
 ) -> Search:
     candidate = CANDIDATES[family]
     listener = _Listener(family, params.reports, on_trial)
-    with _quiet_optuna(), tempfile.TemporaryDirectory(prefix="health-predict-tune-") as scratch:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="health-predict-tune-") as scratch:
         tuner = tune.Tuner(
             family,
             tune_config=tune.TuneConfig(
@@ -178,9 +178,3 @@ def _distribution(bounds: Range) -> optuna.distributions.BaseDistribution:
     if bounds.whole:
         return optuna.distributions.IntDistribution(int(bounds.low), int(bounds.high), log=bounds.log)
     return optuna.distributions.FloatDistribution(bounds.low, bounds.high, log=bounds.log)
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    yield
