@@ -2,11 +2,17 @@
 
 import io
 import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from health_predict.data.decode import encode
 from health_predict.data.synthetic import generate
+from health_predict.features.encoder import Encoder
+from health_predict.features.row_encoder import RowEncoder
 
 
 def encounters(n: int = 200, seed: int = 1) -> pl.DataFrame:
@@ -26,3 +32,9 @@ def zipped(**files: bytes) -> bytes:
         for name, content in files.items():
             archive.writestr(name.replace("__", "/") + ".csv", content)
     return file.getvalue()
+
+
+def vectors(encoder: Encoder, encounters: Sequence[Mapping[str, Any]]) -> NDArray[np.float32]:
+    """The model's input for encounters encoded one at a time, shape (encounters, outputs)."""
+    row_encoder = RowEncoder(encoder)
+    return encoder.finish(np.array([row_encoder.encode(encounter)[0] for encounter in encounters]))

@@ -60,6 +60,6 @@ def test_training_tables_and_the_service_see_the_same_vector(table, encoding):
     expected = preprocessor.transform(engineer(table))
     expected = expected.toarray() if sparse.issparse(expected) else expected
     by_table = encoder.encode_table(columns(table, encoder))
-    by_row = np.vstack([encoder.encode(row) for row in table.to_dicts()])
+    by_row = factories.vectors(encoder, table.to_dicts())
     assert np.array_equal(by_row, by_table)
     np.testing.assert_allclose(by_table, expected, rtol=1e-6, atol=1e-6)

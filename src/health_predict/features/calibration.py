@@ -1,4 +1,4 @@
-"""From a model's score to a probability that means what it says: logistic recalibration, two numbers.
+"""From a model's log-odds to a probability that means what it says: logistic recalibration, two numbers.
 
 Cox, Biometrika 1958;45:562: logit(p') = intercept + slope * logit(p). With a positive slope the order of scores
 stays, and with it AUROC and average precision. Plain numpy, as the service applies it too.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-EDGE = 1e-6  # scores are kept this far from 0 and 1, where the logit has no value
+EDGE = 1e-6  # probabilities are kept this far from 0 and 1, where log-odds have no value
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,17 @@ class Calibration:
     intercept: float = 0.0
     slope: float = 1.0
 
-    def apply(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Probabilities, same shape as the scores."""
-        p = np.clip(scores.astype(np.float64), EDGE, 1 - EDGE)
-        return 1 / (1 + np.exp(-(self.intercept + self.slope * np.log(p / (1 - p)))))
+    def apply(self, log_odds: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Probabilities, same shape as the log-odds."""
+        return 1 / (1 + np.exp(-(self.intercept + self.slope * log_odds.astype(np.float64))))
 
-    def apply_one(self, score: float) -> float:
-        """The same number for one score, without an array."""
-        p = min(max(score, EDGE), 1 - EDGE)
-        # numpy's exp and log: the standard library's differ from them in the last bit.
-        return 1 / (1 + float(np.exp(-(self.intercept + self.slope * float(np.log(p / (1 - p)))))))
+    def apply_one(self, log_odds: float) -> float:
+        """The same number for one encounter, without an array."""
+        # numpy's exp: the standard library's differs from it in the last bit.
+        return 1 / (1 + float(np.exp(-(self.intercept + self.slope * log_odds))))
+
+
+def log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """log(p / (1 - p)) with p kept within EDGE of 0 and 1, same shape."""
+    p = np.clip(probabilities.astype(np.float64), EDGE, 1 - EDGE)
+    return np.log(p / (1 - p))

@@ -2,7 +2,8 @@
 
 An `Encoder` is the fitted preprocessing written out as plain tables: for every field, what each of its values
 adds to which slots of the vector. It is stored as `encoder.json`, so that the service needs neither the
-training libraries nor a pickle. The row path and the table path give the same float32 numbers.
+training libraries nor a pickle. Tables are encoded here, single encounters by `row_encoder.py`, to the same float32
+numbers.
 
 A slot takes contributions by addition, or by maximum where several fields may say the same thing (a
 comorbidity seen in two diagnoses counts once). Then come combinations (sums of slots), ratios, and, for
@@ -10,11 +11,9 @@ linear models, standardisation. Slots after the outputs are intermediate results
 """
 
 import json
-import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from operator import getitem, itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -24,8 +23,6 @@ from health_predict.features.diagnoses import normalise
 
 Value = str | int | None
 Slot = int
-_Parts = tuple[tuple[Slot, float], ...]
-_Found = tuple[_Parts, _Parts] | tuple[()]
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,16 @@ class CountTable:
     maximum: int
     slots: tuple[Slot, ...]
 
+    def find(self, value: int | None) -> Contribution:
+        """The contribution of a number."""
+        amount = float(min(max(value or 0, 0), self.maximum))
+        return Contribution(tuple((slot, amount) for slot in self.slots))
+
+    @property
+    def contributions(self) -> list[Contribution]:
+        """Contributions that touch all the slots that any number does."""
+        return [self.find(self.maximum)]
+
 
 @dataclass(frozen=True)
 class CodeTable:
@@ -52,6 +59,11 @@ class CodeTable:
     known: Mapping[Any, Contribution]
     missing: Contribution
     unknown: Contribution
+
+    @property
+    def contributions(self) -> list[Contribution]:
+        """Of all values."""
+        return [*self.known.values(), self.missing, self.unknown]
 
     def find(self, value: Value) -> Contribution | None:
         """The contribution of a value; None where the value is unknown."""
@@ -89,53 +101,6 @@ class Encoder:
         """Names of the fields that are read, counts first."""
         return (*self.counts, *self.codes)
 
-    def encode(self, encounter: Mapping[str, Any]) -> NDArray[np.float32]:
-        """The model's input for one encounter, shape (1, len(outputs)).
-
-        A field that is absent counts as missing, a value that no table knows as unknown.
-        """
-        return self.encode_noting(encounter)[0]
-
-    def encode_noting(self, encounter: Mapping[str, Any]) -> tuple[NDArray[np.float32], list[str]]:
-        """As `encode`, with the names of the code fields whose value no table knows."""
-        try:
-            found = list(map(getitem, self._known, map(encounter.get, self.codes)))
-            unknown: list[str] = []
-        except KeyError:  # a value is unknown, or in another spelling
-            found, unknown = self._search(encounter)
-        x = [0.0] * self.slots
-        for name, maximum, slots in self._count_plan:
-            value = encounter.get(name)
-            if value:
-                clipped = maximum if value > maximum else value
-                if clipped > 0:
-                    for slot in slots:
-                        x[slot] += clipped
-        for sums, maxima in filter(None, found):
-            for slot, amount in sums:
-                x[slot] += amount
-            for slot, amount in maxima:
-                x[slot] = max(x[slot], amount)
-        for slot, parts in self._combination_plan:
-            x[slot] += sum(parts(x))
-        for slot, numerator, denominator in self.ratios:
-            x[slot] = x[numerator] / max(x[denominator], 1.0)
-        del x[len(self.outputs) :]
-        if self.scale:
-            return self._finish(np.array([x])), unknown
-        # Packing rounds to float32 as numpy does, in a third of the time that an array of Python floats takes.
-        return np.frombuffer(self._packer.pack(*x), dtype=np.float32).reshape(1, -1), unknown
-
-    def _search(self, encounter: Mapping[str, Any]) -> tuple[list[_Found], list[str]]:
-        found, unknown = [], []
-        for name, table in self.codes.items():
-            contribution = table.find(encounter.get(name))
-            if contribution is None:
-                unknown.append(name)
-                contribution = table.unknown
-            found.append(_found(contribution))
-        return found, unknown
-
     def encode_table(self, columns: Mapping[str, "NDArray[Any] | Codes"]) -> NDArray[np.float32]:
         """The model's input for a table, shape (rows, len(outputs)), row order kept.
 
@@ -161,7 +126,7 @@ class Encoder:
                 x[slot] += x[part]
         for slot, numerator, denominator in self.ratios:
             x[slot] = x[numerator] / np.maximum(x[denominator], 1.0)
-        return self._finish(x[: len(self.outputs)].T)
+        return self.finish(x[: len(self.outputs)].T)
 
     def unknown_fields(self, encounter: Mapping[str, Any]) -> list[str]:
         """Names of the code fields whose value no table knows; missing values are not unknown."""
@@ -192,7 +157,8 @@ class Encoder:
             scale=tuple(document["scale"]),
         )
 
-    def _finish(self, x: NDArray[np.float64]) -> NDArray[np.float32]:
+    def finish(self, x: NDArray[np.float64]) -> NDArray[np.float32]:
+        """What the model reads of encoded encounters: standardised where it wants that, in float32; shape kept."""
         if self.scale:
             x = (x - self._center_array) / self._scale_array
         return np.ascontiguousarray(x, dtype=np.float32)
@@ -204,35 +170,6 @@ class Encoder:
     @cached_property
     def _scale_array(self) -> NDArray[np.float64]:
         return np.array(self.scale)
-
-    @cached_property
-    def _count_plan(self) -> list[tuple[str, int, tuple[Slot, ...]]]:
-        return [(name, count.maximum, count.slots) for name, count in self.counts.items()]
-
-    @cached_property
-    def _known(self) -> list[dict[Any, _Found]]:
-        return [
-            {value: _found(contribution) for value, contribution in {**table.known, None: table.missing}.items()}
-            for table in self.codes.values()
-        ]
-
-    @cached_property
-    def _combination_plan(self) -> list[tuple[Slot, Callable[[Any], tuple[float, ...]]]]:
-        return [(slot, _getter(parts)) for slot, parts in self.combinations]
-
-    @cached_property
-    def _packer(self) -> struct.Struct:
-        return struct.Struct(f"{len(self.outputs)}f")
-
-
-def _found(contribution: Contribution) -> _Found:
-    """Nothing at all where there is nothing to add: most drugs are not prescribed."""
-    return (contribution.sums, contribution.maxima) if contribution.sums or contribution.maxima else ()
-
-
-def _getter(keys: Sequence[Any]) -> Callable[[Any], tuple[Any, ...]]:
-    """The items under these keys, always as a tuple."""
-    return itemgetter(*keys) if len(keys) > 1 else lambda items: tuple(items[key] for key in keys)
 
 
 def _by_slot(contributions: list[tuple[tuple[Slot, float], ...]]) -> dict[Slot, NDArray[np.float64]]:

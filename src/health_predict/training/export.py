@@ -1,41 +1,81 @@
-"""A trained model as ONNX: one float32 input `X`, one output `probabilities` with a column for each class."""
+"""A trained model as ONNX: one float32 input `X`, one output `log_odds` with a column for the outcome.
+
+The converters write classifiers, with labels and probabilities of both classes and what renames them. A service that
+scores one encounter at a time would spend half of its time on that: here it is one regressor, of the log-odds.
+"""
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
+from health_predict.features.calibration import EDGE
 from health_predict.params import Family
 from health_predict.training.candidates import Classifier
 
 OPSET = {"": 15, "ai.onnx.ml": 3}  # the newest that every converter writes
+INPUT, OUTPUT = "X", "log_odds"
 
 
 def to_onnx(family: Family, model: Classifier, features: int) -> bytes:
-    """The model's score for a float32 matrix of `features` columns, as a serialised ONNX graph.
+    """The model's log-odds for a float32 matrix of `features` columns, as a serialised ONNX graph.
 
     Not calibrated. Scores agree with the library's own to float32 precision on float32 input; the caller checks.
     """
-    graph_model = _convert(family, model, features)
-    graph = graph_model.graph
-    zip_maps = [node for node in graph.node if node.op_type == "ZipMap"]  # a list of dicts: slow, and of no use here
-    probabilities = zip_maps[0].input[0] if zip_maps else graph.output[1].name
-    for node in zip_maps:
-        graph.node.remove(node)
-    _rename(graph, graph.input[0].name, "X")
-    _rename(graph, probabilities, "probabilities")
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, 2]))
-    graph.name = family  # the converters' own holds random digits, and one seed gives one file
-    versions = sorted(graph_model.opset_import, key=lambda version: version.domain)  # in a random order till here
-    del graph_model.opset_import[:]
-    graph_model.opset_import.extend(versions)
-    graph_model.producer_name = "health-predict"
-    graph_model.doc_string = ""
-    onnx.checker.check_model(graph_model)
-    return bytes(graph_model.SerializeToString(deterministic=True))
+    (classifier,) = (n for n in _convert(family, model, features).graph.node if n.op_type.endswith("Classifier"))
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in classifier.attribute}
+    nodes, constants = _regressor(classifier.op_type, attributes), list[TensorProto]()
+    if attributes["post_transform"] != b"LOGISTIC":  # a forest's sum is the probability itself
+        nodes[0].output[0] = "p"
+        nodes += _log_odds_of("p")
+        constants = [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in _EDGES.items()]
+    graph = helper.make_graph(
+        nodes,
+        family,
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [None, features])],
+        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [None, 1])],
+        constants,
+    )
+    versions = [helper.make_opsetid(domain, version) for domain, version in OPSET.items()]
+    made = helper.make_model(graph, opset_imports=versions, producer_name="health-predict", ir_version=8)
+    onnx.checker.check_model(made)
+    return bytes(made.SerializeToString(deterministic=True))
+
+
+_EDGES = {"lowest": EDGE, "highest": 1 - EDGE, "one": 1.0}
+
+
+def _regressor(kind: str, attributes: dict[str, Any]) -> list[NodeProto]:
+    if kind == "LinearClassifier":
+        kept = {name: attributes[name][len(attributes[name]) // 2 :] for name in ("coefficients", "intercepts")}
+        return [helper.make_node("LinearRegressor", [INPUT], [OUTPUT], domain="ai.onnx.ml", targets=1, **kept)]
+    # Of two classes the second is the outcome; where there is one, it is what makes the outcome likelier.
+    outcome = max(attributes["class_ids"])
+    weights = [position for position, found in enumerate(attributes["class_ids"]) if found == outcome]
+    leaves = {
+        f"target_{name}": [attributes[f"class_{name}"][position] for position in weights]
+        for name in ("treeids", "nodeids", "weights")
+    }
+    trees = {name: value for name, value in attributes.items() if name.startswith("nodes_")}
+    base = {"base_values": attributes["base_values"][-1:]} if "base_values" in attributes else {}
+    return [
+        helper.make_node(
+            "TreeEnsembleRegressor", [INPUT], [OUTPUT], domain="ai.onnx.ml", n_targets=1,
+            target_ids=[0] * len(weights), **leaves, **trees, **base,
+        )
+    ]  # fmt: skip
+
+
+def _log_odds_of(p: str) -> list[NodeProto]:
+    return [
+        helper.make_node("Clip", [p, "lowest", "highest"], ["inside"]),
+        helper.make_node("Sub", ["one", "inside"], ["q"]),
+        helper.make_node("Div", ["inside", "q"], ["odds"]),
+        helper.make_node("Log", ["odds"], [OUTPUT]),
+    ]
 
 
 def _convert(family: Family, model: Classifier, features: int) -> onnx.ModelProto:
@@ -86,12 +126,3 @@ def _with_lower_thresholds(line: str) -> str:
     nearest = exact.astype(np.float32)
     lower = np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest)
     return f"{name}={' '.join(repr(float(value)) for value in lower)}"
-
-
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    for node in graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
-        node.output[:] = [new if name == old else name for name in node.output]
-    for value in (*graph.input, *graph.output):
-        if value.name == old:
-            value.name = new

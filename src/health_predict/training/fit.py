@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve
 
 from health_predict.data.cohort import LabelledEncounters
-from health_predict.features.calibration import EDGE, Calibration
+from health_predict.features.calibration import EDGE, Calibration, log_odds
 from health_predict.features.encounters import engineer
 from health_predict.features.preprocessor import Encoding, Preprocessor
 from health_predict.params import Family, PreprocessorParams, SearchParams
@@ -38,7 +38,7 @@ class Fitted:
     def predict_proba(self, encounters: pl.DataFrame) -> NDArray[np.float64]:
         """Calibrated probability of the outcome for each typed encounter, shape (rows,), row order kept."""
         X = self.preprocessor.transform(engineer(encounters))
-        return self.calibration.apply(predict_proba(self.model, X))
+        return self.calibration.apply(log_odds(predict_proba(self.model, X)))
 
 
 def prepare(
@@ -55,17 +55,15 @@ def fit(family: Family, config: Config, prepared: Prepared, params: SearchParams
     """Train one configuration to its end; calibrate it and choose its threshold on the validation part."""
     fold = prepared.fold
     model = CANDIDATES[family].fit(config, fold, params.reports, params.seed, lambda _step, _auroc: None)
-    scores = predict_proba(model, fold.X_validation)
+    scores = log_odds(predict_proba(model, fold.X_validation))
     calibration = calibrate(scores, fold.y_validation)
     threshold = best_f1_threshold(calibration.apply(scores), fold.y_validation)
     return Fitted(family, config, prepared.preprocessor, model, calibration, threshold)
 
 
 def calibrate(scores: NDArray[np.float64], y: NDArray[np.bool_]) -> Calibration:
-    """Maximum-likelihood logistic recalibration of scores against outcomes."""
-    p = np.clip(scores, EDGE, 1 - EDGE)
-    logit = np.log(p / (1 - p))[:, None]
-    model = LogisticRegression(C=np.inf, tol=1e-8).fit(logit, y)
+    """Maximum-likelihood logistic recalibration of log-odds against outcomes."""
+    model = LogisticRegression(C=np.inf, tol=1e-8).fit(scores[:, None], y)
     return Calibration(float(model.intercept_[0]), float(model.coef_[0, 0]))
 
 

@@ -1,27 +1,27 @@
 import numpy as np
 import pytest
 
-from health_predict.features.calibration import Calibration
+from health_predict.features.calibration import Calibration, log_odds
 
-SCORES = np.array([0.0, 1e-9, 0.02, 0.114, 0.5, 0.93, 1.0])
+PROBABILITIES = np.array([0.0, 1e-9, 0.02, 0.114, 0.5, 0.93, 1.0])
 
 
 def test_the_default_changes_nothing_but_certainty():
-    proba = Calibration().apply(SCORES)
-    assert proba[2:6] == pytest.approx(SCORES[2:6], abs=1e-15)
+    proba = Calibration().apply(log_odds(PROBABILITIES))
+    assert proba[2:6] == pytest.approx(PROBABILITIES[2:6], abs=1e-15)
     assert ((proba > 0) & (proba < 1)).all()
 
 
 def test_one_score_gives_the_number_it_gives_in_a_table():
-    calibration = Calibration(-0.37, 1.21)
-    assert [calibration.apply_one(float(score)) for score in SCORES] == calibration.apply(SCORES).tolist()
+    calibration, scores = Calibration(-0.37, 1.21), log_odds(PROBABILITIES)
+    assert [calibration.apply_one(float(score)) for score in scores] == calibration.apply(scores).tolist()
 
 
 def test_order_is_kept_and_the_intercept_moves_the_odds():
-    assert (np.diff(Calibration(0.4, 0.6).apply(np.linspace(0.01, 0.99, 50))) > 0).all()
-    assert Calibration(np.log(3.0), 1.0).apply(np.array([0.5])) == pytest.approx([0.75])
+    assert (np.diff(Calibration(0.4, 0.6).apply(np.linspace(-4, 4, 50))) > 0).all()
+    assert Calibration(np.log(3.0), 1.0).apply(np.array([0.0])) == pytest.approx([0.75])
 
 
 def test_float32_scores_are_calibrated_in_double_precision():
-    scores = np.array([0.2, 0.7], dtype=np.float32)
+    scores = np.array([-1.5, 0.7], dtype=np.float32)
     assert Calibration(0.1, 1.1).apply(scores).dtype == np.float64

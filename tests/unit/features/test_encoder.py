@@ -5,6 +5,7 @@ import factories
 from health_predict.features.encoder import Codes, CodeTable, Contribution, CountTable, Encoder
 from health_predict.features.encounters import columns, engineer
 from health_predict.features.preprocessor import Preprocessor
+from health_predict.features.row_encoder import RowEncoder
 
 NOTHING = Contribution()
 # Outputs: visits, smoker's sum, flag, visits per day, total; after them a hidden slot, the days.
@@ -28,7 +29,7 @@ ENCODER = Encoder(
 
 
 def encode(**encounter) -> list[float]:
-    return ENCODER.encode(encounter)[0].tolist()
+    return list(RowEncoder(ENCODER).encode(encounter)[0])
 
 
 def test_sums_maxima_combinations_and_ratios():
@@ -47,10 +48,11 @@ def test_counts_stay_in_their_range():
 
 def test_fields_that_cannot_be_understood_are_named_and_missing_ones_are_not_among_them():
     encounter = {"visits": 1, "colour": "blue", "diagnosis": None, "kind": 77}
-    X, unknown = ENCODER.encode_noting(encounter)
-    assert unknown == ENCODER.unknown_fields(encounter) == ["colour", "kind"]
+    row_encoder = RowEncoder(ENCODER)
+    assert row_encoder.encode(encounter)[1] == row_encoder.encode(encounter)[1]
+    assert row_encoder.encode({**encounter, "colour": "red", "kind": 3})[1] == []
+    assert row_encoder.encode(encounter)[1] == ENCODER.unknown_fields(encounter) == ["colour", "kind"]
     assert ENCODER.missing_fields(encounter) == ["days", "diagnosis"]
-    assert np.array_equal(X, ENCODER.encode(encounter))
 
 
 def test_a_table_encodes_as_its_rows_do():
@@ -66,7 +68,7 @@ def test_a_table_encodes_as_its_rows_do():
         "diagnosis": Codes(np.array([0, 1, 2]), ["250.1", "junk", None]),
         "kind": Codes(np.array([1, 0, 2]), [4, 3, None]),
     }
-    assert np.array_equal(ENCODER.encode_table(table), np.vstack([ENCODER.encode(row) for row in rows]))
+    assert np.array_equal(ENCODER.encode_table(table), factories.vectors(ENCODER, rows))
 
 
 def test_a_code_column_that_is_no_dictionary_is_refused_by_name():

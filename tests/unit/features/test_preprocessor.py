@@ -59,7 +59,7 @@ def test_rows_tables_and_the_fitted_object_give_the_same_matrix(encoding, table)
     encoder = preprocessor.to_encoder()
     expected = dense(preprocessor.transform(engineer(table)))
     by_table = encoder.encode_table(columns(table, encoder))
-    by_row = np.vstack([encoder.encode(row) for row in table.to_dicts()])
+    by_row = factories.vectors(encoder, table.to_dicts())
     assert by_table.shape == (table.height, len(preprocessor.feature_names))
     assert np.array_equal(by_row, by_table)
     np.testing.assert_allclose(by_table, expected, rtol=0, atol=1e-6)
@@ -80,7 +80,7 @@ def test_not_measured_is_a_value_in_training_and_in_the_service_alike(encoding):
     for value in ("None", ">8", None):
         changed = row.with_columns(pl.lit(value, dtype=pl.String).alias("A1Cresult"))
         by_training = dense(preprocessor.transform(engineer(changed)))
-        by_service = encoder.encode(changed.to_dicts()[0])
+        by_service = factories.vectors(encoder, changed.to_dicts())
         np.testing.assert_allclose(by_service, by_training, rtol=0, atol=1e-6)
         found[value] = by_service.tobytes()
     assert len(set(found.values())) == 3

@@ -4,6 +4,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from health_predict.features.calibration import Calibration, log_odds
 from health_predict.params import Family
 from health_predict.training.candidates import CANDIDATES, Fold, predict_proba
 from health_predict.training.export import to_onnx
@@ -21,10 +22,12 @@ def test_a_graph_gives_the_librarys_own_probabilities(family):
     graph = to_onnx(family, model, X.shape[1])
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     assert [(one.name, one.type) for one in session.get_inputs()] == [("X", "tensor(float)")]
-    assert [(one.name, one.type) for one in session.get_outputs()] == [("probabilities", "tensor(float)")]
-    (proba,) = session.run(None, {"X": X})
-    assert proba.shape == (600, 2)
-    np.testing.assert_allclose(proba[:, 1], predict_proba(model, X), rtol=0, atol=1e-6)
+    assert [(one.name, one.type) for one in session.get_outputs()] == [("log_odds", "tensor(float)")]
+    (scores,) = session.run(None, {"X": X})
+    assert scores.shape == (600, 1)
+    np.testing.assert_allclose(
+        Calibration().apply(scores[:, 0]), Calibration().apply(log_odds(predict_proba(model, X))), rtol=0, atol=1e-6
+    )
     assert to_onnx(family, model, X.shape[1]) == graph
 
 
@@ -41,4 +44,7 @@ def test_a_value_half_way_between_two_training_values_stays_on_its_side(family):
     between = np.unique((np.sort(seen, axis=0)[1:] + np.sort(seen, axis=0)[:-1]) / 2, axis=0)
     X = np.round(between, 6).astype(np.float32)
     session = onnxruntime.InferenceSession(to_onnx(family, model, 2), providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(session.run(None, {"X": X})[0][:, 1], predict_proba(model, X), rtol=0, atol=1e-6)
+    scores = session.run(None, {"X": X})[0][:, 0]
+    np.testing.assert_allclose(
+        Calibration().apply(scores), Calibration().apply(log_odds(predict_proba(model, X))), rtol=0, atol=1e-6
+    )

@@ -4,7 +4,7 @@ from sklearn.metrics import f1_score
 
 import factories
 from health_predict.data.cohort import label, select_cohort
-from health_predict.features.calibration import Calibration
+from health_predict.features.calibration import Calibration, log_odds
 from health_predict.params import PreprocessorParams, SearchParams
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import best_f1_threshold, calibrate, fit, importance, prepare
@@ -24,7 +24,7 @@ def test_probabilities_are_calibrated_on_the_validation_encounters(fitted):
     proba = fitted.predict_proba(VALIDATION.encounters)
     assert proba.shape == VALIDATION.outcomes.shape
     assert proba.mean() == pytest.approx(VALIDATION.outcomes.mean(), abs=1e-3)
-    refit = calibrate(proba, VALIDATION.outcomes)
+    refit = calibrate(log_odds(proba), VALIDATION.outcomes)
     assert (refit.intercept, refit.slope) == pytest.approx((0, 1), abs=1e-3)
 
 
@@ -55,7 +55,7 @@ def test_calibration_finds_what_was_done_to_the_odds():
     rng = np.random.default_rng(1)
     truth = rng.uniform(0.02, 0.6, 60_000)
     y = rng.random(60_000) < truth
-    distorted = Calibration(0.5, 1.6).apply(truth)
+    distorted = 0.5 + 1.6 * log_odds(truth)
     np.testing.assert_allclose(calibrate(distorted, y).apply(distorted), truth, atol=0.02)
 
 

@@ -1,0 +1,129 @@
+"""One encounter to the model's input vector: an `Encoder` laid out so that the interpreter has little to do.
+
+What the values of all fields bring is chained to one list. A field's own slots, which no other field touches, are in
+it as numbers. A field that touches other slots too brings, after its numbers, what it adds to them and what they must
+reach. Those slots have their places at the end of the list.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from operator import getitem, itemgetter
+from typing import Any
+
+from health_predict.features.diagnoses import normalise
+from health_predict.features.encoder import CodeTable, Contribution, CountTable, Encoder, Slot
+
+_Part = tuple[Any, ...]  # of the list
+
+
+class RowEncoder:
+    """Encodes one encounter at a time. Not for several threads at once."""
+
+    def __init__(self, encoder: Encoder):
+        tables: dict[str, CountTable | CodeTable] = {**encoder.counts, **encoder.codes}
+        users = Counter(slot for table in tables.values() for slot in _touched(table))
+        own = {name: sorted(slot for slot in _only_summed(table) if users[slot] == 1) for name, table in tables.items()}
+        place: dict[Slot, int] = {}
+        added: list[int] = []  # places of what fields add to others' slots; what these must reach is one further
+        length = 0
+        for name, table in tables.items():
+            place |= {slot: length + position for position, slot in enumerate(own[name])}
+            length += len(own[name])
+            if _touched(table) - set(own[name]):
+                added.append(length)
+                length += 2
+        shared = [slot for slot in range(encoder.slots) if slot not in place]
+        place |= {slot: length + position for position, slot in enumerate(shared)}
+
+        self._fields = tuple(tables)
+        self._unknown: list[str] = []
+        self._tables = [_parts(name, table, own[name], place, self._unknown) for name, table in tables.items()]
+        self._zeros = [0.0] * len(shared)
+        self._sums, self._maxima = _getter(added), _getter([position + 1 for position in added])
+        self._combinations = [(place[slot], _getter([place[p] for p in parts])) for slot, parts in encoder.combinations]
+        self._ratios = [(place[slot], place[over], place[under]) for slot, over, under in encoder.ratios]
+        self._outputs = _getter([place[slot] for slot in range(len(encoder.outputs))])
+
+    def encode(self, encounter: Mapping[str, Any]) -> tuple[tuple[float, ...], list[str]]:
+        """The encoder's outputs, not yet finished, and the names of the code fields whose value no table knows.
+
+        A field that is absent counts as missing, a value that no table knows as unknown.
+        """
+        x: list[Any] = [*chain.from_iterable(map(getitem, self._tables, map(encounter.get, self._fields)))]
+        x += self._zeros
+        for place, amount in chain.from_iterable(self._sums(x)):
+            x[place] += amount
+        for place, amount in chain.from_iterable(self._maxima(x)):
+            if x[place] < amount:  # noqa: PLR1730  # a call of max costs twice as much
+                x[place] = amount
+        for place, parts in self._combinations:
+            x[place] += sum(parts(x))
+        for place, numerator, denominator in self._ratios:
+            x[place] = x[numerator] / max(x[denominator], 1.0)
+        unknown = self._unknown[:]
+        self._unknown.clear()
+        return self._outputs(x), unknown
+
+
+class _Counts(dict[Any, _Part]):
+    """The part of each number in range, and of those out of range."""
+
+    def __init__(self, parts: Mapping[Any, _Part], maximum: int):
+        super().__init__(parts)
+        self._maximum = maximum
+
+    def __missing__(self, value: int) -> _Part:
+        return self[min(max(value, 0), self._maximum)]
+
+
+class _Codes(dict[Any, _Part]):
+    """The part of each known value, of its other spellings, and of an unknown value, which is noted."""
+
+    def __init__(self, parts: Mapping[Any, _Part], icd9: bool, unknown: _Part, note: Callable[[], None]):
+        super().__init__(parts)
+        self._icd9, self._unknown, self._note = icd9, unknown, note
+
+    def __missing__(self, value: Any) -> _Part:
+        part = self.get(normalise(str(value))) if self._icd9 else None
+        if part is None:
+            self._note()
+            return self._unknown
+        return part
+
+
+def _parts(
+    name: str, table: CountTable | CodeTable, own: Sequence[Slot], place: Mapping[Slot, int], unknown: list[str]
+) -> dict[Any, _Part]:
+    """The part of the list that each value of the field brings; `unknown` gets the field's name for an unknown one."""
+    shares = bool(_touched(table) - set(own))
+
+    def part(contribution: Contribution) -> _Part:
+        numbers = dict.fromkeys(own, 0.0)
+        added = []
+        for slot, amount in contribution.sums:
+            if slot in numbers:
+                numbers[slot] += amount
+            else:
+                added.append((place[slot], amount))
+        reached = [(place[slot], amount) for slot, amount in contribution.maxima]
+        return (*numbers.values(), tuple(added), tuple(reached)) if shares else tuple(numbers.values())
+
+    if isinstance(table, CountTable):
+        values = [None, *range(table.maximum + 1)]
+        return _Counts({value: part(table.find(value)) for value in values}, table.maximum)
+    known = {value: part(contribution) for value, contribution in {**table.known, None: table.missing}.items()}
+    return _Codes(known, table.keys == "icd9", part(table.unknown), lambda: unknown.append(name))
+
+
+def _touched(table: CountTable | CodeTable) -> set[Slot]:
+    return {slot for c in table.contributions for amounts in (c.sums, c.maxima) for slot, _ in amounts}
+
+
+def _only_summed(table: CountTable | CodeTable) -> set[Slot]:
+    return _touched(table) - {slot for c in table.contributions for slot, _ in c.maxima}
+
+
+def _getter(places: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """The items at these places, always as a tuple."""
+    return itemgetter(*places) if len(places) > 1 else lambda items: tuple(items[place] for place in places)
