@@ -4,7 +4,7 @@ from sklearn.metrics import f1_score
 
 import factories
 from health_predict.data.cohort import label, select_cohort
-from health_predict.features.calibration import Calibration, log_odds
+from health_predict.features.calibration import log_odds
 from health_predict.params import PreprocessorParams, SearchParams
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import best_f1_threshold, calibrate, fit, importance, prepare
