@@ -1,9 +1,16 @@
-"""The framework's limit: the worker's own app, log and metrics; `/predict` parses the JSON and answers a constant."""
+"""What a service costs that computes nothing: parse the JSON of an encounter, answer a constant.
+
+`python -m benchmarks.serving.echo fastapi PORT`: an ordinary FastAPI route on uvicorn with uvloop and httptools,
+without log or metrics: the framework's limit. `... worker PORT`: the worker's own app, log and metrics, only without a
+model.
+"""
 
 import sys
 from pathlib import Path
 
 import msgspec
+import uvicorn
+from fastapi import FastAPI, Request, Response
 
 from health_predict.serving.answers import Prediction
 from health_predict.serving.app import Endpoints
@@ -37,5 +44,20 @@ class Echo(Endpoints):
         return Answer(200, CONSTANT)
 
 
+def fastapi_echo() -> FastAPI:
+    app = FastAPI()
+
+    @app.post("/predict")
+    async def predict(request: Request) -> Response:
+        read_encounter(await request.body())
+        return Response(CONSTANT, media_type="application/json")
+
+    return app
+
+
 if __name__ == "__main__":
-    run(Path(), Listen("127.0.0.1", int(sys.argv[1])), ServingSettings(), endpoints=Echo)
+    kind, port = sys.argv[1], int(sys.argv[2])
+    if kind == "fastapi":
+        uvicorn.run(fastapi_echo(), port=port, loop="uvloop", http="httptools", access_log=False, log_level="warning")
+    else:
+        run(Path(), Listen("127.0.0.1", port), ServingSettings(), endpoints=Echo)

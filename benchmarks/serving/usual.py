@@ -4,6 +4,7 @@ batch. The model is of the family and size of the bundle's, on the same invented
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from health_predict.data.cohort import label, select_cohort
@@ -71,11 +72,27 @@ def make_pipeline(folder: Path) -> Path:
 
 
 def bento_environment(cache: Path) -> Path:
-    """A throw-away environment with BentoML, made once below `cache`; its `bin`."""
-    home = cache / "bentoml"
-    if not (home / "bin" / "bentoml").exists():
-        subprocess.run(["uv", "venv", "--quiet", "--python", "3.11", str(home)], check=True)
-        wanted = ["bentoml", "lightgbm>=4.7,<4.8", "scikit-learn>=1.9.1,<1.10", "pandas>=3.0.6,<3.1"]
-        environment = {**os.environ, "VIRTUAL_ENV": str(home)}
-        subprocess.run(["uv", "pip", "install", "--quiet", *wanted], check=True, env=environment)
-    return home / "bin"
+    """An environment with BentoML, made once below `cache`; its `bin`."""
+    wanted = ["bentoml", "lightgbm>=4.7,<4.8", "scikit-learn>=1.9.1,<1.10", "pandas>=3.0.6,<3.1"]
+    return _environment(cache / "bentoml", ["pip", "install", *wanted]) / "bin"
+
+
+def serving_environment(cache: Path) -> tuple[Path, float]:
+    """An environment with the serving dependency group, made once below `cache`: its Python, and its size in MB."""
+    home = _environment(cache / "serving", ["pip", "sync", "--require-hashes", "requirements/serving.txt"])
+    size = sum(file.stat().st_size for file in home.rglob("*") if file.is_file() and file.suffix != ".pyc") / 1e6
+    _uv(home, ["pip", "install", "--no-deps", "--editable", "."])
+    return (home / "bin" / "python").absolute(), size
+
+
+def _environment(home: Path, fill: list[str]) -> Path:
+    if not (home / ".ready").exists():
+        _uv(home, ["venv", "--clear", "--python", "3.11", str(home)])
+        _uv(home, fill)
+        (home / ".ready").touch()
+    return home
+
+
+def _uv(home: Path, arguments: list[str]) -> None:
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, *arguments, "--quiet"], check=True, env={**os.environ, "VIRTUAL_ENV": str(home)})

@@ -25,7 +25,7 @@ Value = str | int | None
 Slot = int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Contribution:
     """What one value of one field brings: amounts added to slots, and amounts that slots must at least reach."""
 
