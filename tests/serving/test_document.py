@@ -1,5 +1,7 @@
 """The OpenAPI document says everything that a caller has to know, and every error has one form."""
 
+import base64
+import hashlib
 import re
 
 import httpx
@@ -58,3 +60,16 @@ def test_metrics_are_documented_where_they_are_answered(bundle_folder, tmp_path)
     with running(bundle_folder, tmp_path, probe_port=str(free_port())) as worker:
         worker.wait_for_answer()
         assert "/metrics" not in httpx.get(f"{worker.url}/openapi.json").json()["paths"]
+
+
+def test_the_page_runs_under_its_own_policy_and_shows_fields_of_question_and_answer(client):
+    page = client.get("/docs")
+    inline = re.findall(r"<(style|script)>(.*?)</\1>", page.text, re.DOTALL)
+    assert [kind for kind, _ in inline] == ["style", "script"]
+    for kind, text in inline:
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in page.headers["content-security-policy"]
+    assert not re.search(r"<[^>]* (style|on\w+|src)=", page.text)
+    components = client.get("/openapi.json").json()["components"]["schemas"]
+    (shown,) = re.findall(r"for \(const name of \[(.*?)\]\)", page.text)
+    assert {"Prediction", "Explanation"} < set(re.findall(r"\w+", shown)) <= components.keys()

@@ -25,8 +25,8 @@ def _probability(description: str, example: float) -> Meta:
     return _says(description, example, ge=0, le=1)
 
 
-def _one_of(description: str, values: tuple[str, ...]) -> Meta:
-    return _says(description, values[0], extra_json_schema={"enum": list(values)})
+def _one_of(description: str, values: tuple[str, ...], example: str) -> Meta:
+    return _says(description, example, extra_json_schema={"enum": list(values)})
 
 
 RequestId = Annotated[
@@ -55,9 +55,10 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     risk_band: Annotated[
         str,
         _one_of(
-            "Where the probability lies among those of the reference cohort: low is the lower half, then moderate, "
-            "high is the highest fifth, very high the highest twentieth; /model has the exact bounds.",
+            "Where the probability lies among those of the reference cohort: low is below the median, moderate below "
+            "the 80th percentile, high below the 95th, very high above; /model has the bounds.",
             BANDS,
+            "high",
         ),
     ]
     percentile: Annotated[
@@ -165,7 +166,9 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
     status: Annotated[
         str,
-        _one_of("ok: a verified model answers. failed: the bundle does not verify. draining: being stopped.", STATUSES),
+        _one_of(
+            "ok: a verified model answers. failed: the bundle does not verify. draining: being stopped.", STATUSES, "ok"
+        ),
     ]
     reason: Annotated[str | None, _says("Why the status is not ok; else null.", None)] = None
     model_name: Annotated[
@@ -188,7 +191,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 class Alive(msgspec.Struct, frozen=True):
     """The process answers, with a model or without."""
 
-    status: Annotated[str, _one_of("Always alive.", ("alive",))]
+    status: Annotated[str, _one_of("Always alive.", ("alive",), "alive")]
 
 
 class TrainingTable(msgspec.Struct, frozen=True):
@@ -203,7 +206,7 @@ class TrainingTable(msgspec.Struct, frozen=True):
 class BandBound(msgspec.Struct, frozen=True):
     """A risk band; it ends where the next one begins."""
 
-    name: Annotated[str, _one_of("As in `risk_band`.", BANDS)]
+    name: Annotated[str, _one_of("As in `risk_band`.", BANDS, "low")]
     lower: Annotated[float, _probability("The lowest probability in the band.", 0.0)]
 
 
