@@ -69,9 +69,28 @@ def test_the_datasets_csv_and_underscored_names_give_the_same_scores(bundle, enc
         (lambda t: t.drop("age"), "age is missing"),
         (lambda t: t.rename({"race": "planted"}), "1 columns are no fields"),
         (lambda t: t.with_columns(age=pl.lit("planted")), "age is missing or not a known code in 700 rows"),
-        (lambda t: t.with_columns(time_in_hospital=pl.lit(-5)), "time_in_hospital is not from 1 to 365"),
+        (
+            lambda t: t.with_columns(time_in_hospital=pl.lit(-5)),
+            "time_in_hospital is missing or not a whole number from 1",
+        ),
         (lambda t: t.with_columns(num_procedures=pl.lit("planted")), "num_procedures is missing or not a whole"),
         (lambda t: t.with_columns(weight=pl.lit("planted")), "weight is not a known code"),
+        (
+            lambda t: t.with_columns(race=pl.lit("planted" * 10)),
+            "race is not a text of at most 64 characters in 700 rows",
+        ),
+        (lambda t: t.with_columns(time_in_hospital=pl.lit(3.7)), "time_in_hospital is missing or not a whole number"),
+        (lambda t: t.with_columns(num_procedures=pl.lit(float("nan"))), "num_procedures is missing or not a whole"),
+        (lambda t: t.with_columns(encounter_id=pl.lit(2.0**60)), "encounter_id is not a whole number"),
+        (lambda t: t.with_columns(num_procedures=pl.lit(True)), "num_procedures holds Boolean, not a whole number"),
+        (
+            lambda t: t.with_columns(time_in_hospital=pl.duration(days=3)),
+            "time_in_hospital holds Duration, not a whole",
+        ),
+        (lambda t: t.with_columns(time_in_hospital=pl.date(2024, 1, 3)), "time_in_hospital holds Date, not a whole"),
+        (lambda t: t.with_columns(race=pl.lit(7)), "race holds Int32, not a text"),
+        (lambda t: t.with_columns(diag_1=pl.lit(428)), "diag_1 holds Int32, not a text"),
+        (lambda t: t.with_columns(age=pl.lit(None)), "age is missing or not a known code"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name_and_nothing_is_written(bundle, encounters, tmp_path, change, said):
@@ -79,6 +98,80 @@ def test_what_does_not_fit_is_refused_by_name_and_nothing_is_written(bundle, enc
     message = refused(bundle, tmp_path, change(encounters))
     assert said in message
     assert "planted" not in message
+
+
+def test_the_first_row_that_does_not_fit_is_named_beyond_the_first_batch(bundle, encounters, tmp_path, monkeypatch):
+    monkeypatch.setattr(step, "BATCH", 100)
+    wrong = pl.when(pl.int_range(pl.len()) == 411).then(-1).otherwise(pl.col("num_medications"))
+    message = refused(bundle, tmp_path, encounters.with_columns(num_medications=wrong))
+    assert "in 1 rows, the first is 412" in message
+
+
+def scored(bundle, tmp_path, table):
+    """Scores of a table that is stored as Parquet, and the report."""
+    table.write_parquet(tmp_path / "in.parquet")
+    report = score(bundle, tmp_path / "in.parquet", tmp_path / "out.parquet")
+    return pl.read_parquet(tmp_path / "out.parquet"), report
+
+
+@pytest.mark.parametrize("dtype", [pl.Float64, pl.Float32, pl.Decimal(18, 0), pl.UInt16, pl.String])
+def test_whole_numbers_are_read_however_they_are_stored(bundle, encounters, tmp_path, dtype):
+    stored = encounters.with_columns(pl.col("time_in_hospital", "num_medications", "admission_type_id").cast(dtype))
+    found, _ = scored(bundle, tmp_path, stored)
+    assert found["probability_score"].to_list() == bundle.predict_proba(encounters).tolist()
+
+
+@pytest.mark.parametrize("dtype", [pl.String, pl.Categorical, pl.Enum(["?", "", "Caucasian"])])
+def test_missing_is_missing_in_every_kind_of_text(bundle, encounters, tmp_path, dtype):
+    races = pl.Series("race", (["?", "", "Caucasian", None] * encounters.height)[: encounters.height])
+    found, report = scored(bundle, tmp_path, encounters.with_columns(races.cast(dtype)))
+    meant = encounters.with_columns(races.replace(["?", ""], None))
+    assert found["probability_score"].to_list() == bundle.predict_proba(meant).tolist()
+    assert report.unknown == {}
+
+
+def test_an_optional_identifier_may_be_empty(bundle, encounters, tmp_path):
+    some = pl.when(pl.int_range(pl.len()) != 1).then(pl.col("patient_nbr"))
+    for table in (
+        encounters.with_columns(some),
+        encounters.with_columns(some.cast(pl.Float64).fill_null(float("nan"))),
+    ):
+        assert scored(bundle, tmp_path, table)[0]["patient_nbr"].is_null().arg_true().to_list() == [1]
+    encounters.with_columns(some).write_csv(tmp_path / "in.csv")
+    score(bundle, tmp_path / "in.csv", tmp_path / "out.parquet")
+    found = pl.read_parquet(tmp_path / "out.parquet")
+    assert found.select("encounter_id", "patient_nbr").equals(encounters.select("encounter_id", some))
+
+
+def test_what_the_model_does_not_know_is_counted_by_field_as_the_api_names_it(bundle, encounters, tmp_path):
+    changed = encounters.with_columns(
+        pl.when(pl.int_range(pl.len()) < 5).then(pl.lit("Martian")).otherwise("race").alias("race"),
+        pl.when(pl.int_range(pl.len()) < 3).then(pl.lit("nonsense")).otherwise("diag_2").alias("diag_2"),
+        pl.when(pl.int_range(pl.len()) < 2).then(99).otherwise("admission_source_id").alias("admission_source_id"),
+    )
+    _, report = scored(bundle, tmp_path, changed)
+    named = [field for row in changed.to_dicts() for field in bundle.encoder.unknown_fields(row)]
+    assert report.unknown == {field: named.count(field) for field in set(named)}
+    assert {"race", "diag_2", "admission_source_id"} <= report.unknown.keys()
+
+
+def test_those_the_model_was_not_made_for_are_counted(bundle, tmp_path):
+    everyone = factories.encounters(700, seed=76)
+    _, report = scored(bundle, tmp_path, everyone)
+    assert report.outside_cohort == everyone.height - select_cohort(everyone).height > 0
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_without_rows_gives_a_table_without_rows(bundle, encounters, tmp_path, suffix):
+    source, target = tmp_path / f"empty{suffix}", tmp_path / "out.parquet"
+    empty = encounters.head(0)
+    empty.write_csv(source) if suffix == ".csv" else empty.write_parquet(source)
+    assert score(bundle, source, target).rows == 0
+    full, _ = scored(bundle, tmp_path, encounters)
+    score(bundle, source, target)
+    assert pl.read_parquet(target).schema == full.schema
+    score(bundle, source, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text().strip() == ",".join(full.columns)
 
 
 def test_a_file_that_was_cut_short_is_refused(bundle, encounters, tmp_path):

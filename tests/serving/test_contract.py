@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from health_predict.data import schema
 from health_predict.data.schema import FIELDS
 from health_predict.serving.contract import (
     EXAMPLE,
     INPUTS,
+    LONGEST_TEXT,
     InvalidEncounterError,
     check_pairs,
     encounter_model,
@@ -121,3 +123,7 @@ def test_none_is_a_value_of_a_test_that_was_not_measured():
 )
 def test_what_is_no_encounter_is_refused(body):
     assert problems(body)
+
+
+def test_the_api_takes_as_long_a_text_as_a_file():
+    assert LONGEST_TEXT == schema.LONGEST_TEXT

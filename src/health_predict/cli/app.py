@@ -38,6 +38,9 @@ Run = Annotated[
 OnTarget = Annotated[
     Target, typer.Option("--target", help="lt30: readmitted within 30 days. any: at any time, for retrospective study.")
 ]
+FromBundle = Annotated[
+    str | None, typer.Option("--bundle", help="Use this bundle, a folder or s3://bucket/prefix, and not MLflow.")
+]
 SYNTHETIC_ROWS = 30_000
 
 
@@ -190,7 +193,8 @@ def rollback(
 @app.command()
 def predict(
     source: Annotated[str, typer.Option("--in", help="CSV or Parquet file, local or s3://.")],
-    target: Annotated[str, typer.Option("--out", help="CSV or Parquet file to write.")],
+    target: Annotated[str, typer.Option("--out", help="CSV or Parquet file to write, local or s3://.")],
+    bundle: FromBundle = None,
     json: Json = False,
 ) -> None:
     """Score a file of encounters with the model in production; any size, in bounded memory.
@@ -202,10 +206,10 @@ def predict(
     from health_predict.steps.predict import predict as step  # noqa: PLC0415
 
     settings, output = _settings(), Output(json)
-    bundle = load_bundle(_bundle_folder(settings))
+    model = load_bundle(_bundle_folder(settings, bundle))
     with output.progress("scored") as advance:
         report = step(
-            bundle, source, target, lambda done, total: advance(done, total, "encounters"), settings.s3_endpoint
+            model, source, target, lambda done, total: advance(done, total, "encounters"), settings.s3_endpoint
         )
     output.result(report, tables.scored)
 
@@ -281,9 +285,7 @@ def serve(
         bool, typer.Option("--watch", help="Look for a newly promoted version and take it up, without being told to.")
     ] = False,
     watch_seconds: Annotated[float, typer.Option(min=0.1, help="How often --watch looks.")] = 30.0,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Serve this bundle folder, without asking MLflow for the model.")
-    ] = None,
+    bundle: FromBundle = None,
 ) -> None:
     """Answer over HTTP with the model in production: POST /predict, GET /health, documentation at /docs.
 
@@ -293,13 +295,15 @@ def serve(
     """
     from health_predict.serving import command  # noqa: PLC0415
 
+    settings = _settings()
     if bundle:
-        arguments = command(bundle, host=host, port=port)
+        if watch:
+            raise typer.BadParameter("--bundle names one model, so there is nothing to --watch for; give one of them")
+        arguments = command(_bundle_folder(settings, bundle), host=host, port=port)
         os.execv(arguments[0], arguments)  # noqa: S606
     from health_predict.cli.serve import supervise  # noqa: PLC0415
     from health_predict.steps.fetch_bundle import fetch_bundle  # noqa: PLC0415
 
-    settings = _settings()
     registry = _registry(settings)
     code = supervise(
         lambda: fetch_bundle(registry, settings.model_version, settings.model_alias, settings.cache),
@@ -402,7 +406,11 @@ def _registry(settings: "Settings") -> "Registry":
     return Registry(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
 
 
-def _bundle_folder(settings: "Settings") -> Path:
+def _bundle_folder(settings: "Settings", bundle: str | None) -> Path:
+    if bundle:
+        from health_predict.steps.copy_bundle import copy_bundle  # noqa: PLC0415
+
+        return copy_bundle(bundle, settings.cache, settings.s3_endpoint)
     from health_predict.steps.fetch_bundle import fetch_bundle  # noqa: PLC0415
 
     return fetch_bundle(_registry(settings), settings.model_version, settings.model_alias, settings.cache)

@@ -196,7 +196,13 @@ def _replayed_row(row: "Row") -> tuple[str, ...]:
 
 
 def scored(report: Any) -> RenderableType:
-    return f"{report.rows:,} encounters scored with version {report.version} to {report.target}"
+    lines = [f"{report.rows:,} encounters scored with version {report.version} to {report.target}"]
+    if report.unknown:
+        fields = ", ".join(f"{name} {rows:,}" for name, rows in report.unknown.items())
+        lines.append(f"values that the model does not know, scored as unknown: {fields}")
+    if report.outside_cohort:
+        lines.append(f"{report.outside_cohort:,} died or went to hospice: the model was not made for them")
+    return _labelled(report.synthetic, "\n".join(lines))
 
 
 def verified(log: Any) -> RenderableType:

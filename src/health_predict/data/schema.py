@@ -75,16 +75,100 @@ DRUGS = (
 PAYERS = ("BC", "CH", "CM", "CP", "DM", "FR", "HM", "MC", "MD", "MP", "OG", "OT", "PO", "SI", "SP", "UN", "WC")
 DIAGNOSES = ("diag_1", "diag_2", "diag_3")
 
+# IDs_mapping.csv, in our words.
+_NOT_KNOWN = "not known"
+ADMISSION_TYPES = {
+    1: "emergency", 2: "urgent", 3: "elective", 4: "newborn", 5: _NOT_KNOWN, 6: _NOT_KNOWN, 7: "trauma centre",
+    8: _NOT_KNOWN,
+}  # fmt: skip
+DISPOSITIONS = {
+    1: "home",
+    2: "another short-term hospital",
+    3: "skilled nursing facility",
+    4: "intermediate care facility",
+    5: "inpatient care of another kind",
+    6: "home with home health service",
+    7: "left against medical advice",
+    8: "home with intravenous therapy",
+    9: "admitted to this hospital as an inpatient",
+    10: "another hospital for newborn aftercare",
+    11: "died",
+    12: "still a patient, or to return as an outpatient",
+    13: "hospice at home",
+    14: "hospice in a facility",
+    15: "swing bed in this hospital",
+    16: "outpatient services elsewhere",
+    17: "outpatient services of this hospital",
+    18: _NOT_KNOWN,
+    19: "died at home, hospice",
+    20: "died in a facility, hospice",
+    21: "died, place not known, hospice",
+    22: "rehabilitation",
+    23: "long-term care hospital",
+    24: "nursing facility of Medicaid only",
+    25: _NOT_KNOWN,
+    26: _NOT_KNOWN,
+    27: "federal facility",
+    28: "psychiatric hospital or unit",
+    29: "critical access hospital",
+    30: "another institution not listed here",
+}
+ADMISSION_SOURCES = {
+    1: "referral by a physician",
+    2: "referral by a clinic",
+    3: "referral by a health maintenance organisation",
+    4: "another hospital",
+    5: "skilled nursing facility",
+    6: "another health care facility",
+    7: "emergency room",
+    8: "court or law enforcement",
+    9: _NOT_KNOWN,
+    10: "critical access hospital",
+    11: "normal delivery",
+    12: "premature delivery",
+    13: "sick newborn",
+    14: "born on the way",
+    15: _NOT_KNOWN,
+    17: _NOT_KNOWN,
+    18: "another home health agency",
+    19: "readmission to the same home health agency",
+    20: _NOT_KNOWN,
+    21: _NOT_KNOWN,
+    22: "this hospital, as an inpatient, billed apart",
+    23: "born in this hospital",
+    24: "born outside this hospital",
+    25: "ambulatory surgery",
+    26: "hospice",
+}
+
+
+def _meanings(table: dict[int, str]) -> str:
+    return ", ".join(f"{code} {meaning}" for code, meaning in table.items())
+
 
 def _drug(raw: str) -> Field:
     name = raw.replace("-", "_")
-    text = f"Was {raw} prescribed, and was its dose changed during the stay."
+    text = f"{raw.capitalize()} during the stay; No: not prescribed, else what happened to its dose."
     return Field(name, "category", text, DRUG_CODES, closed=True, example="No", raw=raw)
 
 
 FIELDS: tuple[Field, ...] = (
-    Field("encounter_id", "identifier", "The hospital stay. Never a feature.", required=False, minimum=1),
-    Field("patient_nbr", "identifier", "The patient. Never a feature.", required=False, minimum=1),
+    Field(
+        "encounter_id",
+        "identifier",
+        "The hospital stay. Never a feature.",
+        required=False,
+        minimum=1,
+        example=999_999_999,  # nobody's: those of the dataset end below 450,000,000
+    ),
+    Field(
+        "patient_nbr",
+        "identifier",
+        "The patient. Never a feature.",
+        required=False,
+        minimum=1,
+        example=999_999_999,
+    ),
     Field(
         "race",
         "category",
@@ -116,21 +200,21 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "admission_type_id",
         "code",
-        "How urgent the admission was: 1 emergency, 2 urgent, 3 elective, 4 newborn, 7 trauma, else not known.",
+        f"How urgent the admission was: {_meanings(ADMISSION_TYPES)}.",
         tuple(range(1, 9)),
         example=1,
     ),
     Field(
         "discharge_disposition_id",
         "code",
-        "Where the patient went: 1 home, 3 skilled nursing, 6 home health service, ... (IDs_mapping.csv).",
+        f"Where the patient went: {_meanings(DISPOSITIONS)}.",
         tuple(range(1, 31)),
         example=1,
     ),
     Field(
         "admission_source_id",
         "code",
-        "Where the patient came from: 1 physician referral, 7 emergency room, ... (IDs_mapping.csv).",
+        f"Where the patient came from: {_meanings(ADMISSION_SOURCES)}.",
         tuple(range(1, 27)),
         example=7,
     ),
@@ -145,19 +229,29 @@ FIELDS: tuple[Field, ...] = (
         example="InternalMedicine",
     ),
     Field("num_lab_procedures", "count", "Laboratory tests during the stay.", maximum=1_000, unit="tests", example=44),
-    Field("num_procedures", "count", "Procedures other than laboratory tests.", maximum=100, example=1),
-    Field("num_medications", "count", "Distinct medications given.", maximum=300, example=15),
-    Field("number_outpatient", "count", "Outpatient visits in the year before.", maximum=500, example=0),
-    Field("number_emergency", "count", "Emergency visits in the year before.", maximum=500, example=0),
-    Field("number_inpatient", "count", "Inpatient stays in the year before.", maximum=200, example=1),
+    Field(
+        "num_procedures", "count", "Procedures other than laboratory tests.", maximum=100, unit="procedures", example=1
+    ),
+    Field("num_medications", "count", "Distinct medications given.", maximum=300, unit="medications", example=15),
+    Field("number_outpatient", "count", "Outpatient visits in the year before.", maximum=500, unit="visits", example=0),
+    Field("number_emergency", "count", "Emergency visits in the year before.", maximum=500, unit="visits", example=0),
+    Field("number_inpatient", "count", "Inpatient stays in the year before.", maximum=200, unit="stays", example=1),
     Field("diag_1", "diagnosis", "Primary diagnosis, ICD-9-CM.", nullable=True, example="428"),
     Field("diag_2", "diagnosis", "Secondary diagnosis, ICD-9-CM.", nullable=True, example="250.02"),
     Field("diag_3", "diagnosis", "Additional secondary diagnosis, ICD-9-CM.", nullable=True, example="V45"),
-    Field("number_diagnoses", "count", "Diagnoses entered for the stay.", minimum=1, maximum=100, example=9),
+    Field(
+        "number_diagnoses",
+        "count",
+        "Diagnoses entered for the stay.",
+        minimum=1,
+        maximum=100,
+        unit="diagnoses",
+        example=9,
+    ),
     Field(
         "max_glu_serum",
         "category",
-        "Highest glucose serum test; None: not measured.",
+        "Highest glucose in serum; None: not measured, Norm: normal, else above that value.",
         ("None", "Norm", ">200", ">300"),
         closed=True,
         unit="mg/dL",
@@ -166,14 +260,21 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "A1Cresult",
         "category",
-        "HbA1c; None: not measured.",
+        "Glycated haemoglobin (HbA1c); None: not measured, Norm: normal, else above that value.",
         ("None", "Norm", ">7", ">8"),
         closed=True,
         unit="%",
         example=">8",
     ),
     *(_drug(raw) for raw in DRUGS),
-    Field("change", "category", "Was any diabetes medication changed.", ("No", "Ch"), closed=True, example="Ch"),
+    Field(
+        "change",
+        "category",
+        "Was any diabetes medication changed: Ch yes, No no.",
+        ("No", "Ch"),
+        closed=True,
+        example="Ch",
+    ),
     Field(
         "diabetesMed", "category", "Was any diabetes medication prescribed.", ("No", "Yes"), closed=True, example="Yes"
     ),
@@ -193,4 +294,5 @@ IDENTIFIERS = tuple(field.name for field in FIELDS if field.kind == "identifier"
 OUTCOME = "readmitted"
 CLINICAL = tuple(field for field in FIELDS if field.kind not in ("identifier", "outcome"))
 MISSING = "?"  # in the raw file; "None" in max_glu_serum and A1Cresult is a value, not missing
+LONGEST_TEXT = 64  # characters that a text may have; the longest value of the dataset has 36
 EXCLUDED_DISPOSITIONS = (11, 13, 14, 19, 20, 21)  # expired or hospice: no readmission to predict

@@ -2,10 +2,14 @@
 
 Columns may have the dataset's spelling or hyphens or underscores. The API's contract holds: the same columns are
 required, and what a value may be. `readmitted` may be there and is not read; any other column is refused.
+
+What a file says in its own way: in CSV every value is text, and an empty identifier is none. A whole number may be
+stored as a float or decimal, as pandas and databases do, if every value is whole.
 """
 
 import secrets
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +18,17 @@ from typing import Any
 
 import polars as pl
 
-from health_predict.data.schema import FIELD, FIELDS, MISSING, OUTCOME, Field
+from health_predict.data.schema import FIELD, FIELDS, LONGEST_TEXT, MISSING, OUTCOME, Field
 from health_predict.data.validation import DTYPES, bounds
 from health_predict.errors import DataError, StorageError
 
 _INPUTS = tuple(field for field in FIELDS if field.name != OUTCOME)
+_MISSING_TEXTS = (MISSING, "")
+_TEXTS = (pl.String, pl.Categorical, pl.Enum)
+_EXACT: dict[pl.DataType, int] = {
+    pl.Float32(): 2**24,
+    pl.Float64(): 2**53,
+}  # beyond, neighbouring whole numbers are the same float
 
 
 @dataclass(frozen=True)
@@ -31,24 +41,45 @@ class EncounterFile:
     frame: pl.LazyFrame  # raw, under field names
 
     def batches(self, rows: int) -> Iterator[pl.DataFrame]:
-        """Typed encounters, about `rows` at a time, in file order; closed codes are enumerations.
+        """Typed encounters, about `rows` at a time, in file order; one table without rows where the file has none.
 
-        Raises DataError that names the column and its rule where a value does not fit, never the value.
+        Texts are enumerations: of all codes where those are closed, else of the texts that the table holds. Raises
+        DataError that names the column and its rule where a value does not fit, never the value.
         """
         start = 0
+        for raw in self._raw(rows):
+            yield _typed(raw, self.name, start)
+            start += raw.height
+        if start == 0:
+            yield _typed(pl.DataFrame(schema=self.frame.collect_schema()), self.name, start)
+
+    def _raw(self, rows: int) -> Iterator[pl.DataFrame]:
+        done = 0
         try:
             for raw in self.frame.collect_batches(chunk_size=rows, maintain_order=True):
-                yield _typed(raw, self.name, start)
-                start += raw.height
+                yield raw
+                done += raw.height
         except (pl.exceptions.PolarsError, OSError):
             # `from None`: the original error may hold the values.
-            raise DataError(f"{self.name} cannot be read to its end after row {start}; was it cut short?") from None
+            raise DataError(f"{self.name} cannot be read to its end after row {done}; was it cut short?") from None
 
 
 def open_encounters(source: str, endpoint: str | None = None) -> EncounterFile:
     """The file, its columns checked. `endpoint` is an S3-compatible address other than AWS.
 
     Raises StorageError when it is not there, DataError when it is neither CSV nor Parquet or its columns do not fit.
+    """
+    frame, rows = scan(source, endpoint)
+    names = _names(frame.collect_schema(), source)
+    identifiers = tuple(f.name for f in _INPUTS if f.kind == "identifier" and f.name in names)
+    chosen = [(pl.col(names[f.name]) if f.name in names else pl.lit(None)).alias(f.name) for f in _INPUTS]
+    return EncounterFile(source, rows, identifiers, frame.select(chosen))
+
+
+def scan(source: str, endpoint: str | None = None) -> tuple[pl.LazyFrame, int | None]:
+    """A CSV (all columns as text) or Parquet file to be read, and its rows, None where only reading tells.
+
+    Raises StorageError when it is not there, DataError when it is neither.
     """
     options = _s3_options(source, endpoint)
     try:
@@ -58,16 +89,12 @@ def open_encounters(source: str, endpoint: str | None = None) -> EncounterFile:
             frame = pl.scan_csv(source, infer_schema=False, empty_string_is_null=False, storage_options=options)
         else:
             raise DataError(f"{source} is neither .csv nor .parquet")
-        columns = frame.collect_schema().names()
-        rows = frame.select(pl.len()).collect().item() if source.endswith(".parquet") else None
+        frame.collect_schema()
+        return frame, frame.select(pl.len()).collect().item() if source.endswith(".parquet") else None
     except FileNotFoundError as error:
         raise StorageError(f"{source} does not exist") from error
     except (pl.exceptions.PolarsError, OSError):
         raise DataError(f"{source} is not a readable {source.rpartition('.')[2]} file") from None
-    names = _names(columns, source)
-    identifiers = tuple(f.name for f in _INPUTS if f.kind == "identifier" and f.name in names.values())
-    chosen = [pl.col(column).alias(name) for column, name in names.items() if name != OUTCOME]
-    return EncounterFile(source, rows, identifiers, frame.select(chosen))
 
 
 @contextmanager
@@ -85,8 +112,10 @@ def score_writer(target: str, endpoint: str | None = None) -> Iterator["ScoreWri
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as stream:
             writer = ScoreWriter(stream, csv=target.endswith(".csv"))
-            yield writer
-            writer.close()
+            try:
+                yield writer
+            finally:
+                writer.close()
         if remote:
             _upload(temporary, target, endpoint)
         else:
@@ -121,7 +150,11 @@ class ScoreWriter:
 
         table = scores.to_arrow()
         if self._parquet is None:
-            self._parquet = pq.ParquetWriter(self._stream, table.schema, compression="zstd")
+            # Without `store_schema` a reader gets enumerations as texts; other columns hold hardly a value twice.
+            repeated = [name for name, dtype in scores.schema.items() if dtype == pl.Enum]
+            self._parquet = pq.ParquetWriter(
+                self._stream, table.schema, compression="zstd", use_dictionary=repeated, store_schema=False
+            )
         self._parquet.write_table(table)
 
 
@@ -143,58 +176,83 @@ def _upload(file: Path, target: str, endpoint: str | None) -> None:
         raise StorageError(f"{target} cannot be written: {error}") from error
 
 
-def _names(columns: list[str], source: str) -> dict[str, str]:
-    """Field name of each column. Columns that are no field are counted, not repeated: they may hold a patient's row."""
-    names = {column: column.replace("-", "_") for column in columns if column.replace("-", "_") in FIELD}
-    found = list(names.values())
+def _names(schema: pl.Schema, source: str) -> dict[str, str]:
+    """Column of each field. Columns that are no field are counted, not repeated: they may hold a patient's row."""
+    found = [(column.replace("-", "_"), column) for column in schema if column.replace("-", "_") in FIELD]
+    names = dict(found)
+    spellings = Counter(name for name, _ in found)
     problems = [
-        *(f"{field.raw_name} is missing" for field in _INPUTS if field.required and field.name not in found),
-        *(f"{name} is there twice" for name in sorted({name for name in found if found.count(name) > 1})),
-        *([f"{len(columns) - len(names)} columns are no fields"] if len(names) < len(columns) else []),
+        *(f"{field.raw_name} is missing" for field in _INPUTS if field.required and field.name not in names),
+        *(f"{name} is there twice" for name, times in sorted(spellings.items()) if times > 1),
+        *(
+            f"{name} holds {schema[column].base_type().__name__}, not {_kind(FIELD[name])}"
+            for name, column in names.items()
+            if name != OUTCOME and not _can_hold(schema[column], FIELD[name])
+        ),
+        *([f"{len(schema) - len(found)} columns are no fields"] if len(found) < len(schema) else []),
     ]
     if problems:
         raise DataError(f"the columns of {source} do not fit: {'; '.join(problems)}")
     return names
 
 
+def _can_hold(dtype: pl.DataType, field: Field) -> bool:
+    if field.is_whole_number:
+        return dtype.is_numeric() or dtype in (pl.String, pl.Null)
+    return dtype in (*_TEXTS, pl.Null)
+
+
 def _typed(raw: pl.DataFrame, source: str, start: int) -> pl.DataFrame:
-    typed = raw.select(_cast(field, raw) for field in _INPUTS if field.name in raw.columns)
-    problems = [
-        problem for field in _INPUTS if field.name in raw.columns for problem in _problems(field, raw, typed, start)
-    ]
+    typed = pl.DataFrame([(_number if f.is_whole_number else _text)(f, raw[f.name]) for f in _INPUTS])
+    problems = [problem for f in _INPUTS if (problem := _problem(f, raw[f.name], typed[f.name], start))]
     if problems:
         raise DataError(f"{source} has values that cannot be scored: {'; '.join(problems)}")
-    absent = [pl.lit(None, DTYPES[field.name]).alias(field.name) for field in _INPUTS if field.name not in raw.columns]
-    return typed.with_columns(absent)
+    return typed
 
 
-def _cast(field: Field, raw: pl.DataFrame) -> pl.Expr:
-    column = pl.col(field.name)
-    if raw.schema[field.name] == pl.String and field.nullable:
-        column = pl.when(~column.is_in([MISSING, ""])).then(column)
-    dtype = pl.Enum([str(code) for code in field.codes]) if field.closed else DTYPES[field.name]
-    return column.cast(dtype, strict=False).alias(field.name)
+def _number(field: Field, values: pl.Series) -> pl.Series:
+    """The whole numbers that the field may have; null for any other value."""
+    number = values.cast(pl.Int64, strict=False)
+    fits = number.is_between(*bounds(field))
+    if values.dtype.is_float() or values.dtype.is_decimal():
+        fits &= (number == values) & (number <= _EXACT.get(values.dtype, 2**63 - 1))
+    if not fits.all():
+        number = pl.select(pl.when(fits).then(number).alias(field.name)).to_series()
+    return number.cast(DTYPES[field.name])
 
 
-def _problems(field: Field, raw: pl.DataFrame, typed: pl.DataFrame, start: int) -> Iterator[str]:
-    column, values = typed[field.name], raw[field.name]
-    lost = column.null_count() - (
-        values.null_count() if values.dtype != pl.String or not field.nullable else _missing(values)
-    )
-    if column.null_count() and not field.nullable and field.required:
-        row = start + int(column.is_null().arg_max() or 0) + 1
-        yield f"{field.name} is missing or not {_kind(field)} in {column.null_count()} rows, the first is {row}"
-    elif lost > 0:
-        yield f"{field.name} is not {_kind(field)} in {lost} rows"
-    if field.is_whole_number and column.null_count() < len(column):
-        low, high = bounds(field)
-        if not (low <= column.min() and column.max() <= high):  # type: ignore[operator]
-            yield f"{field.name} is not from {low} to {high} in {int((~column.is_between(low, high)).sum())} rows"
+def _text(field: Field, values: pl.Series) -> pl.Series:
+    """The texts that the field may have, as an enumeration; null for any other."""
+    values = values.cast(pl.String)
+    if field.closed:
+        return values.cast(pl.Enum([str(code) for code in field.codes]), strict=False)
+    found = values.unique()  # few: looking at these is cheaper than at every row
+    kept = found.filter(found.str.len_chars().is_between(1, LONGEST_TEXT) & (found != MISSING))
+    return values.cast(pl.Enum(kept), strict=False)
 
 
-def _missing(values: pl.Series) -> int:
-    return int((values.is_null() | values.is_in([MISSING, ""])).sum())
+def _problem(field: Field, values: pl.Series, typed: pl.Series, start: int) -> str | None:
+    may_be_missing = field.nullable or not field.required
+    if typed.null_count() == (values.null_count() if may_be_missing else 0):
+        return None
+    wrong = typed.is_null() & ~_missing(field, values) if may_be_missing else typed.is_null()
+    if not wrong.any():
+        return None
+    said = f"{field.name} is {'' if may_be_missing else 'missing or '}not {_kind(field)}"
+    return f"{said} in {wrong.sum()} rows, the first is {start + int(wrong.arg_max() or 0) + 1}"
+
+
+def _missing(field: Field, values: pl.Series) -> pl.Series:
+    if values.dtype.is_float():
+        return values.is_null() | values.is_nan()
+    if values.dtype in _TEXTS:
+        texts = ("",) if field.is_whole_number else _MISSING_TEXTS
+        return values.is_null() | values.cast(pl.String).is_in(texts)
+    return values.is_null()
 
 
 def _kind(field: Field) -> str:
-    return "a whole number" if field.is_whole_number else "a known code" if field.closed else "a text"
+    if field.is_whole_number:
+        low, high = bounds(field)
+        return f"a whole number from {low} to {high}"
+    return "a known code" if field.closed else f"a text of at most {LONGEST_TEXT} characters"

@@ -1,4 +1,7 @@
-"""What the service answers, as types; the OpenAPI document is derived from them."""
+"""What the service answers, as types; the OpenAPI document is derived from them.
+
+Every field says what it means and shows an example: a test demands it.
+"""
 
 from typing import Annotated, Any
 
@@ -6,68 +9,118 @@ import msgspec
 from msgspec import Meta
 
 REFERENCES = "#/components/schemas/{name}"
+BANDS = ("low", "moderate", "high", "very high")
+STATUSES = ("ok", "loading", "failed", "draining")
 
 
 def _reference(name: str) -> dict[str, str]:
     return {"$ref": REFERENCES.format(name=name)}
 
 
-Probability = Annotated[float, Meta(ge=0, le=1)]
+def _says(description: str, example: Any, **more: Any) -> Meta:
+    return Meta(description=description, examples=[example], **more)
+
+
+def _probability(description: str, example: float) -> Meta:
+    return _says(description, example, ge=0, le=1)
+
+
+def _one_of(description: str, values: tuple[str, ...], example: str) -> Meta:
+    return _says(description, example, extra_json_schema={"enum": list(values)})
+
+
+RequestId = Annotated[
+    str, _says("Names this answer in the logs; also in the header X-Request-ID.", "0f3a92c1d4b5e6f700000001")
+]
+ModelVersion = Annotated[str, _says("Version of the model that answered, as in /model.", "3")]
+Synthetic = Annotated[bool, _says("The model was trained on invented data: do not use it for patients.", False)]
+OutsideCohort = Annotated[bool, _says("The patient died or went to hospice: the model was not made for this.", False)]
+UnknownFields = Annotated[
+    list[str],
+    _says("Fields whose value the model does not know; they were scored as unknown.", ["medical_specialty"]),
+]
+Sha256 = Annotated[str, _says("SHA-256 of the model's bundle.json, which names the whole bundle.", "9f86d081" * 8)]
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """The risk that this patient is readmitted."""
 
-    prediction: Annotated[int, Meta(ge=0, le=1, description="1 when the probability reaches the threshold, else 0.")]
+    prediction: Annotated[int, _says("1 when the probability reaches the threshold, else 0.", 1, ge=0, le=1)]
     probability_score: Annotated[
-        Probability, Meta(description="Calibrated probability of a readmission within 30 days.")
+        float, _probability("Calibrated probability of a readmission within 30 days of discharge.", 0.213)
     ]
-    threshold: Annotated[Probability, Meta(description="Chosen on validation data; stored with the model.")]
-    risk_band: Annotated[str, Meta(description="low, moderate, high or very high.")]
+    threshold: Annotated[
+        float, _probability("Probability from which the prediction is 1; chosen on validation data.", 0.148)
+    ]
+    risk_band: Annotated[
+        str,
+        _one_of(
+            "Where the probability lies among those of the reference cohort: low is below the median, moderate below "
+            "the 80th percentile, high below the 95th, very high above; /model has the bounds.",
+            BANDS,
+            "high",
+        ),
+    ]
     percentile: Annotated[
-        int, Meta(ge=0, le=100, description="Percentage of the reference cohort with a lower or equal probability.")
+        int, _says("Percentage of the reference cohort with a lower or equal probability.", 91, ge=0, le=100)
     ]
-    unknown_fields: Annotated[list[str], Meta(description="Fields whose value the model does not know.")]
-    outside_cohort: Annotated[
-        bool, Meta(description="The patient died or went to hospice: the model was not made for this.")
-    ]
-    synthetic: Annotated[bool, Meta(description="The model was trained on invented data: do not use it.")]
-    model_version: str
-    request_id: str
+    unknown_fields: UnknownFields
+    outside_cohort: OutsideCohort
+    synthetic: Synthetic
+    model_version: ModelVersion
+    request_id: RequestId
 
 
 class Problem(msgspec.Struct, frozen=True):
     """What is wrong, where; never the value."""
 
-    loc: list[str]
-    msg: str
-    type: str
+    loc: Annotated[
+        list[str], _says("`body`, and the field; only `body` where the document is wrong as a whole.", ["body", "age"])
+    ]
+    msg: Annotated[str, _says("The rule, as a sentence part.", "must be a whole number from 1 to 365")]
+    type: Annotated[str, _says("The kind of problem, for programs.", "value")]
 
 
 class Refusal(msgspec.Struct, frozen=True):
     """One encounter of a batch that cannot be scored."""
 
-    errors: list[Problem]
+    errors: Annotated[
+        list[Problem],
+        _says("Everything that is wrong with it.", [{"loc": ["body", "age"], "msg": "is missing", "type": "missing"}]),
+    ]
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
     """Answers in the order of the request."""
 
     predictions: Annotated[  # a union of two structs has no schema in msgspec
-        list[Any], Meta(extra_json_schema={"items": {"oneOf": [_reference("Prediction"), _reference("Refusal")]}})
+        list[Any],
+        _says(
+            "One for each encounter: its prediction, or why it is refused.",
+            [{"errors": [{"loc": ["body", "age"], "msg": "is missing", "type": "missing"}]}],
+            extra_json_schema={"items": {"oneOf": [_reference("Prediction"), _reference("Refusal")]}},
+        ),
     ]
-    refused: Annotated[int, Meta(ge=0, description="How many encounters were refused.")]
-    model_version: str
-    request_id: str
+    refused: Annotated[int, _says("How many encounters were refused.", 1, ge=0)]
+    model_version: ModelVersion
+    request_id: RequestId
 
 
 class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     """What one clinical factor adds to the probability of the reference patient."""
 
-    factor: str
-    contribution: Annotated[float, Meta(description="Of probability; positive raises the risk.")]
-    fields: list[str]
-    can_be_influenced: Annotated[bool, Meta(description="By care during the stay or at discharge.")]
+    factor: Annotated[str, _says("The factor, in a clinician's words.", "Hospital use in the year before")]
+    contribution: Annotated[
+        float, _says("What it adds to the probability (0.05 is five percentage points); positive raises it.", 0.052)
+    ]
+    fields: Annotated[
+        list[str],
+        _says(
+            "Fields of the encounter that make up the factor.",
+            ["number_inpatient", "number_emergency", "number_outpatient"],
+        ),
+    ]
+    can_be_influenced: Annotated[bool, _says("By care during the stay or at discharge.", False)]
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,69 +129,141 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     A contribution says what the model makes of a factor, not what would happen if the factor were changed.
     """
 
-    probability_score: Probability
-    reference_probability: Annotated[Probability, Meta(description="Of a patient typical of the training data.")]
-    contributions: Annotated[list[Contribution], Meta(description="Largest first.")]
-    missing_fields: list[str]
-    unknown_fields: list[str]
-    outside_cohort: bool
-    synthetic: bool
-    model_version: str
-    request_id: str
+    probability_score: Annotated[float, _probability("As in /predict.", 0.213)]
+    reference_probability: Annotated[float, _probability("Of a patient typical of the training data.", 0.094)]
+    contributions: Annotated[
+        list[Contribution],
+        _says(
+            "Largest first.",
+            [
+                {
+                    "factor": "Hospital use in the year before",
+                    "contribution": 0.052,
+                    "fields": ["number_inpatient", "number_emergency", "number_outpatient"],
+                    "can_be_influenced": False,
+                }
+            ],
+        ),
+    ]
+    missing_fields: Annotated[list[str], _says("Fields that the encounter leaves out or gives as null.", ["weight"])]
+    unknown_fields: UnknownFields
+    outside_cohort: OutsideCohort
+    synthetic: Synthetic
+    model_version: ModelVersion
+    request_id: RequestId
 
 
 class Reload(msgspec.Struct, frozen=True):
     """The last attempt to take up a bundle."""
 
-    ok: bool
-    time: str
-    reason: str | None = None
+    ok: Annotated[bool, _says("Was it verified and taken up.", True)]
+    time: Annotated[str, _says("When; UTC, ISO 8601.", "2024-05-01T06:00:00+00:00")]
+    reason: Annotated[str | None, _says("Why it was not taken up; else null.", None)] = None
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """`ok` comes with status 200, everything else with 503 and a reason."""
 
-    status: Annotated[str, Meta(description="ok, loading, failed or draining.")]
-    reason: str | None = None
-    model_name: str | None = None
-    model_version: str | None = None
-    sha256: str | None = None
-    synthetic: bool | None = None
-    last_reload: Reload | None = None
+    status: Annotated[
+        str,
+        _one_of(
+            "ok: a verified model answers. failed: the bundle does not verify. draining: being stopped.", STATUSES, "ok"
+        ),
+    ]
+    reason: Annotated[str | None, _says("Why the status is not ok; else null.", None)] = None
+    model_name: Annotated[
+        str | None, _says("Name in the registry; null for a bundle from a folder.", "HealthPredict")
+    ] = None
+    model_version: Annotated[str | None, _says("Version that answers; null without a model.", "3")] = None
+    sha256: Annotated[str | None, _says("Of the bundle that answers; null without a model.", "9f86d081" * 8)] = None
+    synthetic: Annotated[
+        bool | None, _says("The model was trained on invented data: do not use it for patients.", False)
+    ] = None
+    last_reload: Annotated[
+        Reload | None,
+        _says(
+            "Null before the first attempt; where it failed, the model before goes on answering.",
+            {"ok": True, "time": "2024-05-01T06:00:00+00:00", "reason": None},
+        ),
+    ] = None
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """The process answers, with a model or without."""
+
+    status: Annotated[str, _one_of("Always alive.", ("alive",), "alive")]
+
+
+class TrainingTable(msgspec.Struct, frozen=True):
+    """A table that the model has seen."""
+
+    key: Annotated[str, _says("Its place below the storage root.", "processed_data/initial_train.parquet")]
+    rows: Annotated[int, _says("Encounters.", 13_862, ge=0)]
+    outcomes: Annotated[int, _says("Encounters with a readmission.", 1_550, ge=0)]
+    sha256: Annotated[str, _says("Of the file.", "60303ae2" * 8)]
+
+
+class BandBound(msgspec.Struct, frozen=True):
+    """A risk band; it ends where the next one begins."""
+
+    name: Annotated[str, _one_of("As in `risk_band`.", BANDS, "low")]
+    lower: Annotated[float, _probability("The lowest probability in the band.", 0.0)]
 
 
 class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     """The version that answers: where it comes from and how good it is."""
 
-    name: str | None
-    version: str
-    run_id: str
-    sha256: str
-    family: str
-    target: str
-    synthetic: bool
-    trained_at: str
-    trained_on: list[dict[str, Any]]
-    git_revision: str
-    threshold: float
-    bands: list[dict[str, Any]]
-    fields: list[str]
-    validation_metrics: dict[str, float]
-    evaluation: Annotated[
-        dict[str, Any] | None, Meta(description="Metrics with intervals, and by subgroup; null when not evaluated.")
+    name: Annotated[str | None, _says("Name in the registry; null for a bundle from a folder.", "HealthPredict")]
+    version: Annotated[str, _says("Number in the registry, else the beginning of the bundle's SHA-256.", "3")]
+    run_id: Annotated[str, _says("MLflow run that trained it.", "5d41402abc4b2a76b9719d911017c592")]
+    sha256: Sha256
+    family: Annotated[str, _says("Kind of model.", "lightgbm")]
+    target: Annotated[str, _says("lt30: readmitted within 30 days. any: at any time, for study only.", "lt30")]
+    synthetic: Synthetic
+    trained_at: Annotated[str, _says("UTC, ISO 8601.", "2024-05-01T05:00:00+00:00")]
+    trained_on: Annotated[
+        list[TrainingTable],
+        _says(
+            "Tables that the model has seen.",
+            [
+                {
+                    "key": "processed_data/initial_train.parquet",
+                    "rows": 13_862,
+                    "outcomes": 1_550,
+                    "sha256": "60303ae2" * 8,
+                }
+            ],
+        ),
     ]
-    reference_encounter: dict[str, str | int | None]
+    git_revision: Annotated[str, _says("Of the code that trained it.", "5947799")]
+    threshold: Annotated[float, _probability("Probability from which the prediction is 1.", 0.148)]
+    bands: Annotated[list[BandBound], _says("From low to very high.", [{"name": "low", "lower": 0.0}])]
+    fields: Annotated[list[str], _says("Fields that the model reads.", ["time_in_hospital", "age"])]
+    validation_metrics: Annotated[
+        dict[str, float], _says("Of the validation encounters, by name.", {"val_roc_auc": 0.671})
+    ]
+    evaluation: Annotated[
+        dict[str, Any] | None,
+        _says("Metrics on unseen encounters with intervals, and by subgroup; null when not evaluated.", None),
+    ]
+    reference_encounter: Annotated[
+        dict[str, str | int | None],
+        _says("The typical patient that /explain compares with.", {"age": "[70-80)", "number_inpatient": 0}),
+    ]
 
 
 class Error(msgspec.Struct, frozen=True):
     """Why there is no other answer."""
 
-    detail: str
-    request_id: str
+    detail: Annotated[str, _says("The reason; nothing of the request.", "a valid API key is needed")]
+    request_id: RequestId
 
 
 class ValidationError(msgspec.Struct, frozen=True):
     """What is wrong with the request."""
 
-    detail: list[Problem]
-    request_id: str
+    detail: Annotated[
+        list[Problem],
+        _says("Every problem at once.", [{"loc": ["body", "age"], "msg": "is missing", "type": "missing"}]),
+    ]
+    request_id: RequestId

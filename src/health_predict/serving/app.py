@@ -5,6 +5,9 @@ from typing import Any
 
 import msgspec
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from health_predict.serving import answers
@@ -21,10 +24,11 @@ DESCRIPTION = (
 _ENCODE = msgspec.json.Encoder().encode
 _SCHEMAS = (
     answers.Prediction, answers.Refusal, answers.Batch, answers.Explanation, answers.ModelDescription, answers.Health,
-    answers.Error, answers.ValidationError,
+    answers.Alive, answers.Error, answers.ValidationError,
 )  # fmt: skip
 
 
+_METRICS = {"description": "Prometheus text", "content": {"text/plain": {"schema": {"type": "string"}}}}
 _HTML = headers(b"text/html; charset=utf-8", policy=CONTENT_SECURITY_POLICY.encode())
 _PROMETHEUS = headers(b"text/plain; version=0.0.4; charset=utf-8")
 
@@ -82,20 +86,36 @@ class Endpoints:
 
 def build_app(endpoints: Endpoints) -> FastAPI:
     """The public routes and their document, which is made when it is first asked for: it takes 3 MiB."""
-    app = FastAPI(title="Health Predict", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None)
-    app.openapi = cache(lambda: _openapi(app.title, app.version))  # type: ignore[method-assign]
+    app = FastAPI(
+        title="Health Predict",
+        version="1",
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    paths = {path for _, path in endpoints.table}
+    app.openapi = cache(lambda: _openapi(app.title, app.version, paths))  # type: ignore[method-assign]
     return _with_routes(app, endpoints.table)
 
 
 def build_probe_app(endpoints: Endpoints) -> FastAPI:
     """What the second port answers: probes and /metrics."""
-    return _with_routes(FastAPI(openapi_url=None), endpoints.probe_table)
+    return _with_routes(FastAPI(openapi_url=None, redirect_slashes=False), endpoints.probe_table)
 
 
 def _with_routes(app: FastAPI, table: dict[tuple[str, str], Endpoint]) -> FastAPI:
     for (method, path), endpoint in table.items():
         app.router.routes.append(Route(path, _Plain(endpoint), methods=[method]))
+    app.add_exception_handler(HTTPException, _no_such_route)
     return app
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    """404 and 405 in the form of every other error."""
+    assert isinstance(error, HTTPException)  # noqa: S101  # it is registered for this one
+    body = _ENCODE(answers.Error(error.detail, request.scope[CALL].request_id))
+    return Response(body, error.status_code, error.headers, "application/json")
 
 
 class _Plain:
@@ -110,24 +130,27 @@ class _Plain:
         await send({"type": "http.response.body", "body": answer.body})
 
 
-def _openapi(title: str, version: str) -> dict[str, Any]:
+def _openapi(title: str, version: str, answered: set[str]) -> dict[str, Any]:
+    """The document; of the paths, those that are answered on this port."""
     _, components = msgspec.json.schema_components(_SCHEMAS, ref_template=answers.REFERENCES)
     components["Encounter"] = encounter_model().model_json_schema()
     encounter = {"$ref": "#/components/schemas/Encounter"}
     many = {"type": "array", "items": {}, "description": "Each as in /predict; a bad one gets its own errors."}
     batch = {"oneOf": [many, {"type": "object", "required": ["encounters"], "properties": {"encounters": many}}]}
+    paths = {
+        "/predict": {"post": _post("Score one encounter", "Prediction", encounter, dict(EXAMPLE))},
+        "/predict/batch": {"post": _post("Score many encounters", "Batch", batch, {"encounters": [dict(EXAMPLE)]})},
+        "/explain": {"post": _post("Explain one probability", "Explanation", encounter, dict(EXAMPLE))},
+        "/model": {"get": _operation("The model version that answers", _json("Answer", "ModelDescription"))},
+        "/health": {"get": _operation("Ready, or the reason why not", _json("Ready", "Health"), unready="Health")},
+        "/readyz": {"get": _operation("As /health", _json("Ready", "Health"), unready="Health")},
+        "/livez": {"get": _operation("The process answers", _json("Alive", "Alive"))},
+        "/metrics": {"get": _operation("Counts and times for Prometheus; no value of a request", _METRICS)},
+    }
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": DESCRIPTION},
-        "paths": {
-            "/predict": {"post": _post("Score one encounter", "Prediction", encounter, dict(EXAMPLE))},
-            "/predict/batch": {"post": _post("Score many encounters", "Batch", batch, {"encounters": [dict(EXAMPLE)]})},
-            "/explain": {"post": _post("Explain one probability", "Explanation", encounter, dict(EXAMPLE))},
-            "/model": {"get": _operation("The model version that answers", "ModelDescription")},
-            "/health": {"get": _operation("Ready, or the reason why not", "Health", unready="Health")},
-            "/readyz": {"get": _operation("As /health", "Health", unready="Health")},
-            "/livez": {"get": {"summary": "The process answers", "responses": {"200": {"description": "Alive"}}}},
-        },
+        "paths": {path: operations for path, operations in paths.items() if path in answered},
         "components": {
             "schemas": components,
             "securitySchemes": {
@@ -139,31 +162,32 @@ def _openapi(title: str, version: str) -> dict[str, Any]:
     }
 
 
-def _operation(summary: str, schema: str, unready: str = "Error") -> dict[str, Any]:
+def _operation(summary: str, answer: dict[str, Any], unready: str = "Error") -> dict[str, Any]:
     return {
         "summary": summary,
         "responses": {
-            "200": _response("Answer", schema),
-            "401": _response("No valid API key", "Error"),
-            "503": _response("Not ready, or too many requests", unready),
+            "200": answer,
+            "401": _json("No valid API key", "Error"),
+            "500": _json("A bug; the service's log has it under the request id", "Error"),
+            "503": _json("Not ready, or too many requests", unready),
         },
     }
 
 
 def _post(summary: str, schema: str, body: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
-    operation = _operation(summary, schema)
+    operation = _operation(summary, _json("Answer", schema))
     operation["requestBody"] = {
         "required": True,
         "content": {"application/json": {"schema": body, "example": example}},
     }
     operation["responses"] |= {
-        "408": _response("The request took too long", "Error"),
-        "413": _response("The request is too large", "Error"),
-        "422": _response("What is wrong, field by field", "ValidationError"),
+        "408": _json("The request took too long", "Error"),
+        "413": _json("The request is too large", "Error"),
+        "422": _json("What is wrong, field by field", "ValidationError"),
     }
     return operation
 
 
-def _response(description: str, schema: str) -> dict[str, Any]:
+def _json(description: str, schema: str) -> dict[str, Any]:
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     return {"description": description, "content": content}
