@@ -15,6 +15,7 @@ import pytest
 from health_predict.data.schema import OUTCOME
 from health_predict.io import layout
 from health_predict.io.ledger import read_ledger
+from health_predict.io.registry import PRODUCTION
 from health_predict.io.replay import read_arrival, read_matured, read_predictions
 from health_predict.io.tables import read_json
 from health_predict.params import SplitParams
@@ -66,9 +67,9 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return place
 
 
-def copied(begun: Place, root: Path) -> Place:
+def copied(begun: Place, root: Path, **environment: str) -> Place:
     shutil.copytree(begun.root, root, ignore=shutil.ignore_patterns("mlartifacts"))
-    return Place(root)
+    return Place(root, environment)
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +124,15 @@ def test_a_replay_that_is_done_is_shown_at_once(replayed):
 
 
 def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(begun, replayed, tmp_path):
-    place = copied(begun, tmp_path / "store")
+    # A service of this environment would want keys, and serve another alias; the replay's own does neither.
+    elsewhere = {"HEALTH_PREDICT_API_KEYS": f"ward:{'0' * 64}", "MODEL_ALIAS": "elsewhere"}
+    place = copied(begun, tmp_path / "store", **elsewhere)
     storage = place.storage
     kill_once(place, lambda: storage.exists(layout.drift_manifest(layout.batch(2))))
     kill_once(place, lambda: storage.exists(layout.retraining_manifest(2)))
     kill_once(place, lambda: len(read_ledger(storage).entries) > 1)
+    kill_once(place, lambda: place.registry.at(PRODUCTION).version != "1")
+    kill_once(place, lambda: storage.exists(layout.manifest(layout.predictions(2))))
     code, out, err = place.run(*SIMULATE, timeout=600)
     assert code == 0, err
     found = document(out)
