@@ -126,6 +126,8 @@ class PerformanceParams:
     """Falls are differences to the champion's own reference window, whose error counts as well."""
 
     level: float = 0.90  # one-sided confidence of a finding; the policy wants it more than once
+    alarm_level: float = 0.99  # one-sided confidence of a finding that is an alarm about a single batch: three measures
+    # are looked at, and the status keeps to 2 alarms in 20 batches without drift (docs/results.md)
     severe_level: float = 0.995  # one-sided confidence of a finding that need not be seen twice
     max_auroc_fall: float = 0.015  # estimate; smaller ones cost less than a retraining may lose at the gate
     observed_expected: tuple[float, float] = (0.90, 1.10)  # bounds of no finding; the gate refuses at .80 and 1.25

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -56,6 +58,28 @@ def test_outcomes_that_strike_others_are_a_finding_about_discrimination():
     assert found.discrimination
     assert found.severe_discrimination
     assert "AUROC" in found.reasons[0]
+
+
+def test_what_was_so_when_the_model_was_approved_is_no_finding():
+    y, p, patients = world(6_000, 1, risk_times=1.5)
+    approved = evaluate(y, p, patients, THRESHOLD, FEW)
+    found = performance(*world(8_000, 2, risk_times=1.5), approved, PARAMS, FEW)
+    assert found.current.observed_expected.estimate > PARAMS.observed_expected[1]
+    assert not (found.calibration or found.severe_calibration or found.detected)
+
+
+def test_a_finding_that_has_to_come_again_is_no_alarm_yet():
+    """Between the two levels: evidence for the policy, and the batch's status stays quiet."""
+    moved = world(8_000, 2, risk_times=1.13)
+    found = performance(*moved, REFERENCE, replace(PARAMS, alarm_level=1 - 1e-9), FEW)
+    assert found.calibration
+    assert not found.detected
+    assert performance(*moved, REFERENCE, replace(PARAMS, alarm_level=PARAMS.level), FEW).detected
+
+
+def test_outcomes_that_determine_no_calibration_slope_cannot_be_judged():
+    with pytest.raises(DataError, match="do not determine a calibration slope"):
+        performance(np.arange(50) % 2, np.full(50, 0.1), np.arange(50), REFERENCE, PARAMS, FEW)
 
 
 def test_a_little_less_than_certain_is_not_severe():
