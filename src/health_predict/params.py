@@ -133,7 +133,9 @@ class PerformanceParams:
     observed_expected: tuple[float, float] = (0.90, 1.10)  # bounds of no finding; the gate refuses at .80 and 1.25
     calibration_slope: tuple[float, float] = (0.80, 1.25)  # its 95% interval on 8,000 encounters is +-.14
     max_estimated_auroc_fall: float = 0.02  # without outcomes; a quiet batch strayed by .008
-    max_flag_rate_ratio: float = 1.25  # either way, against the reference's flag rate: what the care team planned for
+    capacity: float | None = None  # share of encounters that can be followed up; None: as many as were flagged in
+    # the reference, which is what the care team planned for when the model was approved
+    max_flag_rate_ratio: float = 1.25  # either way, against that capacity
     max_score_psi: float = 0.10  # of scores in tenths of the reference; .1 to .25 is "some change" (Siddiqi 2006)
 
 

@@ -50,6 +50,18 @@ def open_encounters(source: str, endpoint: str | None = None) -> EncounterFile:
 
     Raises StorageError when it is not there, DataError when it is neither CSV nor Parquet or its columns do not fit.
     """
+    frame, rows = scan(source, endpoint)
+    names = _names(frame.collect_schema().names(), source)
+    identifiers = tuple(f.name for f in _INPUTS if f.kind == "identifier" and f.name in names.values())
+    chosen = [pl.col(column).alias(name) for column, name in names.items() if name != OUTCOME]
+    return EncounterFile(source, rows, identifiers, frame.select(chosen))
+
+
+def scan(source: str, endpoint: str | None = None) -> tuple[pl.LazyFrame, int | None]:
+    """A CSV (all columns as text) or Parquet file to be read, and its rows, None where only reading tells.
+
+    Raises StorageError when it is not there, DataError when it is neither.
+    """
     options = _s3_options(source, endpoint)
     try:
         if source.endswith(".parquet"):
@@ -58,16 +70,12 @@ def open_encounters(source: str, endpoint: str | None = None) -> EncounterFile:
             frame = pl.scan_csv(source, infer_schema=False, empty_string_is_null=False, storage_options=options)
         else:
             raise DataError(f"{source} is neither .csv nor .parquet")
-        columns = frame.collect_schema().names()
-        rows = frame.select(pl.len()).collect().item() if source.endswith(".parquet") else None
+        frame.collect_schema()
+        return frame, frame.select(pl.len()).collect().item() if source.endswith(".parquet") else None
     except FileNotFoundError as error:
         raise StorageError(f"{source} does not exist") from error
     except (pl.exceptions.PolarsError, OSError):
         raise DataError(f"{source} is not a readable {source.rpartition('.')[2]} file") from None
-    names = _names(columns, source)
-    identifiers = tuple(f.name for f in _INPUTS if f.kind == "identifier" and f.name in names.values())
-    chosen = [pl.col(column).alias(name) for column, name in names.items() if name != OUTCOME]
-    return EncounterFile(source, rows, identifiers, frame.select(chosen))
 
 
 @contextmanager

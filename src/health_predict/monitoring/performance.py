@@ -44,6 +44,8 @@ class Performance:
 class PredictionDrift:
     """Scores of a batch against those of the reference, no outcome needed. Rates are shares of encounters.
 
+    Planned is what the care team has capacity for.
+
     `psi` compares tenths of the reference's scores. The estimated AUROCs are what the scores themselves promise
     (`estimate_auroc`).
     """
@@ -54,6 +56,7 @@ class PredictionDrift:
     mean_reference: float
     mean: float
     flag_rate_reference: float
+    flag_rate_planned: float
     flag_rate: float
     estimated_auroc_reference: float
     estimated_auroc: float
@@ -139,11 +142,12 @@ def prediction_drift(
             f"Scores moved: stability index {apart:.2f} ({params.max_score_psi:.2f} is the limit), "
             f"mean {y_proba.mean():.3f}, was {centres.mean():.3f}."
         )
-    ratio = flagged / max(flagged_before, 1 / reference.scored)
-    counts = (flagged_before * reference.scored, reference.scored), (flagged * len(y_proba), len(y_proba))
+    planned = flagged_before if params.capacity is None else params.capacity
+    ratio = flagged / max(planned, 1 / reference.scored)
+    counts = (planned * reference.scored, reference.scored), (flagged * len(y_proba), len(y_proba))
     beyond = not 1 / params.max_flag_rate_ratio <= ratio <= params.max_flag_rate_ratio
     if beyond and _rates_differ(*counts, drift.design_effect) <= level:
-        reasons.append(f"{flagged:.1%} of encounters are flagged; {flagged_before:.1%} were planned for.")
+        reasons.append(f"{flagged:.1%} of encounters are flagged; {planned:.1%} were planned for.")
     if promised_before - promised >= params.max_estimated_auroc_fall:
         reasons.append(f"AUROC estimated from the scores is {promised:.3f}, was {promised_before:.3f}.")
     return PredictionDrift(
@@ -153,6 +157,7 @@ def prediction_drift(
         mean_reference=float(centres.mean()),
         mean=float(y_proba.mean()),
         flag_rate_reference=flagged_before,
+        flag_rate_planned=planned,
         flag_rate=flagged,
         estimated_auroc_reference=promised_before,
         estimated_auroc=promised,

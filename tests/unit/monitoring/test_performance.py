@@ -137,6 +137,13 @@ def test_scores_that_moved_are_an_alarm_with_the_load_that_they_mean():
     assert any("flagged" in reason for reason in found.reasons)
 
 
+def test_the_flagged_are_held_against_the_capacity_where_one_is_given():
+    scores, few = world(8_000, 5)[1], replace(PARAMS, capacity=0.05)
+    found = prediction_drift(scores_reference(), scores, THRESHOLD, few, DRIFT)
+    assert found.flag_rate_planned == 0.05
+    assert any("5.0% were planned for" in reason for reason in found.reasons)
+
+
 def test_scores_that_promise_less_are_an_alarm():
     p = world(8_000, 5)[1]
     found = prediction_drift(scores_reference(), p.mean() + 0.6 * (p - p.mean()), THRESHOLD, PARAMS, DRIFT)
