@@ -6,7 +6,7 @@ Every batch of the data has drifted from the one before, so none can show a fals
 neighbouring batches are put in random order and dealt into initial data and six batches, which then differ by chance
 only; a LightGBM is trained on the initial data, and the steps of the loop run batch by batch, without retraining. A
 scenario begins with batch 3. All of this is done for several orders of the patients. Writes the table of
-docs/results.md; about five minutes an order.
+docs/results.md; about two minutes an order.
 """
 
 import argparse
@@ -101,7 +101,7 @@ class World:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--orders", type=int, default=4, help="of the patients")
+    parser.add_argument("--orders", type=int, default=5, help="of the patients")
     orders = parser.parse_args().orders
     quiet: list[MonitoringReport] = []
     delays: dict[str, list[int | None]] = {name: [] for name in EXPECTED}
