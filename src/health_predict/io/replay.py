@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 import polars as pl
 
-from health_predict.data.schema import OUTCOME
+from health_predict.data.schema import FIELD, OUTCOME
 from health_predict.data.validation import DTYPES
 from health_predict.errors import BundleError, DataError, StorageError
 from health_predict.io import layout
@@ -166,7 +166,11 @@ def read_outcomes(source: str, endpoint: str | None = None) -> pl.DataFrame:
     absent = [name for name in OUTCOMES if name not in frame.collect_schema().names()]
     if absent:
         raise DataError(f"{source} has no column {', '.join(absent)}; outcomes need {', '.join(OUTCOMES)}")
-    table = frame.select(pl.col(name).cast(dtype, strict=False) for name, dtype in OUTCOMES.items()).collect()
+    known = pl.Enum([str(code) for code in FIELD[OUTCOME].codes])
+    table = frame.select(
+        pl.col("encounter_id").cast(OUTCOMES["encounter_id"], strict=False),
+        pl.col(OUTCOME).cast(known, strict=False).cast(OUTCOMES[OUTCOME]),
+    ).collect()
     unfit = sum(table.null_count().row(0))
     twice = table.height - table["encounter_id"].n_unique()
     if unfit or twice:
