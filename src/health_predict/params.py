@@ -126,12 +126,16 @@ class PerformanceParams:
     """Falls are differences to the champion's own reference window, whose error counts as well."""
 
     level: float = 0.90  # one-sided confidence of a finding; the policy wants it more than once
+    alarm_level: float = 0.99  # one-sided confidence of a finding that is an alarm about a single batch: three measures
+    # are looked at, and the status keeps to 2 alarms in 20 batches without drift (docs/results.md)
     severe_level: float = 0.995  # one-sided confidence of a finding that need not be seen twice
     max_auroc_fall: float = 0.015  # estimate; smaller ones cost less than a retraining may lose at the gate
     observed_expected: tuple[float, float] = (0.90, 1.10)  # bounds of no finding; the gate refuses at .80 and 1.25
     calibration_slope: tuple[float, float] = (0.80, 1.25)  # its 95% interval on 8,000 encounters is +-.14
     max_estimated_auroc_fall: float = 0.02  # without outcomes; a quiet batch strayed by .008
-    max_flag_rate_ratio: float = 1.25  # either way, against the reference's flag rate: what the care team planned for
+    capacity: float | None = None  # share of encounters that can be followed up; None: as many as were flagged in
+    # the reference, which is what the care team planned for when the model was approved
+    max_flag_rate_ratio: float = 1.25  # either way, against that capacity
     max_score_psi: float = 0.10  # of scores in tenths of the reference; .1 to .25 is "some change" (Siddiqi 2006)
 
 

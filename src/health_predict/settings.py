@@ -3,6 +3,7 @@
 Everything has a default that works on a laptop. Choices that shape a result are in `params.py`.
 """
 
+import os
 from pathlib import Path
 
 from pydantic import AliasChoices, Field, SecretStr
@@ -102,3 +103,10 @@ class ServingSettings(BaseSettings):
     prediction_log_key: SecretStr | None = Field(
         None, description="Secret that patient numbers are pseudonymised with; needed with prediction_log."
     )
+
+
+def environment_without(kind: type[BaseSettings]) -> dict[str, str]:
+    """This process's environment, for another process, without the variables that `kind` reads by its prefix."""
+    prefix = str(kind.model_config.get("env_prefix", ""))
+    read = {f"{prefix}{name}".upper() for name in kind.model_fields}
+    return {name: value for name, value in os.environ.items() if name.upper() not in read}

@@ -10,7 +10,7 @@ import pytest
 from health_predict.errors import ConflictError, Declined, StorageError
 from health_predict.io import layout
 from health_predict.io.ledger import append, entry, read_ledger
-from health_predict.io.registry import PREVIOUS, PRODUCTION, Registry, Version
+from health_predict.io.registry import EVALUATION, PREVIOUS, PRODUCTION, Registry, Version
 from health_predict.params import GateParams, Params
 from health_predict.steps.evaluate import evaluate
 from health_predict.steps.promote import promote
@@ -168,6 +168,32 @@ def test_an_evaluation_is_done_once_for_each_champion(store, registry, compare):
     against = evaluate(store.storage, registry, Params(), store.other)
     assert not against.skipped
     assert against.champion == against.comparison.champion.version == "1"
+
+
+def test_the_evaluation_that_a_run_was_promoted_on_is_kept(store, registry, compare):
+    for run_id in (store.other, store.winner):
+        compare(run_id)
+        promote(store.storage, registry, LAX, run_id)
+    approved = {run_id: store.storage.read(layout.evaluation_report(run_id)) for run_id in (store.other, store.winner)}
+    other_rules = Params(gate=LAX)
+    assert evaluate(store.storage, registry, other_rules, store.winner).skipped
+    promote(store.storage, registry, LAX, store.winner)
+    rollback(store.storage, registry, "looks wrong")
+    assert evaluate(store.storage, registry, other_rules, store.winner).skipped  # may be promoted on it again
+    rollback(store.storage, registry, "it was right")
+    with pytest.raises(ConflictError, match="was promoted before, against version None"):
+        evaluate(store.storage, registry, other_rules, store.other)
+    assert approved == {run_id: store.storage.read(layout.evaluation_report(run_id)) for run_id in approved}
+
+
+def test_an_evaluation_that_was_stopped_before_mlflow_had_it_is_made_again(store, registry, monkeypatch):
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Registry, "log_folder", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(store.storage, registry, Params(), store.winner)
+    assert not evaluate(store.storage, registry, Params(), store.winner).skipped
+    version = registry.register(store.winner, {})
+    assert (registry.fetch_bundle(version, store.root / "cache") / EVALUATION).exists()
 
 
 def test_a_model_against_itself_differs_by_exactly_nothing(store, registry, compare):

@@ -90,6 +90,8 @@ def test_aliases_follow_the_ledger_and_move_once(store, registry, parts):
     assert not registry.follow("2", "1")
     assert registry.follow("1", "2")
     assert (registry.at(PRODUCTION), registry.at(PREVIOUS)) == (one, two)
+    assert registry.follow("1", None)
+    assert (registry.at(PRODUCTION), registry.at(PREVIOUS)) == (one, None)
 
 
 def test_nothing_decided_moves_no_alias(registry):

@@ -1,76 +1,151 @@
 """No outcome is used before it has matured: whatever it is, everything written until then stays the same."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factories import encounters
+from health_predict.data.scenarios import SCENARIOS
 from health_predict.data.schema import OUTCOME
 from health_predict.io import layout
+from health_predict.io.ledger import read_ledger
 from health_predict.io.manifests import publish
 from health_predict.io.replay import matured
 from health_predict.io.storage import Folder
-from health_predict.io.tables import table_bytes
-from health_predict.params import AssemblyParams, ScenarioParams
+from health_predict.io.tables import json_bytes, read_json, table_bytes
+from health_predict.params import AssemblyParams, BootstrapParams, DriftParams, GateParams, Params, RetrainingParams
 from health_predict.steps.arrive import arrive
 from health_predict.steps.assemble import assemble
+from health_predict.steps.decide import decide
 from health_predict.steps.mature import mature
+from health_predict.steps.monitor import monitor
+from health_predict.steps.score import score
+from loop import Registry, crown, export_champion
 
-BATCHES = 4
-TABLE = encounters(1_000)
-PARAMS = AssemblyParams(test_rows=60, validation_rows=40)
-# Label shift chooses who arrives by outcome: there the world itself depends on it.
-SCENARIOS = st.sampled_from(["none", "abrupt_covariate_shift", "concept_shift", "coding_change", "missing_feed"])
-UNUSED = (layout.FUTURE, layout.SPLIT_MANIFEST, "arrivals/")  # arrivals are compared by their tables
+pytestmark = pytest.mark.slow
 
-
-def store(root: Path, poisoned: int, shuffle: int) -> Folder:
-    """Initial data and batches; the outcomes of one batch and of all later ones are dealt out anew."""
-    size = len(TABLE) // (BATCHES + 1)
-    parts = [TABLE.slice(position * size, size) for position in range(BATCHES + 1)]
-    tables = dict(
-        zip(
-            (layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION, layout.INITIAL_TEST),
-            (parts[0].head(100), parts[0].slice(100, 50), parts[0].slice(150)),
-            strict=True,
-        )
-    )
-    for number, part in enumerate(parts[1:], start=1):
-        changed = part.with_columns(pl.col(OUTCOME).shuffle(seed=shuffle)) if number >= poisoned else part
-        tables[layout.future_batch(number)] = changed
-    storage = Folder(str(root))
-    files = {key: table_bytes(table, key) for key, table in tables.items()}
-    publish(storage, layout.SPLIT_MANIFEST, inputs={}, files=files, result={"synthetic": True, "parts": []})
-    return storage
+BATCHES = 3
+SIZE = 400
+TABLE = encounters(SIZE * (BATCHES + 2))
+PARAMS = Params(
+    assembly=AssemblyParams(test_rows=60, validation_rows=40),
+    bootstrap=BootstrapParams(replicates=20),
+    drift=DriftParams(min_rows=100, replicates=10, separation_trees=5),
+    gate=GateParams(min_subgroup_outcomes=1_000),
+    retraining=RetrainingParams(min_new_rows=100, min_new_outcomes=5),  # so that outcomes do decide
+)
+JUDGED = [name for name, scenario in SCENARIOS.items() if not scenario.refused]
+UNUSED = (layout.FUTURE, layout.SPLIT_MANIFEST, "arrivals/", layout.LEDGER)  # arrivals are compared by their tables
 
 
-def walk(storage: Folder, scenario: str, upto: int) -> dict[str, bytes]:
-    """Replay the batches up to one that has arrived and not matured; everything there is to see by then."""
+@dataclass(frozen=True)
+class World:
+    """A store, and the outcomes that its batches have where they are dealt out anew from one batch on."""
+
+    storage: Folder
+    poisoned: int = BATCHES + 1
+    shuffle: int = 0
+
+    def publish(self, poisoned: int) -> None:
+        """Write the initial data and the batches, with the outcomes from `poisoned` on dealt out anew."""
+        first = TABLE.head(2 * SIZE)
+        keys = (layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION, layout.INITIAL_TEST)
+        tables = dict(zip(keys, (first.head(400), first.slice(400, 150), first.slice(550)), strict=True))
+        for number in range(1, BATCHES + 1):
+            batch = TABLE.slice((number + 1) * SIZE, SIZE)
+            dealt = batch.with_columns(pl.col(OUTCOME).shuffle(seed=self.shuffle))
+            tables[layout.future_batch(number)] = dealt if number >= poisoned else batch
+        files = {key: table_bytes(table, key) for key, table in tables.items()}
+        publish(self.storage, layout.SPLIT_MANIFEST, inputs={}, files=files, result=RESULT)
+
+
+RESULT = {
+    "synthetic": True,
+    "parts": [{"key": layout.INITIAL_TRAIN, "rows": 400}, {"key": layout.INITIAL_VALIDATION, "rows": 150}],
+}
+
+
+@pytest.fixture(scope="module")
+def champion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The bundle of a model of the initial data; meanwhile no page is drawn for people."""
+    world = World(Folder(str(tmp_path_factory.mktemp("initial"))))
+    world.publish(world.poisoned)
+    with patch("health_predict.steps.monitor.html", return_value=b""):
+        yield export_champion(world.storage, tmp_path_factory.mktemp("champion") / "bundle", PARAMS)
+
+
+def walk(world: World, champion: Path, scenario: str, upto: int) -> dict[str, bytes]:
+    """Replay the batches up to one that was judged and scored and has not matured; all there is to see by then.
+
+    Outcomes are dealt out anew before the batch arrives; under label shift, which chooses who arrives by outcome,
+    right after.
+    """
+    storage, registry, cache = world.storage, Registry(champion), Path("unused")
+    world.publish(BATCHES + 1 if scenario == "label_shift" else world.poisoned)
+    crown(storage, champion, PARAMS)
     for number in range(1, upto + 1):
-        arrive(storage, ScenarioParams(), number, scenario, from_batch=2)
+        arrive(storage, PARAMS.scenario, number, scenario, from_batch=2)
+        if number == world.poisoned:
+            world.publish(world.poisoned)
         if number > 1:
             mature(storage, number - 1)
-            assemble(storage, PARAMS, number)
+            assemble(storage, PARAMS.assembly, number)
+        monitor(storage, registry, cache, PARAMS, number)
+        decide(storage, PARAMS.retraining, number)
+        score(storage, registry, cache, number, str(read_ledger(storage).production))
         assert matured(storage, number + 1) == list(range(1, number))
     tables = [layout.arrival(number) for number in range(1, upto + 1)]
     others = [key for key in storage.list() if not key.startswith(UNUSED)]
-    return {key: storage.read(key) for key in [*tables, *others]}
+    return {key: storage.read(key) for key in [*tables, *others]} | {"logged": json_bytes(registry.logged)}
 
 
-@given(scenario=SCENARIOS, poisoned=st.integers(2, BATCHES), shuffle=st.integers(0, 2**32 - 1))
-@settings(max_examples=8, deadline=None)
-def test_no_outcome_is_used_before_it_has_matured(scenario, poisoned, shuffle):
+@given(scenario=st.sampled_from(JUDGED), poisoned=st.integers(2, BATCHES), shuffle=st.integers(0, 2**32 - 1))
+@settings(max_examples=6, deadline=None)
+def test_no_outcome_is_used_before_it_has_matured(champion, scenario, poisoned, shuffle):
     with TemporaryDirectory() as one, TemporaryDirectory() as two:
-        untouched = walk(store(Path(one), BATCHES + 1, 0), scenario, poisoned)
-        changed = walk(store(Path(two), poisoned, shuffle), scenario, poisoned)
+        untouched = walk(World(Folder(one)), champion, scenario, poisoned)
+        changed = walk(World(Folder(two), poisoned, shuffle), champion, scenario, poisoned)
         assert changed == untouched
-        assert layout.retraining_data(poisoned, "train") in changed
+        name = layout.batch(poisoned)
+        written = {
+            layout.retraining_data(poisoned, "train"),
+            layout.drift_numbers(name),
+            layout.retraining_report(name),
+        }
+        assert written <= set(changed)
 
 
-def test_an_outcome_is_used_once_it_has_matured(tmp_path):
-    found = [walk(store(tmp_path / str(seed), 1, seed), "none", 3) for seed in (1, 2)]
+def test_an_outcome_is_used_once_it_has_matured(champion, tmp_path):
+    worlds = [World(Folder(str(tmp_path / str(seed))), 1, seed) for seed in (1, 2)]
+    found = [walk(world, champion, "none", 3) for world in worlds]
     keys = [layout.retraining_data(3, part) for part in ("train", "validation", "test")]
+    keys += [layout.drift_numbers(layout.batch(3)), "logged"]
     assert all(found[0][key] != found[1][key] for key in keys)
+
+
+def test_outcomes_of_a_concept_shift_reach_what_is_trained_on(champion, tmp_path):
+    none, shifted = (walk(World(Folder(str(tmp_path / name))), champion, name, 3) for name in ("none", "concept_shift"))
+    assert none[layout.arrival(2)] == shifted[layout.arrival(2)]
+    assert none[layout.outcomes(1)] == shifted[layout.outcomes(1)]
+    parts = [layout.retraining_data(3, part) for part in ("train", "validation", "test")]
+    assert all(none[key] != shifted[key] for key in [layout.outcomes(2), *parts])
+
+
+def test_a_judgement_that_was_stopped_before_it_was_written_is_logged_once(champion, tmp_path):
+    world, registry = World(Folder(str(tmp_path))), Registry(champion)
+    world.publish(world.poisoned)
+    crown(world.storage, champion, PARAMS)
+    arrive(world.storage, PARAMS.scenario, 1, "none", from_batch=1)
+    with patch("health_predict.steps.monitor.publish", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        monitor(world.storage, registry, tmp_path, PARAMS, 1)
+    found = monitor(world.storage, registry, tmp_path, PARAMS, 1)
+    assert len(registry.logged) == 1
+    assert replace(found, skipped=True) == monitor(world.storage, registry, tmp_path, PARAMS, 1)
+    assert read_json(world.storage, layout.drift_numbers(found.name))["status"] == found.status

@@ -221,6 +221,10 @@ def monitor(
     reference: Annotated[
         str | None, typer.Option(help="With --current: compare with this file, not with what production learnt from.")
     ] = None,
+    outcomes: Annotated[
+        str | None,
+        typer.Option(help="With --current: what became of its encounters, a file with encounter_id and readmitted."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Judge a batch: have the data, the scores or the outcomes moved? The last line is NO_DRIFT or DRIFT_DETECTED.
@@ -233,15 +237,15 @@ def monitor(
     from health_predict.steps.monitor import monitor as step  # noqa: PLC0415
     from health_predict.steps.monitor import monitor_file  # noqa: PLC0415
 
-    if (batch is None) == (current is None) or (reference and not current):
-        raise typer.BadParameter("give either --batch, or --current with or without --reference")
+    if (batch is None) == (current is None) or ((reference or outcomes) and not current):
+        raise typer.BadParameter("give either --batch, or --current with or without --reference and --outcomes")
     settings = _settings()
     storage, registry, params = _storage(settings), _registry(settings), Params()
     if current is None:
         report = step(storage, registry, settings.cache, params, cast("int", batch))
     else:
         endpoint = settings.s3_endpoint
-        report = monitor_file(storage, registry, settings.cache, params, current, reference, endpoint)
+        report = monitor_file(storage, registry, settings.cache, params, current, reference, outcomes, endpoint)
     Output(json).result(report, tables.monitored)
 
 

@@ -152,5 +152,6 @@ Runs and models    {registry.tracking_uri}
                    {os.path.relpath(Path(sys.executable).parent)}/mlflow ui --backend-store-uri {registry.tracking_uri}
 Try next           {command} serve     then open http://127.0.0.1:8000/docs
                    {command} status
-                   {command} train --families lightgbm --trials 30
+                   {command} monitor --batch 10
+                   {command} simulate --restart --scenario concept_shift --from-batch 4 --no-api --trials 1
 """

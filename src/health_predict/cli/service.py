@@ -19,6 +19,7 @@ from health_predict.cli.serve import point
 from health_predict.data.schema import CLINICAL
 from health_predict.errors import ServiceError
 from health_predict.serving import command
+from health_predict.settings import ServingSettings, environment_without
 from health_predict.steps.score import Answers
 
 START_SECONDS = 60.0
@@ -49,33 +50,41 @@ class Service:
             raise ServiceError(f"the API answered one batch with the versions {', '.join(sorted(versions))}")
         return Answers(np.array(probability), versions.pop())
 
-    def take_up(self, folder: Path, encounter: dict[str, Any]) -> int:
-        """Hand over another bundle, asking all the while; returns how many requests were answered meanwhile.
+    def take_up(self, folder: Path, version: str, encounter: dict[str, Any]) -> int:
+        """Hand over the bundle of a version, asking until it answers; returns how many requests were answered by then.
 
-        ServiceError where one of them fails, or the version has not changed in time.
+        0 where the version is served already: a service that starts after a promotion begins with it. ServiceError
+        where a request fails, or the version does not answer in time.
         """
-        before, answered = self._version(), 0
+        if self._health()["model_version"] == version:
+            return 0
+        answered = 0
         point(self.link, folder)
         self.process.send_signal(signal.SIGHUP)
         end = time.monotonic() + START_SECONDS
         with httpx.Client(base_url=self.address, timeout=10) as client:
             while time.monotonic() < end:
-                version = _answer(client.post("/predict", json=encounter))["model_version"]
+                found = _answer(client.post("/predict", json=encounter))["model_version"]
                 answered += 1
-                if version != before:
+                if found == version:
                     return answered
-        raise ServiceError(f"the API at {self.address} still answers with version {before}: {self._last_reload()}")
+        health = self._health()
+        raise ServiceError(
+            f"the API at {self.address} answers with version {health['model_version']}, not {version}: "
+            f"{health['last_reload']}"
+        )
 
-    def _version(self) -> str:
-        return str(_answer(httpx.get(f"{self.address}/health", timeout=10))["model_version"])
-
-    def _last_reload(self) -> str:
-        return str(_answer(httpx.get(f"{self.address}/health", timeout=10))["last_reload"])
+    def _health(self) -> Any:
+        return _answer(httpx.get(f"{self.address}/health", timeout=10))
 
 
 @contextmanager
 def service(folder: Path) -> Iterator[Service]:
-    """A service process on a free port, ended after the block. ServiceError if it does not start."""
+    """A service process on a free port, ended after the block. ServiceError if it does not start.
+
+    It has none of the environment's settings for services: its one caller needs no key, and what it is asked is
+    nothing for the audit and prediction logs of a real one.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -83,7 +92,9 @@ def service(folder: Path) -> Iterator[Service]:
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as scratch:
         link = Path(scratch) / "in-service"
         point(link, folder)
-        process = subprocess.Popen(command(link, port=port), stdout=log, stderr=subprocess.STDOUT)  # noqa: S603
+        process = subprocess.Popen(  # noqa: S603
+            command(link, port=port), stdout=log, stderr=subprocess.STDOUT, env=environment_without(ServingSettings)
+        )
         try:
             _wait_until_healthy(address, process, log)
             yield Service(address, link, process)

@@ -97,7 +97,8 @@ def _served(world: _World) -> Iterator[_World]:
         yield world
         return
     settings = world.settings
-    with service(fetch_bundle(world.registry, None, settings.model_alias, settings.cache)) as running:
+    production = read_ledger(world.storage).production  # an alias may lag behind, or be another
+    with service(fetch_bundle(world.registry, production, settings.model_alias, settings.cache)) as running:
         yield replace(world, service=running)
 
 
@@ -148,7 +149,7 @@ def _take_up(world: _World, version: str, number: int) -> int | None:
     settings = world.settings
     folder = fetch_bundle(world.registry, version, settings.model_alias, settings.cache)
     encounter = read_arrival(world.storage, number).select(field.name for field in CLINICAL).row(0, named=True)
-    return world.service.take_up(folder, encounter)
+    return world.service.take_up(folder, version, encounter)
 
 
 def _train(world: _World, dataset: Dataset) -> str:

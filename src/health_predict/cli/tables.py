@@ -144,9 +144,8 @@ def monitored(report: "MonitoringReport") -> RenderableType:
     ]
     if report.performance:
         current = report.performance.current
-        lines.append(
-            f"  outcomes of batch {report.matured_batch}: AUROC {current.auroc}, O/E {current.observed_expected}"
-        )
+        whose = f"of batch {report.matured_batch}" if report.matured_batch else f"of {current.rows:,} encounters"
+        lines.append(f"  outcomes {whose}: AUROC {current.auroc}, O/E {current.observed_expected}")
     return _labelled(report.synthetic, "\n".join(lines), report.status)
 
 

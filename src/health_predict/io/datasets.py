@@ -50,6 +50,11 @@ def retraining(number: int) -> Dataset:
     return Dataset(f"retraining_{number:02d}", train, validation, test, manifest, "simulate")
 
 
+def named(name: str) -> Dataset:
+    """The data set that a bundle names."""
+    return INITIAL if name == INITIAL.name else retraining(int(name.removeprefix("retraining_")))
+
+
 def vouch(storage: Storage, dataset: Dataset) -> Vouched:
     """Check a data set. StorageError, naming the command that makes it, when it is missing or altered."""
     manifest = completed(storage, dataset.manifest, dataset.command)

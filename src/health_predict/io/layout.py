@@ -60,6 +60,11 @@ def manifest(key: str) -> str:
     return key.removesuffix(".parquet") + ".json"
 
 
+def judged_file(stem: str, digest: str) -> str:
+    """Name of a file's reports: apart from those of batches, and another for other content."""
+    return f"files/{stem}-{digest[:12]}"
+
+
 def drift_report(name: str) -> str:
     """For people."""
     return f"drift_reports/{name}/report.html"
@@ -90,10 +95,6 @@ def training_report(dataset: str) -> str:
 
 def evaluation_report(name: str) -> str:
     return f"reports/evaluation/{name}.json"
-
-
-def gate_report(name: str) -> str:
-    return f"reports/gate/{name}.json"
 
 
 def retraining_report(name: str) -> str:

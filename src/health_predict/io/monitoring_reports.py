@@ -1,5 +1,6 @@
 """What the monitor found on a batch, as JSON in the store and as metrics in MLflow."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,16 +10,20 @@ from health_predict.errors import DataError, StorageError
 from health_predict.io import layout
 from health_predict.io.registry import Registry
 from health_predict.io.storage import Storage
-from health_predict.io.tables import read_json
+from health_predict.io.tables import json_bytes, read_json
 from health_predict.monitoring.drift import Drift, Separation
 from health_predict.monitoring.performance import Performance, PredictionDrift
 
+REPORT = "health_predict.report_sha256"  # tag of a run: of the report that it is about
 Status = Literal["NO_DRIFT", "DRIFT_DETECTED"]
 
 
 @dataclass(frozen=True)
 class MonitoringReport:
-    """One batch (None: a file) under `version`; `performance` is that of another, the newest that has matured.
+    """One batch (None: a file) under `version`.
+
+    `performance` is that of another batch, the newest that has matured, or of those of the file's encounters whose
+    outcomes were given.
 
     `reasons` are why it is an alarm; none: it is not.
     """
@@ -55,11 +60,15 @@ def experiment(model_name: str) -> str:
 
 
 def log_monitoring(registry: Registry, report: MonitoringReport) -> None:
-    """One run for one batch, with its numbers, status and reasons."""
+    """One run for one batch, with its numbers, status and reasons; none where the same were logged before."""
     name = experiment(registry.model_name)
     registry.end_orphans(name)
+    judged = {REPORT: hashlib.sha256(json_bytes(msgspec.to_builtins(report))).hexdigest()}
+    if registry.finished_runs(name, judged):
+        return
     tags = {
         "health_predict.status": report.status,
+        **judged,
         "health_predict.version": report.version,
         "health_predict.reasons": "\n".join(report.reasons)[:4_000],
     }
@@ -78,8 +87,11 @@ def _metrics(report: MonitoringReport) -> dict[str, float]:
         "score_psi": predictions.psi,
         "mean_score": predictions.mean,
         "flag_rate": predictions.flag_rate,
+        "flag_rate_to_capacity": predictions.flag_rate / max(predictions.flag_rate_planned, 1e-9),
         "estimated_roc_auc": predictions.estimated_auroc,
         **{f"distance_{field.field}": field.distance for field in drift.fields},
+        **{f"missing_{field.field}": field.missing for field in drift.fields},
+        **{f"unknown_{field.field}": field.unknown for field in drift.fields},
     }
     if report.performance:
         current = report.performance.current

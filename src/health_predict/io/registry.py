@@ -198,7 +198,11 @@ class Registry:
         changed = False
         for alias, number in ((PREVIOUS, previous), (PRODUCTION, production)):
             found = self.at(alias)
-            if number is not None and (found is None or found.version != number):
+            if number is None and found is not None:
+                with self._telling(f"remove the alias {alias}"):
+                    self._client.delete_registered_model_alias(self.model_name, alias)
+                changed = True
+            elif number is not None and (found is None or found.version != number):
                 with self._telling(f"move the alias {alias} to version {number}"):
                     self._client.set_registered_model_alias(self.model_name, alias, number)
                 changed = True

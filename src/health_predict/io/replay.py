@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import msgspec
 import polars as pl
 
-from health_predict.data.schema import OUTCOME
+from health_predict.data.schema import FIELD, OUTCOME
 from health_predict.data.validation import DTYPES
 from health_predict.errors import BundleError, DataError, StorageError
 from health_predict.io import layout
 from health_predict.io.bundle import REFERENCE
-from health_predict.io.encounter_files import open_encounters
+from health_predict.io.encounter_files import open_encounters, scan
 from health_predict.io.manifests import completed
 from health_predict.io.storage import Storage
 from health_predict.io.tables import read_json, table_bytes, write_json
@@ -154,6 +154,28 @@ def read_file(source: str, endpoint: str | None = None) -> pl.DataFrame:
     table = pl.concat(parts).select(*ARRIVAL)
     anonymous = -pl.int_range(1, pl.len() + 1).cast(DTYPES["patient_nbr"])
     return table.with_columns(pl.col("patient_nbr").fill_null(anonymous))
+
+
+def read_outcomes(source: str, endpoint: str | None = None) -> pl.DataFrame:
+    """What became of encounters (`OUTCOMES`), from a CSV or Parquet file, local or s3://, with these columns.
+
+    Raises DataError where a column or a value is missing or does not fit, or an encounter is there twice;
+    StorageError when there is no such file.
+    """
+    frame, _ = scan(source, endpoint)
+    absent = [name for name in OUTCOMES if name not in frame.collect_schema().names()]
+    if absent:
+        raise DataError(f"{source} has no column {', '.join(absent)}; outcomes need {', '.join(OUTCOMES)}")
+    known = pl.Enum([str(code) for code in FIELD[OUTCOME].codes])
+    table = frame.select(
+        pl.col("encounter_id").cast(OUTCOMES["encounter_id"], strict=False),
+        pl.col(OUTCOME).cast(known, strict=False).cast(OUTCOMES[OUTCOME]),
+    ).collect()
+    unfit = sum(table.null_count().row(0))
+    twice = table.height - table["encounter_id"].n_unique()
+    if unfit or twice:
+        raise DataError(f"{source} has {unfit} values that are missing or do not fit, and {twice} encounters again")
+    return table
 
 
 def read_reference(bundle: Path) -> Reference:

@@ -9,6 +9,7 @@ decision rests on calibrated ones: a test whose null distribution comes from res
 the model's reliance that lies on the fields that drifted. A check that cannot run raises; it never says "no drift".
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
-from scipy.stats import chi2, ks_2samp, kstwo, norm, wasserstein_distance
+from scipy.stats import binom, chi2, ks_2samp, kstwo, norm, wasserstein_distance
 
 from health_predict.data.schema import CLINICAL, Field
 from health_predict.errors import DataError
@@ -61,7 +62,8 @@ class FieldDrift:
     `distance` is the normed Wasserstein distance for ordered fields, the Jensen-Shannon distance for categories.
     `effect` is what the decision weighs: again the Wasserstein distance, or Cohen's w without what chance adds
     (0.1 is small, 0.3 medium). `threshold` is what `statistic` had to exceed in this batch. `missing` is the share
-    of encounters without a value, `unknown` of those with one that the reference never had.
+    of encounters without a value, `unknown` of those with one that the reference never had; `unknown_p_value` says
+    whether so many are to be expected.
     """
 
     field: str
@@ -76,6 +78,7 @@ class FieldDrift:
     missing_reference: float
     missing: float
     unknown: float
+    unknown_p_value: float
     statistics: Statistics
 
 
@@ -187,12 +190,20 @@ def psi(reference: Floats, current: Floats) -> float:
 
 
 def jensen_shannon(reference: Floats, current: Floats) -> float:
-    """Jensen-Shannon distance (natural logarithm, 0 to .83) of two tables of counts over the same cells."""
+    """Jensen-Shannon distance (natural logarithm, 0 to .83) of two tables of counts over the same cells.
+
+    The root of Lin's divergence (IEEE Transactions on Information Theory 1991;37:145) is a metric (Endres and
+    Schindelin, ibid. 2003;49:1858).
+    """
     return float(np.nan_to_num(jensenshannon(reference, current)))  # rounding can make the root that of -1e-17
 
 
 def wasserstein(values: Floats, reference: Floats, current: Floats) -> float:
-    """Wasserstein distance of two tables of counts, in standard deviations (at least .001) of the reference."""
+    """Wasserstein distance of two tables of counts, in standard deviations (at least .001) of the reference.
+
+    On the line it is the area between the distribution functions (Vallender, Theory of Probability and Its
+    Applications 1974;18:784).
+    """
     mean = np.average(values, weights=reference)
     deviation = float(np.sqrt(np.average((values - mean) ** 2, weights=reference)))
     return float(wasserstein_distance(values, values, reference, current)) / max(deviation, 0.001)
@@ -206,7 +217,9 @@ def ks(values: Floats, reference: Floats, current: Floats) -> float:
     m, n = reference.sum(), current.sum()
     if max(m, n) <= EXACT_ROWS:
         samples = (np.repeat(values, counts.astype(np.int64)) for counts in (reference, current))
-        return float(ks_2samp(*samples).pvalue)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # that it took the asymptotic value, where sizes need it
+            return float(ks_2samp(*samples).pvalue)
     distance = float(np.abs(np.cumsum(reference) / m - np.cumsum(current) / n).max())
     size = np.round(max(m, n) * min(m, n) / (m + n))
     if size * distance**2 >= 9:
@@ -223,6 +236,17 @@ def chi_square(reference: Floats, current: Floats) -> float:
     if len(expected) == 1:
         return 1.0
     return float(chi2.sf(((current - expected) ** 2 / expected).sum(), len(expected) - 1))
+
+
+def unseen_p_value(reference: Mapping[str, int], current: Mapping[str, int]) -> float:
+    """Chance of so many encounters with values that the reference never had, where nothing has changed.
+
+    The next encounter brings a new value as often as the reference had values once only (Good, Biometrika
+    1953;40:237, after Turing). Given the sum of both counts, the batch's is binomial by the sizes of the two.
+    """
+    once = sum(1 for value, count in reference.items() if value != MISSING and count == 1)
+    unseen, sizes = _unseen(reference, current), (_given(reference), _given(current))
+    return float(binom.sf(unseen - 1, unseen + once, sizes[1] / max(sum(sizes), 1)))
 
 
 def binned(values: Floats, reference: Floats, current: Floats) -> tuple[Floats, Floats]:
@@ -267,8 +291,7 @@ def _judged(test: _Tested, reference: Reference, current: ValueCounts, cut: floa
     name = test.field.name
     before, now, null = reference.fields[name], current[name], reference.nulls[name]
     found = statistics(test.field, before, now)
-    present = sum(count for value, count in now.items() if value != MISSING)
-    unseen = sum(count for value, count in now.items() if value != MISSING and value not in before)
+    present, unseen = _given(now), _unseen(before, now)
     return FieldDrift(
         field=name,
         importance=reference.importance.get(name, 0.0),
@@ -282,8 +305,17 @@ def _judged(test: _Tested, reference: Reference, current: ValueCounts, cut: floa
         missing_reference=before.get(MISSING, 0) / sum(before.values()),
         missing=now.get(MISSING, 0) / sum(now.values()),
         unknown=unseen / present if present else 0.0,
+        unknown_p_value=unseen_p_value(before, now),
         statistics=found,
     )
+
+
+def _given(counts: Mapping[str, int]) -> int:
+    return sum(count for value, count in counts.items() if value != MISSING)
+
+
+def _unseen(reference: Mapping[str, int], current: Mapping[str, int]) -> int:
+    return sum(count for value, count in current.items() if value != MISSING and value not in reference)
 
 
 def _sentences(
@@ -313,11 +345,12 @@ def _sentences(
 def _feed(field: FieldDrift, params: DriftParams) -> list[str]:
     """What looks like a broken feed or a changed coding system, not like other patients."""
     found = []
+    level = params.false_alarm_rate / CHECKS / len(CLINICAL)
     if field.p_value <= params.false_alarm_rate and field.missing - field.missing_reference >= params.max_missing_rise:
         found.append(
             f"{field.field} is missing in {field.missing:.0%} of encounters, was {field.missing_reference:.0%}."
         )
-    if field.unknown >= params.max_unknown:
+    if field.unknown >= params.max_unknown and field.unknown_p_value <= level:
         found.append(f"{field.unknown:.0%} of the values of {field.field} were never seen in training.")
     return found
 

@@ -20,7 +20,8 @@ class Performance:
     """Realised quality on one batch, against the reference window. Changes are batch minus reference.
 
     `discrimination` is about AUROC, `calibration` about outcomes over expected and the calibration slope. A finding
-    is severe where the whole interval is beyond the limit: it need not be seen twice. `reasons` say each finding.
+    is severe where the whole interval is beyond the limit: it need not be seen twice. `reasons` say those findings
+    that are sure enough for an alarm about one batch; the policy waits for the others to come again.
     """
 
     current: Metrics
@@ -43,6 +44,8 @@ class Performance:
 class PredictionDrift:
     """Scores of a batch against those of the reference, no outcome needed. Rates are shares of encounters.
 
+    Planned is what the care team has capacity for.
+
     `psi` compares tenths of the reference's scores. The estimated AUROCs are what the scores themselves promise
     (`estimate_auroc`).
     """
@@ -53,6 +56,7 @@ class PredictionDrift:
     mean_reference: float
     mean: float
     flag_rate_reference: float
+    flag_rate_planned: float
     flag_rate: float
     estimated_auroc_reference: float
     estimated_auroc: float
@@ -74,29 +78,40 @@ def performance(
     """Compare matured outcomes of one batch with the window in which the model was approved.
 
     `reference` are the model's metrics on encounters it was not fitted on; its threshold is used. All intervals
-    resample patients. Raises DataError as `metrics.evaluate` does: also where all outcomes are the same.
+    resample patients. Raises DataError as `metrics.evaluate` does: also where all outcomes are the same; and where
+    either side has too few outcomes for a calibration slope.
     """
     current = evaluate(y_true, y_proba, patients, reference.threshold, bootstrap)
-    auroc_change = change(current.auroc, reference.auroc)
-    limit = -params.max_auroc_fall
-    discrimination = auroc_change.estimate < limit and at_level(auroc_change, params.level, bootstrap).upper < 0
-    severe_discrimination = at_level(auroc_change, params.severe_level, bootstrap).upper < limit
-    calibration, severe_calibration = _calibration_findings(current, params, bootstrap)
+    fall = _Change(current.auroc, reference.auroc)
+    ratio = _Change(current.observed_expected, reference.observed_expected)
+    slope = _Change(_slope(current), _slope(reference))
+    calibration = ((ratio, params.observed_expected), (slope, params.calibration_slope))
+
+    def fell(level: float) -> bool:
+        certain = at_level(fall.interval, level, bootstrap)
+        return fall.interval.estimate < -params.max_auroc_fall and certain.upper < 0
+
+    def off(level: float) -> bool:
+        return any(_is_off(one, bounds, level, bootstrap) for one, bounds in calibration)
+
     reasons = []
-    if discrimination:
+    if fell(params.alarm_level):
         reasons.append(f"AUROC is {current.auroc}, was {reference.auroc.estimate:.3f} when the model was approved.")
-    if calibration:
-        reasons.append(f"Readmissions observed over expected are {current.observed_expected}{_slope(current)}.")
+    if off(params.alarm_level):
+        reasons.append(
+            f"Readmissions observed over expected are {ratio} when the model was approved, the calibration slope is "
+            f"{slope}."
+        )
     return Performance(
         current=current,
         reference=reference,
-        auroc_change=auroc_change,
+        auroc_change=fall.interval,
         average_precision_change=change(current.average_precision, reference.average_precision),
         brier_change=change(current.brier, reference.brier),
-        discrimination=discrimination,
-        severe_discrimination=severe_discrimination,
-        calibration=calibration,
-        severe_calibration=severe_calibration,
+        discrimination=fell(params.level),
+        severe_discrimination=at_level(fall.interval, params.severe_level, bootstrap).upper < -params.max_auroc_fall,
+        calibration=off(params.level),
+        severe_calibration=any(_is_severely_off(one, bounds, params, bootstrap) for one, bounds in calibration),
         reasons=tuple(reasons),
     )
 
@@ -127,11 +142,12 @@ def prediction_drift(
             f"Scores moved: stability index {apart:.2f} ({params.max_score_psi:.2f} is the limit), "
             f"mean {y_proba.mean():.3f}, was {centres.mean():.3f}."
         )
-    ratio = flagged / max(flagged_before, 1 / reference.scored)
-    counts = (flagged_before * reference.scored, reference.scored), (flagged * len(y_proba), len(y_proba))
+    planned = flagged_before if params.capacity is None else params.capacity
+    ratio = flagged / max(planned, 1 / reference.scored)
+    counts = (planned * reference.scored, reference.scored), (flagged * len(y_proba), len(y_proba))
     beyond = not 1 / params.max_flag_rate_ratio <= ratio <= params.max_flag_rate_ratio
     if beyond and _rates_differ(*counts, drift.design_effect) <= level:
-        reasons.append(f"{flagged:.1%} of encounters are flagged; {flagged_before:.1%} were planned for.")
+        reasons.append(f"{flagged:.1%} of encounters are flagged; {planned:.1%} were planned for.")
     if promised_before - promised >= params.max_estimated_auroc_fall:
         reasons.append(f"AUROC estimated from the scores is {promised:.3f}, was {promised_before:.3f}.")
     return PredictionDrift(
@@ -141,6 +157,7 @@ def prediction_drift(
         mean_reference=float(centres.mean()),
         mean=float(y_proba.mean()),
         flag_rate_reference=flagged_before,
+        flag_rate_planned=planned,
         flag_rate=flagged,
         estimated_auroc_reference=promised_before,
         estimated_auroc=promised,
@@ -190,22 +207,49 @@ def at_level(interval: Interval, level: float, bootstrap: BootstrapParams) -> In
     )
 
 
-def _calibration_findings(current: Metrics, params: PerformanceParams, bootstrap: BootstrapParams) -> tuple[bool, bool]:
-    """Is a measure beyond a limit with 1 outside its interval; and is the whole interval beyond the limit."""
-    measures = [(current.observed_expected, params.observed_expected)]
-    if current.calibration_slope is not None:
-        measures.append((current.calibration_slope, params.calibration_slope))
-    found = severe = False
-    for interval, (low, high) in measures:
-        likely = at_level(interval, params.level, bootstrap)
-        certain = at_level(interval, params.severe_level, bootstrap)
-        found |= (interval.estimate < low and likely.upper < 1) or (interval.estimate > high and likely.lower > 1)
-        severe |= certain.upper < low or certain.lower > high
-    return found, severe
+@dataclass(frozen=True)
+class _Change:
+    """A measure of a batch and of the reference window."""
+
+    current: Interval
+    reference: Interval
+
+    @property
+    def interval(self) -> Interval:
+        return change(self.current, self.reference)
+
+    def __str__(self) -> str:
+        return f"{self.current}, was {self.reference.estimate:.3f}"
 
 
-def _slope(current: Metrics) -> str:
-    return "" if current.calibration_slope is None else f", the calibration slope is {current.calibration_slope}"
+def _is_off(found: _Change, bounds: tuple[float, float], level: float, bootstrap: BootstrapParams) -> bool:
+    """Is a measure beyond a bound, with 1 outside its interval and further from 1 than in the reference window.
+
+    A model that was approved as it is has not moved by still being so.
+    """
+    low, high = bounds
+    now, moved = at_level(found.current, level, bootstrap), at_level(found.interval, level, bootstrap)
+    fell = found.current.estimate < low and now.upper < 1 and moved.upper < 0
+    rose = found.current.estimate > high and now.lower > 1 and moved.lower > 0
+    return fell or rose
+
+
+def _is_severely_off(
+    found: _Change, bounds: tuple[float, float], params: PerformanceParams, bootstrap: BootstrapParams
+) -> bool:
+    """Is the whole interval beyond a bound, and the change beyond doubt as well."""
+    certain = at_level(found.current, params.severe_level, bootstrap)
+    beyond = certain.upper < bounds[0] or certain.lower > bounds[1]
+    return beyond and _is_off(found, bounds, params.severe_level, bootstrap)
+
+
+def _slope(found: Metrics) -> Interval:
+    if found.calibration_slope is None:
+        raise DataError(
+            f"{found.rows} encounters with {found.outcomes} readmissions do not determine a calibration slope, so "
+            "calibration cannot be judged"
+        )
+    return found.calibration_slope
 
 
 def _in_tenths(scores: Floats, scored: int, y_proba: Floats) -> tuple[Floats, Floats]:

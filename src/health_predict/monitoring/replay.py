@@ -25,6 +25,11 @@ class Outcome:
     observed_expected: float
     observed_expected_never_retrained: float
 
+    @property
+    def estimation_error(self) -> float:
+        """How far the AUROC that the scores promised was above the realised one."""
+        return self.auroc_estimated - self.auroc
+
 
 @dataclass(frozen=True)
 class Row:
@@ -32,7 +37,8 @@ class Row:
 
     `refused`: why it did not fit the schema, and nothing else happened. `alarms` are the monitor's reasons, `distances`
     of the fields those of `FieldDrift`, `drifted` the fields that count as drifted. `promoted` is the version that a
-    retraining brought into production, `objections` why the gate let none in. `version` scored the batch.
+    retraining brought into production, `answered_meanwhile` how many requests the service answered until it had taken
+    it up, `objections` why the gate let none in. `version` scored the batch.
     """
 
     batch: int
@@ -44,6 +50,7 @@ class Row:
     action: Action = "none"
     reasons: tuple[str, ...] = ()
     promoted: str | None = None
+    answered_meanwhile: int | None = None
     objections: tuple[str, ...] = ()
     version: str | None = None
     outcome: Outcome | None = None
@@ -62,6 +69,8 @@ class Replay:
     mean_auroc_difference: float | None
     mean_abs_oe_deviation: float | None
     mean_abs_oe_deviation_never_retrained: float | None
+    mean_estimation_error: float | None  # AUROC estimated without outcomes minus realised
+    mean_abs_estimation_error: float | None
     retrainings: int
     promotions: int
     alarms: int
@@ -96,6 +105,8 @@ def summarise(scenario: str, from_batch: int, synthetic: bool, rows: Sequence[Ro
         mean_auroc_difference=_mean([a - b for a, b in zip(retrained, never, strict=True)]),
         mean_abs_oe_deviation=_mean([abs(one.observed_expected - 1) for one in known]),
         mean_abs_oe_deviation_never_retrained=_mean([abs(one.observed_expected_never_retrained - 1) for one in known]),
+        mean_estimation_error=_mean([one.estimation_error for one in known]),
+        mean_abs_estimation_error=_mean([abs(one.estimation_error) for one in known]),
         retrainings=sum(row.action != "none" for row in rows),
         promotions=sum(row.promoted is not None for row in rows),
         alarms=sum(bool(row.alarms) for row in rows),

@@ -106,6 +106,8 @@ def _line(row: Row) -> str:
         return f'<tr><td>{row.batch}</td><td colspan="5">Refused, not scored. {escape(row.refused)}</td></tr>'
     monitor = _listed(row.alarms) if row.alarms else "no drift"
     gate = f"version {escape(row.promoted)} promoted" if row.promoted else ""
+    if row.answered_meanwhile:
+        gate += f"; {row.answered_meanwhile:,} requests were answered until the service had it"
     if row.objections:
         gate = f"declined {_listed(row.objections)}"
     cells = [
@@ -134,8 +136,17 @@ def _summary(replay: Replay) -> str:
     )
     counts = f"{len(replay.rows)} batches, {replay.alarms} alarms, {replay.retrainings} retrainings, "
     return (
-        f"<p>{counts}{replay.promotions} promotions.</p>"
+        f"<p>{counts}{replay.promotions} promotions.</p>{_estimation(replay)}"
         f"<table><tr><th></th><th>retrained</th><th>never retrained</th></tr>{lines}</table>"
+    )
+
+
+def _estimation(replay: Replay) -> str:
+    if replay.mean_estimation_error is None or replay.mean_abs_estimation_error is None:
+        return ""
+    return (
+        "<p>AUROC estimated without outcomes was off the realised one by "
+        f"{replay.mean_abs_estimation_error:.3f} on average (mean {replay.mean_estimation_error:+.3f}).</p>"
     )
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import polars as pl
 
 from health_predict.data.cohort import LabelledEncounters
-from health_predict.errors import DataError
+from health_predict.errors import ConflictError, DataError
 from health_predict.evaluation.gate import Scores, checks, compare_models
 from health_predict.io.bundle import Bundle, load_bundle
-from health_predict.io.datasets import INITIAL, Dataset, read_part, vouch
-from health_predict.io.ledger import read_ledger
+from health_predict.io.datasets import Dataset, named, read_part, vouch
+from health_predict.io.ledger import Ledger, read_ledger
 from health_predict.io.registry import BUNDLE, Registry
 from health_predict.io.reports import EvaluationReport, read_evaluation, read_training, write_evaluation
 from health_predict.io.storage import Storage
@@ -23,24 +23,27 @@ from health_predict.params import Params
 
 
 def evaluate(
-    storage: Storage, registry: Registry, params: Params, run_id: str | None, dataset: Dataset = INITIAL
+    storage: Storage, registry: Registry, params: Params, run_id: str | None, dataset: Dataset | None = None
 ) -> EvaluationReport:
-    """Compare a run's model with production on a data set's test part; None means the newest training's winner.
+    """Compare a run's model with production on a data set's test part.
 
-    Skipped when the same models were compared on the same data by the same rules, and when the run is what is in
-    production. Raises StorageError before `train`, BundleError when a bundle is not whole, DataError when it cannot
-    be known what a model was trained on.
+    Without a run it is the newest training's winner, without a data set the one that its bundle names. Skipped when
+    the same models were compared on the same data by the same rules. The evaluation that a run was promoted on is
+    never replaced: it is what monitoring compares with. Raises StorageError before `train`, BundleError when a bundle
+    is not whole, DataError when it cannot be known what a model was trained on, ConflictError for a run that was
+    promoted against another version than is in production now.
     """
     run_id = run_id or read_training(storage).winner
     ledger = read_ledger(storage)
+    report = read_evaluation(storage, run_id)
+    if report and _was_promoted(ledger, run_id):
+        return _approved(registry, ledger, report)
+    challenger = _bundle(registry, run_id)
+    dataset = dataset or named(challenger.manifest.dataset)
     vouched = vouch(storage, dataset)
     made_from = {"test": vouched.files[dataset.test], "rules": repr((params.gate, params.bootstrap))}
-    report = read_evaluation(storage, run_id)
-    if report and report.comparison.fingerprints == made_from:
-        serving = registry.version(ledger.production).run_id if ledger.production else None
-        if run_id == serving or report.champion == ledger.production:
-            return replace(report, skipped=True)
-    challenger = _bundle(registry, run_id)
+    if report and report.comparison.fingerprints == made_from and report.champion == ledger.production:
+        return replace(report, skipped=True)
     champion = _version_bundle(registry, ledger.production)
     first = _version_bundle(registry, ledger.first.production if ledger.first else None)
     data, _ = read_part(storage, vouched, dataset.test, challenger.manifest.target)
@@ -63,9 +66,25 @@ def evaluate(
         comparison=comparison,
         checks=tuple(checks(comparison, params.gate)),
     )
+    log_evaluation(registry, report)  # first: what is in the store is not made again
     write_evaluation(storage, report)
-    log_evaluation(registry, report)
     return report
+
+
+def _was_promoted(ledger: Ledger, run_id: str) -> bool:
+    return any(entry.run_id == run_id and entry.decision == "promoted" for entry in ledger.entries)
+
+
+def _approved(registry: Registry, ledger: Ledger, report: EvaluationReport) -> EvaluationReport:
+    """The evaluation that a run was promoted on, if the run is in production or could be promoted on it again."""
+    serving = registry.version(ledger.production).run_id if ledger.production else None
+    if report.run_id != serving and report.champion != ledger.production:
+        raise ConflictError(
+            f"the run {report.run_id} was promoted before, against version {report.champion}, and that evaluation is "
+            f"kept; production is {ledger.production} now. Run `health-predict rollback` to go back to the version "
+            "before, or train anew"
+        )
+    return replace(report, skipped=True)
 
 
 def _bundle(registry: Registry, run_id: str) -> Bundle:

@@ -16,13 +16,14 @@ from health_predict.io.bundle import Bundle, load_bundle
 from health_predict.io.ledger import read_ledger
 from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.monitoring_reports import MonitoringReport, log_monitoring, read_monitoring
-from health_predict.io.registry import Registry
+from health_predict.io.registry import Registry, Version
 from health_predict.io.replay import (
     ARRIVAL,
     matured,
     read_arrival,
     read_file,
     read_matured,
+    read_outcomes,
     read_predictions,
     read_reference,
     scored,
@@ -49,9 +50,9 @@ class _Against:
 
 @dataclass(frozen=True)
 class _Realised:
-    """What became of the newest matured batch."""
+    """What became of the newest matured batch (None: of the file's encounters)."""
 
-    batch: int
+    batch: int | None
     version: str
     found: Performance
 
@@ -85,19 +86,26 @@ def monitor_file(
     cache: Path,
     params: Params,
     current: str,
-    reference: str | None,
-    endpoint: str | None,
+    reference: str | None = None,
+    outcomes: str | None = None,
+    endpoint: str | None = None,
 ) -> MonitoringReport:
-    """As `monitor`, for a file of encounters, against another file or what production was trained on. No outcomes.
+    """As `monitor`, for a file of encounters, against another file or what production was trained on.
 
-    The report is named after the file.
+    `outcomes` names a file with what became of some of them (`read_outcomes`). The report is named after the file and
+    the content of all three.
     """
     encounters = read_file(current, endpoint)
+    others = read_file(reference, endpoint) if reference else None
+    became = read_outcomes(outcomes, endpoint) if outcomes else None
     against = _champion(storage, registry, cache)
-    if reference:
-        against = _with_reference(against, read_file(reference, endpoint), params)
-    report = _judge(Path(current).stem, None, encounters, against, None, params)
-    inputs = {"current": current, "reference": reference, "version": against.version, "params": _choices(params)}
+    if others is not None:
+        against = _with_reference(against, others, params)
+    realised = None if became is None else _became(storage, registry, against, encounters, became, params)
+    name = layout.judged_file(Path(current).stem, _digest(encounters, others, became))
+    report = _judge(name, None, encounters, against, realised, params)
+    files = {"current": current, "reference": reference, "outcomes": outcomes}
+    inputs = {**files, "version": against.version, "params": _choices(params)}
     _write(storage, registry, params, report, inputs, encounters, against)
     return report
 
@@ -114,7 +122,8 @@ def _judge(
     drift = field_drift(against.reference, value_counts(encounters), params.drift)
     apart = separation(against.encounters, encounters, params.drift)
     moved = prediction_drift(against.reference, scores, manifest.threshold, params.performance, params.drift)
-    became = [f"Batch {realised.batch}: {reason}" for reason in realised.found.reasons] if realised else []
+    about = f"Batch {realised.batch}: " if realised and realised.batch else ""
+    became = [f"{about}{reason}" for reason in realised.found.reasons] if realised else []
     reasons = (*drift.reasons, *apart.reasons, *moved.reasons, *became)
     return MonitoringReport(
         name=name,
@@ -164,23 +173,47 @@ def _realised(storage: Storage, registry: Registry, cache: Path, params: Params,
     """How good the version that scored a batch was on it, against when that version was approved."""
     said, became = read_predictions(storage, number), read_matured(storage, number)
     version = registry.version(said["version"][0])
+    joined = became.join(said.select("encounter_id", "probability"), on="encounter_id", maintain_order="left")
+    bundle = load_bundle(registry.fetch_bundle(version, cache))
+    return _Realised(number, version.version, _measured(storage, version, bundle, joined, params))
+
+
+def _became(
+    storage: Storage,
+    registry: Registry,
+    against: _Against,
+    encounters: pl.DataFrame,
+    outcomes: pl.DataFrame,
+    params: Params,
+) -> _Realised:
+    """How good production is on those encounters of a file whose outcomes are known."""
+    scored = encounters.with_columns(probability=against.bundle.predict_proba(encounters))
+    joined = scored.join(outcomes, on="encounter_id", maintain_order="left")
+    if joined.height != outcomes.height:
+        raise DataError(
+            f"{outcomes.height} outcomes were given, and the file of encounters has {joined.height} with their "
+            "encounter_id; each has to be there once"
+        )
+    version = registry.version(against.version)
+    return _Realised(None, against.version, _measured(storage, version, against.bundle, joined, params))
+
+
+def _measured(storage: Storage, version: Version, bundle: Bundle, became: pl.DataFrame, params: Params) -> Performance:
+    """Encounters with their outcome and the `probability` that a version gave, against when it was approved."""
     evaluation = read_evaluation(storage, version.run_id)
     if evaluation is None:
         raise StorageError(
             f"version {version.version} has no evaluation in {storage.root} to compare with; run `health-predict "
             f"evaluate {version.run_id}`"
         )
-    target = load_bundle(registry.fetch_bundle(version, cache)).manifest.target
-    y_proba = became.select("encounter_id").join(said, on="encounter_id", how="left", maintain_order="left")
-    found = performance(
-        outcome(became, target),
-        y_proba["probability"].to_numpy(),
+    return performance(
+        outcome(became, bundle.manifest.target),
+        became["probability"].to_numpy(),
         became["patient_nbr"].to_numpy(),
         evaluation.comparison.challenger,
         params.performance,
         params.bootstrap,
     )
-    return _Realised(number, version.version, found)
 
 
 def _write(
@@ -199,6 +232,14 @@ def _write(
     log_monitoring(registry, report)
     result = {"status": report.status, "reasons": list(report.reasons)}
     publish(storage, layout.drift_manifest(report.name), inputs=inputs, files=files, result=result)
+
+
+def _digest(*tables: pl.DataFrame | None) -> str:
+    """SHA-256 of tables' content."""
+    digest = hashlib.sha256()
+    for table in tables:
+        digest.update(b"-" if table is None else table.write_csv().encode())
+    return digest.hexdigest()
 
 
 def _choices(params: Params) -> dict[str, object]:

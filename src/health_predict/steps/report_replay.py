@@ -56,6 +56,7 @@ def _row(storage: Storage, ended: Ended, params: BootstrapParams) -> Row:
         action=ended.action,
         reasons=decided.reasons,
         promoted=ended.promoted,
+        answered_meanwhile=ended.answered_meanwhile,
         objections=ended.objections,
         version=read_predictions(storage, ended.batch)["version"][0],
         outcome=_outcome(storage, ended.batch, params),

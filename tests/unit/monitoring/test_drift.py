@@ -10,7 +10,7 @@ from factories import encounters
 from health_predict.data.cohort import label, select_cohort
 from health_predict.data.schema import CLINICAL, FIELD
 from health_predict.errors import DataError
-from health_predict.monitoring.drift import discovery_threshold, field_drift, ks, separation, statistics
+from health_predict.monitoring.drift import discovery_threshold, field_drift, ks, separation, statistics, unseen_p_value
 from health_predict.monitoring.reference import MISSING, Reference, is_ordered, profile, value_counts
 from health_predict.params import DriftParams
 
@@ -33,7 +33,7 @@ def of(drift, name):
     return next(field for field in drift.fields if field.field == name)
 
 
-@pytest.mark.parametrize("field", [field for field in CLINICAL if field.name != "weight"], ids=lambda field: field.name)
+@pytest.mark.parametrize("field", CLINICAL, ids=lambda field: field.name)
 def test_every_statistic_equals_evidently_s(field):
     evidently = pytest.importorskip("evidently.legacy.calculations.stattests")
     from evidently.legacy.core import ColumnType
@@ -126,6 +126,32 @@ def test_codes_that_training_never_saw_are_an_alarm_without_being_repeated(refer
     assert of(drift, "diag_1").unknown == pytest.approx((renamed["diag_1"] == "I50").mean())
     assert any("diag_1 were never seen" in reason for reason in drift.reasons)
     assert "I50" not in " ".join(drift.reasons + drift.notes)
+
+
+def test_a_rare_value_that_chance_kept_from_training_is_no_alarm(reference):
+    """A field that is given for few encounters: a handful with a value of its own is 4% of them, and nothing."""
+    before = {MISSING: 4_850, "[75-100)": 100, "[50-75)": 49, ">200": 1}
+    now = {MISSING: 2_895, "[75-100)": 70, "[50-75)": 31, "[150-175)": 4}
+    counts = dict(value_counts(AFTER)) | {"weight": now}
+    drift = field_drift(
+        msgspec.structs.replace(reference, fields=reference.fields | {"weight": before}), counts, PARAMS
+    )
+    assert of(drift, "weight").unknown > PARAMS.max_unknown
+    assert of(drift, "weight").unknown_p_value > 0.05
+    assert not any("weight" in reason for reason in drift.reasons)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ({"a": 99, "b": 1}, {"a": 100}, 1.0),
+        ({"a": 100}, {"a": 97, "new": 3}, 0.125),
+        ({MISSING: 50, "a": 99, "b": 1}, {"a": 98, "new": 2}, 0.5),
+    ],
+    ids=["nothing new", "nothing rare before", "one was new"],
+)
+def test_new_values_are_as_likely_as_values_that_came_once(before, now, expected):
+    assert unseen_p_value(before, now) == pytest.approx(expected)
 
 
 def test_a_difference_that_chance_does_not_explain_but_is_tiny_is_no_drift(reference):

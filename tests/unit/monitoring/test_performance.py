@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -58,6 +60,28 @@ def test_outcomes_that_strike_others_are_a_finding_about_discrimination():
     assert "AUROC" in found.reasons[0]
 
 
+def test_what_was_so_when_the_model_was_approved_is_no_finding():
+    y, p, patients = world(6_000, 1, risk_times=1.5)
+    approved = evaluate(y, p, patients, THRESHOLD, FEW)
+    found = performance(*world(8_000, 2, risk_times=1.5), approved, PARAMS, FEW)
+    assert found.current.observed_expected.estimate > PARAMS.observed_expected[1]
+    assert not (found.calibration or found.severe_calibration or found.detected)
+
+
+def test_a_finding_that_has_to_come_again_is_no_alarm_yet():
+    """Between the two levels: evidence for the policy, and the batch's status stays quiet."""
+    moved = world(8_000, 2, risk_times=1.13)
+    found = performance(*moved, REFERENCE, replace(PARAMS, alarm_level=1 - 1e-9), FEW)
+    assert found.calibration
+    assert not found.detected
+    assert performance(*moved, REFERENCE, replace(PARAMS, alarm_level=PARAMS.level), FEW).detected
+
+
+def test_outcomes_that_determine_no_calibration_slope_cannot_be_judged():
+    with pytest.raises(DataError, match="do not determine a calibration slope"):
+        performance(np.arange(50) % 2, np.full(50, 0.1), np.arange(50), REFERENCE, PARAMS, FEW)
+
+
 def test_a_little_less_than_certain_is_not_severe():
     found = judged(risk_times=1.13)
     assert (found.calibration, found.severe_calibration) == (True, False)
@@ -111,6 +135,13 @@ def test_scores_that_moved_are_an_alarm_with_the_load_that_they_mean():
     found = prediction_drift(scores_reference(), 1.5 * world(8_000, 5)[1].clip(0, 0.6), THRESHOLD, PARAMS, DRIFT)
     assert any("stability index" in reason for reason in found.reasons)
     assert any("flagged" in reason for reason in found.reasons)
+
+
+def test_the_flagged_are_held_against_the_capacity_where_one_is_given():
+    scores, few = world(8_000, 5)[1], replace(PARAMS, capacity=0.05)
+    found = prediction_drift(scores_reference(), scores, THRESHOLD, few, DRIFT)
+    assert found.flag_rate_planned == 0.05
+    assert any("5.0% were planned for" in reason for reason in found.reasons)
 
 
 def test_scores_that_promise_less_are_an_alarm():

@@ -27,6 +27,7 @@ ROWS = (
         action="retrain",
         reasons=("Half as many again.",),
         promoted="2",
+        answered_meanwhile=37,
         version="2",
         outcome=outcome(0.68, 0.64, 1.1),
         distances={"age": 0.2, "race": 0.5},
@@ -48,6 +49,8 @@ def test_means_are_over_the_batches_whose_outcomes_are_known():
     assert found.mean_auroc_never_retrained == pytest.approx(0.65)
     assert found.mean_auroc_difference == pytest.approx(0.02)
     assert found.mean_abs_oe_deviation == pytest.approx(0.05)
+    assert found.mean_estimation_error == pytest.approx(0.03)
+    assert found.mean_abs_estimation_error == pytest.approx(0.03)
     assert (found.retrainings, found.promotions, found.alarms) == (2, 1, 1)
 
 
@@ -61,5 +64,6 @@ def test_the_page_says_what_happened_and_loads_nothing():
     found = page(summarise("concept_shift", 3, True, ROWS)).decode()
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", found)
     for text in ("Invented data", "time_in_hospital is missing", "Half as many again.", "version 2 promoted",
+                 "37 requests", "off the realised one by 0.030",
                  "declined", "AUROC &lt;fell&gt;.", "concept_shift from batch 3 on"):  # fmt: skip
         assert text in found
