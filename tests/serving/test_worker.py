@@ -1,14 +1,19 @@
 """A worker as a process: ready only when right, silent about patients, and loses nothing on the way out."""
 
+import asyncio
+import hashlib
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
+from contextlib import closing
 
 import httpx
+import onnx
 import pytest
 
 import factories
@@ -19,6 +24,9 @@ from health_predict.io.predictions import read_predictions
 from health_predict.io.storage import open_storage
 from health_predict.serving import command
 from health_predict.serving.keys import new_key, parse_keys
+from health_predict.serving.log import Log
+from health_predict.serving.metrics import Metrics
+from health_predict.serving.service import Journal, Service
 from serving.support import CLINICAL_NAMES, EXAMPLE, free_port, running
 
 
@@ -40,6 +48,18 @@ def test_one_bad_encounter_does_not_lose_the_others(client):
     assert first["probability_score"] == third["probability_score"]
 
 
+def test_in_a_batch_too_large_too_many_keys_and_too_deep_are_problems_of_one_encounter(client):
+    large = b'{"age": "' + b"a" * 70_000 + b'"}'
+    many = json.dumps({f"key{number}": 1 for number in range(500)}).encode()
+    deep = b'{"age": ' + b"[" * 50 + b"]" * 50 + b"}"
+    body = b"[" + b",".join((json.dumps(EXAMPLE).encode(), large, many, deep)) + b"]"
+    answer = client.post("/predict/batch", content=body).json()
+    assert answer["refused"] == 3
+    assert [one["errors"][0]["type"] for one in answer["predictions"][1:]] == ["batch", "keys", "nesting"]
+    endless = client.post("/predict/batch", content=b"[" * 100_000)
+    assert (endless.status_code, endless.json()["detail"][0]["type"]) == (422, "nesting")
+
+
 def test_an_unknown_race_is_scored_named_and_counted(client):
     answer = client.post("/predict", json={**EXAMPLE, "race": "Martian"}).json()
     assert answer["unknown_fields"] == ["race"]
@@ -48,6 +68,91 @@ def test_an_unknown_race_is_scored_named_and_counted(client):
 
 def test_a_patient_who_died_is_marked_as_outside_the_cohort(client):
     assert client.post("/predict", json={**EXAMPLE, "discharge_disposition_id": 11}).json()["outside_cohort"] is True
+
+
+def _with(folder, **contents):
+    """The bundle with other files in it, which its manifest vouches for."""
+    manifest = json.loads((folder / "bundle.json").read_bytes())
+    for name, data in contents.items():
+        path = next(folder.glob(f"{name}.*"))
+        path.write_bytes(data)
+        manifest["files"][path.name] = hashlib.sha256(data).hexdigest()
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+
+
+def _spoiled(folder, spoil):
+    """A bundle whose digests are right and which still cannot be scored or explained with."""
+    match spoil:
+        case "input":
+            model = onnx.load_model_from_string((folder / "model.onnx").read_bytes())
+            model.graph.input[0].name = "Y"
+            for node in model.graph.node:
+                node.input[:] = ["Y" if name == "X" else name for name in node.input]
+            _with(folder, model=model.SerializeToString())
+        case "width":
+            encoder = json.loads((folder / "encoder.json").read_bytes())
+            _with(folder, encoder=json.dumps({**encoder, "outputs": encoder["outputs"][:-3]}).encode())
+        case "reference":
+            _with(folder, reference=b"{}")
+        case "golden":
+            manifest = json.loads((folder / "bundle.json").read_bytes())
+            manifest["golden"][0]["encounter"]["time_in_hospital"] = "x"
+            (folder / "bundle.json").write_text(json.dumps(manifest))
+        case "evaluation":
+            (folder / "evaluation.json").write_text("3")
+        case "altered evaluation":
+            (folder / "evaluation.json").write_text("{}")
+            (folder / "version.json").write_text(json.dumps({"version": "3", "evaluation_sha256": "0" * 64}))
+        case "version":
+            (folder / "version.json").write_text(json.dumps({"version": '3","caller":"x'}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        ("input", "golden row 0"),
+        ("width", "golden row 0"),
+        ("golden", "golden row 0"),
+        ("reference", "reference.json"),
+        ("evaluation", "evaluation.json"),
+        ("altered evaluation", "evaluation.json"),
+        ("version", "version.json"),
+    ],
+)
+def test_a_bundle_that_does_not_fit_together_is_never_ready_and_says_why(bundle_folder, tmp_path, spoil, reason):
+    folder = _spoiled(shutil.copytree(bundle_folder, tmp_path / "bundle"), spoil)
+    with running(folder, tmp_path) as worker:
+        assert reason in worker.wait_for_status("failed")["reason"]
+        worker.stop()
+    assert [line["event"] for line in worker.lines if line["event"].startswith("bundle")] == ["bundle_refused"]
+
+
+def test_a_bundle_that_does_not_fit_together_leaves_the_one_before_and_is_reported(bundle_folder, tmp_path):
+    link, other = tmp_path / "current", _spoiled(shutil.copytree(bundle_folder, tmp_path / "other"), "input")
+    link.symlink_to(bundle_folder)
+    with running(link, tmp_path) as worker:
+        worker.wait_for_status("ok")
+        _point(link, other)
+        worker.tell(signal.SIGHUP)
+        _until(lambda: httpx.get(f"{worker.url}/health").json()["last_reload"]["ok"] is False)
+        assert "golden row 0" in httpx.get(f"{worker.url}/health").json()["last_reload"]["reason"]
+        assert httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 200
+        assert 'reloads_total{result="refused"} 1.0' in httpx.get(f"{worker.url}/metrics").text
+
+
+def test_an_error_that_nobody_foresaw_is_said_by_its_type_only(tmp_path, monkeypatch):
+    def fail(_folder):
+        raise ZeroDivisionError("planted-value-4711")
+
+    monkeypatch.setattr("health_predict.serving.service.load_model", fail)
+    with closing(Log(os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY))) as log:
+        service = Service(tmp_path, Metrics(), log, Journal(), 10, 1024)
+        assert (service.health().status, bool(service.health().reason)) == ("loading", True)
+        asyncio.run(service.reload())
+    assert service.health().status == "failed"
+    assert service.health().reason == "loading failed with ZeroDivisionError"
+    assert "planted" not in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("spoil", ["missing", "truncated", "tampered", "format", "version"])

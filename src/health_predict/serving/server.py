@@ -68,7 +68,7 @@ async def serve(
     """As `run`, inside a running loop."""
     keys = _keys(listen, settings)
     metrics = Metrics()
-    service = Service(bundle, metrics, log, _journal(settings, log, metrics), settings.batch_limit)
+    service = Service(bundle, metrics, log, _journal(settings, log, metrics), settings.batch_limit, settings.body_limit)
     metrics.count("log_dropped", "Lines of the log that could not be written", lambda: log.dropped)
     with_metrics = settings.probe_port is None
     endpoints = kind(service, settings.body_limit, settings.batch_body_limit, with_metrics)
