@@ -102,6 +102,7 @@ async def _serve_until_told(servers: list[_Server], service: Service, drain_seco
     loop.add_signal_handler(signal.SIGHUP, reload)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # who starts a worker holds it back until now
     running = [loop.create_task(_until_closed(server)) for server in servers]
     reload()
     stopped = loop.create_task(stop.wait())
