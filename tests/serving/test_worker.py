@@ -350,7 +350,7 @@ def test_an_altered_audit_log_is_noticed(tmp_path):
 
 def test_scored_encounters_are_kept_without_identifiers(bundle_folder, tmp_path):
     store = tmp_path / "store"
-    settings = {"prediction_log": str(store), "prediction_log_key": "invented"}
+    settings = {"prediction_log": str(store), "prediction_log_key": "invented-and-long"}
     with running(bundle_folder, tmp_path, **settings) as worker:
         worker.wait_for_status("ok")
         sent = {**EXAMPLE, "patient_nbr": 900_000_001, "encounter_id": 5}
@@ -366,7 +366,7 @@ def test_scored_encounters_are_kept_without_identifiers(bundle_folder, tmp_path)
 def test_a_dead_store_does_not_fail_a_prediction_and_its_losses_are_counted(bundle_folder, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    settings = {"prediction_log": str(blocked), "prediction_log_key": "invented"}
+    settings = {"prediction_log": str(blocked), "prediction_log_key": "invented-and-long"}
     with running(bundle_folder, tmp_path, **settings) as worker:
         worker.wait_for_status("ok")
         assert httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 200
@@ -428,9 +428,215 @@ def test_requests_above_the_limit_are_refused_at_once_and_probes_are_not(bundle_
         assert refused.headers["retry-after"] == "1"
         assert "too many requests" in refused.json()["detail"]
         assert httpx.get(f"{worker.url}/health").status_code == 200
+        assert httpx.get(f"{worker.url}/metrics").status_code == 200
         for one in slow:
             one.close()
         _until(lambda: httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 200)
+
+
+def _answer_to(worker, *pieces, pause=0.0):
+    """What comes back on a connection of its own, until it is closed."""
+    with socket.create_connection(("127.0.0.1", worker.port), timeout=20) as own:
+        received = b""
+        try:
+            for piece in pieces:
+                own.sendall(piece)
+                time.sleep(pause)
+            while part := own.recv(65_536):
+                received += part
+        except ConnectionError:  # closed while we were sending
+            pass
+        return received
+
+
+def test_a_head_that_is_too_large_too_slow_or_no_http_is_refused_counted_and_logged(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path, request_timeout="0.5") as worker:
+        worker.wait_for_status("ok")
+        head = b"GET /health HTTP/1.1\r\nhost: x\r\n"
+        answers = {
+            b"431": _answer_to(worker, head, *[b"x-planted: " + b"a" * 20_000] * 2),
+            b"408": _answer_to(worker, head),
+            b"400": _answer_to(worker, b"planted-value-4711\r\n\r\n"),
+        }
+        assert _answer_to(worker) == b""
+        assert b" 431 " in _answer_to(worker, head + b"x: y\r\n" * 200 + b"\r\n")
+        shown = httpx.get(f"{worker.url}/metrics").text
+        worker.stop()
+    for status, answer in answers.items():
+        assert b"HTTP/1.1 " + status in answer
+        assert b"x-content-type-options: nosniff" in answer
+        assert b"connection: close" in answer
+        assert f'requests_total{{route="other",status="{status.decode()}"}}' in shown
+        assert status.decode() in [str(line.get("status")) for line in worker.lines]
+    assert "planted" not in worker.output
+
+
+def test_a_head_in_many_pieces_and_a_body_behind_a_refusal_are_no_reason_to_refuse(bundle_folder, tmp_path):
+    _, entry = new_key("ward-7")
+    with running(bundle_folder, tmp_path, api_keys=entry) as worker:
+        worker.wait_for_status("ok")
+        with socket.create_connection(("127.0.0.1", worker.port), timeout=20) as own:
+            for byte in b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n":
+                own.sendall(bytes([byte]))
+            assert b" 200 " in own.recv(65_536)
+            own.sendall(b"POST /predict/batch HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n")
+            assert b" 401 " in own.recv(65_536)
+            own.sendall(b" " * 100_000)
+            own.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert b" 200 " in own.recv(65_536)
+
+
+def test_more_connections_than_the_limit_are_refused_until_one_closes(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path, connections="3") as worker:
+        worker.wait_for_status("ok")
+        held = [socket.create_connection(("127.0.0.1", worker.port)) for _ in range(3)]
+        assert b" 503 " in _answer_to(worker)
+        for one in held:
+            one.close()
+        _until(lambda: httpx.get(f"{worker.url}/livez").status_code == 200)
+
+
+def test_a_path_with_a_slash_behind_it_is_not_there_and_repeats_nothing(client):
+    answer = client.post("/predict/", json=dict(EXAMPLE), headers={"host": "planted"})
+    assert answer.status_code == 404
+    assert "planted" not in str(answer.headers) + answer.text
+
+
+def test_a_uuid_in_capitals_is_taken_over_as_request_id(client):
+    given = "3F2504E0-4F89-11D3-9A0C-0305E82C3301"
+    assert client.get("/livez", headers={"x-request-id": given}).headers["x-request-id"] == given
+
+
+def test_nothing_is_answered_or_counted_while_the_audit_log_cannot_be_written(bundle_folder, tmp_path):
+    store = tmp_path / "store"
+    settings = {"audit_log": "/dev/full", "prediction_log": str(store), "prediction_log_key": "invented-and-long"}
+    with running(bundle_folder, tmp_path, **settings) as worker:
+        worker.wait_for_status("ok")
+        for path, body in (
+            ("/predict", dict(EXAMPLE)),
+            ("/predict/batch", [dict(EXAMPLE)]),
+            ("/explain", dict(EXAMPLE)),
+        ):
+            answer = httpx.post(worker.url + path, json=body)
+            assert answer.status_code == 503
+            assert "audit log" in answer.json()["detail"]
+        assert "predictions_total{" not in httpx.get(f"{worker.url}/metrics").text
+        worker.stop()
+    assert not store.exists()
+    assert [line for line in worker.lines if line["event"] == "audit_failed"]
+    assert {"written": 0, "dropped": 0}.items() <= worker.lines[-1].items()
+
+
+def test_a_batch_that_is_given_up_is_not_counted(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path, request_timeout="0.01") as worker:
+        worker.wait_for_status("ok")
+        answer = httpx.post(f"{worker.url}/predict/batch", json=[dict(EXAMPLE)] * 1000)
+        assert answer.status_code == 408
+        assert "predictions_total{" not in httpx.get(f"{worker.url}/metrics").text
+
+
+def test_a_crash_in_the_middle_of_a_line_does_not_keep_the_worker_from_starting(bundle_folder, tmp_path):
+    path = tmp_path / "audit.jsonl"
+    for _ in range(2):
+        with running(bundle_folder, tmp_path, audit_log=str(path)) as worker:
+            worker.wait_for_status("ok")
+            assert httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 200
+            worker.stop()
+        with path.open("ab") as file:
+            file.write(b'{"time":"20')
+    assert [line["bytes"] for line in worker.lines if line["event"] == "audit_log_torn"] == [11]
+    assert path.with_name("audit.jsonl.torn").read_bytes() == b'{"time":"20\n'
+    AuditLog(path).close()
+    assert verify(path).lines == 2
+
+
+@pytest.mark.parametrize("content", [b"x", b"x\n", b"\n", b'{"time":"20\n{"time"'])
+def test_an_audit_log_that_begins_torn_is_opened_and_one_whose_last_line_is_no_entry_is_not(tmp_path, content):
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(content)
+    if b"\n" in content:
+        with pytest.raises(DataError, match="last line"):
+            AuditLog(path)
+    else:
+        AuditLog(path).close()
+        assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("BODY_LIMIT", "planted", "HEALTH_PREDICT_BODY_LIMIT"),
+        ("API_KEYS_FILE", "/dev/null", "holds no API keys"),
+        ("PREDICTION_LOG_KEY", "planted", "at least 16 characters"),
+    ],
+)
+def test_a_setting_that_is_not_valid_is_named_without_its_value(bundle_folder, tmp_path, variable, value, named):
+    settings = {"HEALTH_PREDICT_PREDICTION_LOG": str(tmp_path), f"HEALTH_PREDICT_{variable}": value}
+    settings = {"HEALTH_PREDICT_PREDICTION_LOG_KEY": "invented-and-long", **settings}
+    line = command(bundle_folder, port=free_port())
+    ended = subprocess.run(line, env=os.environ | settings, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == ServiceError.exit_code
+    assert named in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert "planted" not in ended.stderr
+
+
+def test_keys_are_read_again_on_sighup_and_a_bad_file_leaves_those_before(bundle_folder, tmp_path):
+    (first, entry), (second, other) = new_key("ward-7"), new_key("ward-8")
+    keys = tmp_path / "keys"
+    keys.write_text(entry)
+    with running(bundle_folder, tmp_path, api_keys_file=str(keys)) as worker:
+        worker.wait_for_status("ok")
+
+        def status(key):
+            return httpx.get(f"{worker.url}/model", headers={"x-api-key": key}).status_code
+
+        keys.write_text(other)
+        worker.tell(signal.SIGHUP)
+        _until(lambda: status(second) == 200)
+        assert status(first) == 401
+        keys.write_text("")
+        worker.tell(signal.SIGHUP)
+        _until(lambda: "keys_refused" in worker.output)
+        assert status(second) == 200
+
+
+def test_idle_connections_do_not_hold_up_the_end(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path, drain_seconds="600") as worker, httpx.Client(base_url=worker.url) as client:
+        worker.wait_for_status("ok")
+        client.get("/livez")
+        unused = socket.create_connection(("127.0.0.1", worker.port))
+        assert worker.stop() == 0
+        unused.close()
+
+
+def test_a_connection_that_was_made_before_the_end_is_answered(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path) as worker:
+        worker.wait_for_status("ok")
+        lost = []
+
+        def ask() -> None:
+            while True:
+                try:
+                    own = socket.create_connection(("127.0.0.1", worker.port), timeout=3)
+                except OSError:  # refused, or not taken: the caller knows that nothing was asked
+                    return
+                with own:
+                    own.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+                    try:
+                        if b" 200 " not in own.recv(65_536):
+                            lost.append("closed")
+                    except OSError as error:
+                        lost.append(repr(error))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        worker.tell(signal.SIGTERM)
+        for thread in threads:
+            thread.join(timeout=60)
+        assert worker.process.wait(timeout=30) == 0
+        assert lost == []
 
 
 def _point(link, target):

@@ -82,14 +82,21 @@ class Endpoints:
 
 def build_app(endpoints: Endpoints) -> FastAPI:
     """The public routes and their document, which is made when it is first asked for: it takes 3 MiB."""
-    app = FastAPI(title="Health Predict", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Health Predict",
+        version="1",
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the caller's Host
+    )
     app.openapi = cache(lambda: _openapi(app.title, app.version))  # type: ignore[method-assign]
     return _with_routes(app, endpoints.table)
 
 
 def build_probe_app(endpoints: Endpoints) -> FastAPI:
     """What the second port answers: probes and /metrics."""
-    return _with_routes(FastAPI(openapi_url=None), endpoints.probe_table)
+    return _with_routes(FastAPI(openapi_url=None, redirect_slashes=False), endpoints.probe_table)
 
 
 def _with_routes(app: FastAPI, table: dict[tuple[str, str], Endpoint]) -> FastAPI:

@@ -180,8 +180,10 @@ class Service:
 
     def close(self) -> None:
         """Write down what is waiting."""
-        if self._journal.predictions:
-            self._journal.predictions.close(timeout=5.0)
+        predictions = self._journal.predictions
+        if predictions:
+            predictions.close(timeout=5.0)
+            self.log.event("prediction_log_closed", written=predictions.written, dropped=predictions.dropped)
         if self._journal.audit:
             self._journal.audit.close()
 
