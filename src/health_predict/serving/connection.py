@@ -42,9 +42,10 @@ class Connection(HttpToolsProtocol):
             self._refuse(431, "the head of the request is too large")
             return
         super().data_received(data)
-        if self.cycle is not None and "method" in self.scope and not self.cycle.response_complete:
+        cycle = self.cycle
+        if cycle is not None and "method" in self.scope and not cycle.response_complete:
             self._waiting_since = None
-            if not self.cycle.more_body:
+            if not cycle.more_body:
                 self._received = 0
             if len(self.headers) > MOST_HEADERS:
                 self._refuse(431, "the request has too many headers")

@@ -217,7 +217,8 @@ class Gateway:
         self._service.metrics.answered("other", status, 0.0)
         self._service.log.access(request_id, "other", status, 0.0, self._service.model_version, ANONYMOUS)
         body = _error(detail, request_id)
-        return Answer(status, body, [*_JSON_CLOSE, *_of_this_answer(body, request_id)])
+        own = ((b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode()))
+        return Answer(status, body, [*_JSON_CLOSE, *own])
 
     async def _answer(self, scope: Scope, receive: Receive, call: Call, known: bool) -> Answer:
         if not known:
@@ -249,7 +250,7 @@ class Gateway:
         return Answer(sent[0]["status"], body, [*own, *(header for header in JSON if header[0] not in names)])
 
     async def _send(self, send: Send, answer: Answer, request_id: str) -> None:
-        own = [*answer.headers, *_of_this_answer(answer.body, request_id)]
+        own = [*answer.headers, (b"content-length", b"%d" % len(answer.body)), (b"x-request-id", request_id.encode())]
         if self._service.draining:
             own.append(_CLOSE)
         await send({"type": "http.response.start", "status": answer.status, "headers": own})
@@ -279,10 +280,6 @@ class Gateway:
                 return Answer(503, _error("the audit log cannot be written, so nothing is answered", request_id))
         self._service.log.event("bug", request_id=request_id, error=type(error).__name__, where=_where(error))
         return Answer(500, _error("the service has a bug; it is in its log under this number", request_id))
-
-
-def _of_this_answer(body: bytes, request_id: str) -> tuple[Header, Header]:
-    return (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())
 
 
 def _error(detail: str, request_id: str) -> bytes:

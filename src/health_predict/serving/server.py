@@ -94,7 +94,7 @@ async def serve(
 ) -> None:
     """As `run`, inside a running loop."""
     keys = _keys(listen, settings)
-    _log_errors_of_uvicorn(log)
+    _log_errors_of_libraries(log)
     metrics = Metrics()
     service = Service(bundle, metrics, log, _journal(settings, log, metrics), settings.batch_limit, settings.body_limit)
     metrics.count("log_dropped", "Lines of the log that could not be written", lambda: log.dropped)
@@ -222,23 +222,22 @@ def _server(listen: Listen, settings: ServingSettings) -> _Server:
     return _Server(config)
 
 
-class _Events(logging.Handler):
-    """uvicorn's errors as lines of our log: what went wrong, without what it went wrong with."""
+class Events(logging.Handler):
+    """Errors of the libraries as lines of our log: where and of which type. Their messages may hold anything."""
 
     def __init__(self, log: Log):
         super().__init__(logging.ERROR)
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        what = record.msg.strip() if isinstance(record.msg, str) else type(record.msg).__name__
-        self._log.event("server_error", what=what, error=type(error).__name__ if error else None)
+        error = type(record.exc_info[1]).__name__ if record.exc_info else None
+        self._log.event("server_error", where=f"{record.name}:{record.lineno}", error=error)
 
 
-def _log_errors_of_uvicorn(log: Log) -> None:
+def _log_errors_of_libraries(log: Log) -> None:
     for name in ("uvicorn", "asyncio"):
         logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [_Events(log)], False
+        logger.handlers, logger.propagate = [Events(log)], False
 
 
 def _keys(listen: Listen, settings: ServingSettings) -> dict[str, bytes]:
