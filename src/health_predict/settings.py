@@ -5,17 +5,35 @@ Everything has a default that works on a laptop. Choices that shape a result are
 
 import os
 from pathlib import Path
+from typing import Any
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from health_predict.errors import ServiceError
 
 DATASET_URL = "https://archive.ics.uci.edu/static/public/296/diabetes+130-us+hospitals+for+years+1999-2008.zip"
 
 
-class Settings(BaseSettings):
-    """Built once by an entry point; everything below receives values, not settings."""
+class _Environment(BaseSettings):
+    """Settings whose errors name the variable, and never show its value."""
 
     model_config = SettingsConfigDict(env_prefix="HEALTH_PREDICT_", populate_by_name=True)
+
+    def __init__(self, **values: Any):
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            told = [f"{self._variable(one['loc'][0])} is not valid: {one['msg']}" for one in error.errors()]
+            raise ServiceError("; ".join(told)) from None
+
+    @classmethod
+    def _variable(cls, name: str | int) -> str:
+        return f"{cls.model_config['env_prefix']}{name}".upper() if name in cls.model_fields else str(name)
+
+
+class Settings(_Environment):
+    """Built once by an entry point; everything below receives values, not settings."""
 
     storage: str = Field("health-predict-data", description="Storage root: a folder, or s3://bucket/prefix.")
     raw_data: str | None = Field(
@@ -76,10 +94,8 @@ class Settings(BaseSettings):
         return f"{root}/mlartifacts"
 
 
-class ServingSettings(BaseSettings):
+class ServingSettings(_Environment):
     """What a worker of the prediction service needs beside its bundle, host and port."""
-
-    model_config = SettingsConfigDict(env_prefix="HEALTH_PREDICT_", populate_by_name=True)
 
     api_keys: str | None = Field(None, description="Callers, as `name:sha256` separated by commas or white space.")
     api_keys_file: Path | None = Field(None, description="The same, from a file; lines beginning with # are comments.")
@@ -89,7 +105,10 @@ class ServingSettings(BaseSettings):
         None, description="Second port for /metrics and probes, without keys; the public port then has no /metrics."
     )
     concurrency: int = Field(256, ge=1, description="Requests at a time; more are answered 503 at once.")
-    request_timeout: float = Field(10.0, gt=0, description="Seconds until a request is given up.")
+    connections: int = Field(512, ge=1, description="Open connections at a time; more are answered 503 and closed..")
+    request_timeout: float = Field(
+        10.0, gt=0, description="Seconds until a request, its head, or a connection without any is given up."
+    )
     body_limit: int = Field(64 * 1024, ge=1024, description="Bytes of one encounter's request.")
     batch_body_limit: int = Field(4 * 1024 * 1024, ge=1024, description="Bytes of a request to /predict/batch.")
     batch_limit: int = Field(1000, ge=1, description="Encounters in one request to /predict/batch.")
@@ -101,7 +120,9 @@ class ServingSettings(BaseSettings):
         None, description="Storage root (a folder or s3://) for scored encounters; without it there are none kept."
     )
     prediction_log_key: SecretStr | None = Field(
-        None, description="Secret that patient numbers are pseudonymised with; needed with prediction_log."
+        None,
+        description="Secret, of 16 characters or more, that patient numbers are pseudonymised with; needed with "
+        "prediction_log.",
     )
 
 

@@ -10,9 +10,20 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from health_predict.errors import BundleError, TrackingError
+from health_predict.errors import BundleError, StorageError, TrackingError
 from health_predict.io.bundle import MODEL, load_bundle
-from health_predict.io.registry import BUNDLE, HOST, PID, PREPROCESSOR, PREVIOUS, PRODUCTION, REQUIRED, Registry
+from health_predict.io.registry import (
+    BUNDLE,
+    HOST,
+    PID,
+    PREPROCESSOR,
+    PREVIOUS,
+    PRODUCTION,
+    REQUIRED,
+    VERSION_FILE,
+    Registry,
+)
+from health_predict.serving.model import load_model
 
 EXPERIMENT = "Invented"
 TAGS = {"family": "lightgbm"}
@@ -134,18 +145,56 @@ def test_a_bundle_is_downloaded_once_and_verified(store, registry, tmp_path):
     assert (folder / MODEL).stat().st_mtime_ns == changed
 
 
-def test_a_download_that_does_not_verify_leaves_nothing(registry, parts, client, tmp_path):
+def test_a_bundle_in_the_cache_that_was_damaged_is_downloaded_again(store, registry, tmp_path):
+    version = registry.register(store.winner, TAGS)
+    folder = registry.fetch_bundle(version, tmp_path / "cache")
+    for name in (MODEL, VERSION_FILE):
+        (folder / name).write_bytes(b"cut")
+        assert registry.fetch_bundle(version, tmp_path / "cache") == folder
+    (folder / MODEL).unlink()
+    assert load_bundle(registry.fetch_bundle(version, tmp_path / "cache"))
+
+
+def test_a_download_that_does_not_verify_is_refused_until_it_does(registry, parts, client, tmp_path):
     run_id = logged(registry, parts)
     version = registry.register(run_id, TAGS)
     artifacts = Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
     (artifacts / BUNDLE / MODEL).write_bytes(b"cut")
     cache = tmp_path / "cache"
-    with pytest.raises(BundleError, match=MODEL):
-        registry.fetch_bundle(version, cache)
-    shutil.rmtree(artifacts / BUNDLE)
+    for _ in range(2):
+        with pytest.raises(BundleError, match=MODEL):
+            registry.fetch_bundle(version, cache)
+    shutil.copy(parts / BUNDLE / MODEL, artifacts / BUNDLE / MODEL)
+    assert load_bundle(registry.fetch_bundle(version, cache))
+
+
+def test_a_download_that_fails_leaves_nothing(registry, parts, client, tmp_path):
+    run_id = logged(registry, parts)
+    version = registry.register(run_id, TAGS)
+    shutil.rmtree(Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://")) / BUNDLE)
     with pytest.raises(TrackingError, match="download bundle"):
-        registry.fetch_bundle(version, cache)
-    assert [path for path in cache.rglob("*") if path.is_file()] == []
+        registry.fetch_bundle(version, tmp_path / "cache")
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_another_whole_bundle_in_the_place_of_the_registered_one_is_refused(store, registry, parts, client, tmp_path):
+    run_id = logged(registry, parts)
+    version = registry.register(run_id, TAGS)
+    artifacts = Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://"))
+    shutil.rmtree(artifacts / BUNDLE)
+    shutil.copytree(registry.download(store.other, BUNDLE, tmp_path / "other"), artifacts / BUNDLE)
+    with pytest.raises(BundleError, match="not the one that was registered"):
+        registry.fetch_bundle(version, tmp_path / "cache")
+    with pytest.raises(BundleError, match="another bundle"):
+        registry.register(run_id, TAGS)
+    with pytest.raises(BundleError, match=r"not the one that version\.json names"):
+        load_model(registry.download_bundle(version, tmp_path / "cache"))
+
+
+def test_a_cache_that_cannot_be_written_is_a_storage_error(store, registry, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(StorageError, match=r"the cache .* cannot be written"):
+        registry.fetch_bundle(registry.register(store.winner, TAGS), tmp_path / "cache")
 
 
 def test_a_server_that_does_not_answer_is_told_within_seconds():

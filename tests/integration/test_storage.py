@@ -226,3 +226,9 @@ def test_a_killed_writer_leaves_one_whole_content(tmp_path):
     content = store.read("key")
     assert len(content) == 20_000_000
     assert len(set(content)) == 1
+
+
+def test_connecting_asks_the_store_nothing(s3_root):
+    open_storage("s3://no-such-bucket/prefix", "http://127.0.0.1:9").connect()
+    with pytest.raises(StorageError, match="endpoint"):
+        open_storage(s3_root, "no address").connect()

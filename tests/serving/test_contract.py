@@ -1,19 +1,20 @@
 """What an encounter may look like: the compiled decoder, the slow reader and the pydantic model agree."""
 
 import json
+import re
+from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from health_predict.data import schema
 from health_predict.data.schema import FIELDS
 from health_predict.serving.contract import (
     EXAMPLE,
     INPUTS,
-    LONGEST_TEXT,
+    MOST_KEYS,
     InvalidEncounterError,
     check_pairs,
     encounter_model,
@@ -50,12 +51,23 @@ def test_keys_may_be_written_with_hyphens_underscores_or_both():
         assert read_encounter(json.dumps({spelling(key): value for key, value in EXAMPLE.items()}).encode()) == expected
 
 
+def escaped(body: str) -> str:
+    """The same document; a text without escapes is written in escapes only."""
+
+    def escape(text: re.Match[str]) -> str:
+        return text[0] if "\\" in text[0] else '"' + "".join(f"\\u{ord(one):04x}" for one in text[1]) + '"'
+
+    return re.sub(r'"((?:[^"\\]|\\.)*)"', escape, body)
+
+
 @settings(max_examples=200, deadline=None)
-@given(st.dictionaries(NAMES, ANYTHING, max_size=3), st.sets(NAMES, max_size=1), st.randoms())
-def test_every_reader_gives_the_same_verdict(changes, dropped, random):
+@given(st.dictionaries(NAMES, ANYTHING, max_size=3), st.sets(NAMES, max_size=1), st.randoms(), st.booleans())
+@example({"race": "?"}, set(), Random(1), True)  # noqa: S311
+def test_every_reader_gives_the_same_verdict(changes, dropped, random, escape):
     members = [(key, value) for key, value in {**EXAMPLE, **changes}.items() if key not in dropped]
     random.shuffle(members)
-    body = json.dumps(dict(members)).encode()
+    text = json.dumps(dict(members))
+    body = (escaped(text) if escape else text).encode()
     try:
         read = read_encounter(body)
     except InvalidEncounterError:
@@ -125,5 +137,24 @@ def test_what_is_no_encounter_is_refused(body):
     assert problems(body)
 
 
-def test_the_api_takes_as_long_a_text_as_a_file():
-    assert LONGEST_TEXT == schema.LONGEST_TEXT
+def test_more_keys_than_can_be_meant_are_one_problem():
+    unknown = {f"glyburide_metf{number}": 1 for number in range(MOST_KEYS + 1)}
+    assert problems(json.dumps(unknown).encode()) == [(None, "keys")]
+
+
+def test_only_the_first_unknown_keys_get_a_hint():
+    unknown = {f"glyburide_metf{number}": 1 for number in range(20)}
+    with pytest.raises(InvalidEncounterError) as refused:
+        read_encounter(encoded(**unknown))
+    rules = [problem.rule for problem in refused.value.problems]
+    assert len(rules) == 20
+    assert sum("did you mean" in rule for rule in rules) == 3
+
+
+@pytest.mark.parametrize("depth", [9, 100_000])
+def test_nesting_has_a_limit_and_is_named(depth):
+    assert problems(b'{"age": ' + b"[" * depth + b"]" * depth + b"}") == [(None, "nesting")]
+
+
+def test_brackets_inside_a_text_nest_nothing():
+    assert problems(encoded(age='["' * 30)) == [("age", "value")]

@@ -1,14 +1,20 @@
 """A worker as a process: ready only when right, silent about patients, and loses nothing on the way out."""
 
+import asyncio
+import hashlib
 import json
+import logging
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
+from contextlib import closing
 
 import httpx
+import onnx
 import pytest
 
 import factories
@@ -19,6 +25,10 @@ from health_predict.io.predictions import read_predictions
 from health_predict.io.storage import open_storage
 from health_predict.serving import command
 from health_predict.serving.keys import new_key, parse_keys
+from health_predict.serving.log import Log
+from health_predict.serving.metrics import Metrics
+from health_predict.serving.server import Events
+from health_predict.serving.service import Journal, Service
 from serving.support import CLINICAL_NAMES, EXAMPLE, free_port, running
 
 
@@ -40,6 +50,18 @@ def test_one_bad_encounter_does_not_lose_the_others(client):
     assert first["probability_score"] == third["probability_score"]
 
 
+def test_in_a_batch_too_large_too_many_keys_and_too_deep_are_problems_of_one_encounter(client):
+    large = b'{"age": "' + b"a" * 70_000 + b'"}'
+    many = json.dumps({f"key{number}": 1 for number in range(500)}).encode()
+    deep = b'{"age": ' + b"[" * 50 + b"]" * 50 + b"}"
+    body = b"[" + b",".join((json.dumps(EXAMPLE).encode(), large, many, deep)) + b"]"
+    answer = client.post("/predict/batch", content=body).json()
+    assert answer["refused"] == 3
+    assert [one["errors"][0]["type"] for one in answer["predictions"][1:]] == ["batch", "keys", "nesting"]
+    endless = client.post("/predict/batch", content=b"[" * 100_000)
+    assert (endless.status_code, endless.json()["detail"][0]["type"]) == (422, "nesting")
+
+
 def test_an_unknown_race_is_scored_named_and_counted(client):
     answer = client.post("/predict", json={**EXAMPLE, "race": "Martian"}).json()
     assert answer["unknown_fields"] == ["race"]
@@ -48,6 +70,103 @@ def test_an_unknown_race_is_scored_named_and_counted(client):
 
 def test_a_patient_who_died_is_marked_as_outside_the_cohort(client):
     assert client.post("/predict", json={**EXAMPLE, "discharge_disposition_id": 11}).json()["outside_cohort"] is True
+
+
+def _with(folder, **contents):
+    """The bundle with other files in it, which its manifest vouches for."""
+    manifest = json.loads((folder / "bundle.json").read_bytes())
+    for name, data in contents.items():
+        path = next(folder.glob(f"{name}.*"))
+        path.write_bytes(data)
+        manifest["files"][path.name] = hashlib.sha256(data).hexdigest()
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+
+
+def _spoiled(folder, spoil):
+    """A bundle whose digests are right and which still cannot be scored or explained with."""
+    match spoil:
+        case "input":
+            model = onnx.load_model_from_string((folder / "model.onnx").read_bytes())
+            model.graph.input[0].name = "Y"
+            for node in model.graph.node:
+                node.input[:] = ["Y" if name == "X" else name for name in node.input]
+            _with(folder, model=model.SerializeToString())
+        case "width":
+            encoder = json.loads((folder / "encoder.json").read_bytes())
+            _with(folder, encoder=json.dumps({**encoder, "outputs": encoder["outputs"][:-3]}).encode())
+        case "reference":
+            _with(folder, reference=b"{}")
+        case "golden":
+            manifest = json.loads((folder / "bundle.json").read_bytes())
+            manifest["golden"][0]["encounter"]["time_in_hospital"] = "x"
+            (folder / "bundle.json").write_text(json.dumps(manifest))
+        case "evaluation":
+            (folder / "evaluation.json").write_text("3")
+        case "altered evaluation":
+            (folder / "evaluation.json").write_text("{}")
+            (folder / "version.json").write_text(json.dumps({"version": "3", "evaluation_sha256": "0" * 64}))
+        case "version":
+            (folder / "version.json").write_text(json.dumps({"version": '3","caller":"x'}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        ("input", "golden row 0"),
+        ("width", "golden row 0"),
+        ("golden", "golden row 0"),
+        ("reference", "reference.json"),
+        ("evaluation", "evaluation.json"),
+        ("altered evaluation", "evaluation.json"),
+        ("version", "version.json"),
+    ],
+)
+def test_a_bundle_that_does_not_fit_together_is_never_ready_and_says_why(bundle_folder, tmp_path, spoil, reason):
+    folder = _spoiled(shutil.copytree(bundle_folder, tmp_path / "bundle"), spoil)
+    with running(folder, tmp_path) as worker:
+        assert reason in worker.wait_for_status("failed")["reason"]
+        worker.stop()
+    assert [line["event"] for line in worker.lines if line["event"].startswith("bundle")] == ["bundle_refused"]
+
+
+def test_a_bundle_that_does_not_fit_together_leaves_the_one_before_and_is_reported(bundle_folder, tmp_path):
+    link, other = tmp_path / "current", _spoiled(shutil.copytree(bundle_folder, tmp_path / "other"), "input")
+    link.symlink_to(bundle_folder)
+    with running(link, tmp_path) as worker:
+        worker.wait_for_status("ok")
+        _point(link, other)
+        worker.tell(signal.SIGHUP)
+        _until(lambda: httpx.get(f"{worker.url}/health").json()["last_reload"]["ok"] is False)
+        assert "golden row 0" in httpx.get(f"{worker.url}/health").json()["last_reload"]["reason"]
+        assert httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 200
+        assert 'reloads_total{result="refused"} 1.0' in httpx.get(f"{worker.url}/metrics").text
+
+
+def test_errors_of_libraries_are_events_without_their_message(tmp_path):
+    with closing(Log(os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY))) as log:
+        logger = logging.getLogger("invented")
+        logger.addHandler(Events(log))
+        logger.propagate = False
+        logger.warning("planted-value")
+        logger.error("planted-value", exc_info=ValueError("planted-value"))
+    (line,) = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert (line["event"], line["error"]) == ("server_error", "ValueError")
+    assert "planted" not in str(line)
+
+
+def test_an_error_that_nobody_foresaw_is_said_by_its_type_only(tmp_path, monkeypatch):
+    def fail(_folder):
+        raise ZeroDivisionError("planted-value-4711")
+
+    monkeypatch.setattr("health_predict.serving.service.load_model", fail)
+    with closing(Log(os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY))) as log:
+        service = Service(tmp_path, Metrics(), log, Journal(), 10, 1024)
+        assert (service.health().status, bool(service.health().reason)) == ("loading", True)
+        asyncio.run(service.reload())
+    assert service.health().status == "failed"
+    assert service.health().reason == "loading failed with ZeroDivisionError"
+    assert "planted" not in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("spoil", ["missing", "truncated", "tampered", "format", "version"])
@@ -245,7 +364,7 @@ def test_an_altered_audit_log_is_noticed(tmp_path):
 
 def test_scored_encounters_are_kept_without_identifiers(bundle_folder, tmp_path):
     store = tmp_path / "store"
-    settings = {"prediction_log": str(store), "prediction_log_key": "invented"}
+    settings = {"prediction_log": str(store), "prediction_log_key": "invented-and-long"}
     with running(bundle_folder, tmp_path, **settings) as worker:
         worker.wait_for_status("ok")
         sent = {**EXAMPLE, "patient_nbr": 900_000_001, "encounter_id": 5}
@@ -261,7 +380,7 @@ def test_scored_encounters_are_kept_without_identifiers(bundle_folder, tmp_path)
 def test_a_dead_store_does_not_fail_a_prediction_and_its_losses_are_counted(bundle_folder, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    settings = {"prediction_log": str(blocked), "prediction_log_key": "invented"}
+    settings = {"prediction_log": str(blocked), "prediction_log_key": "invented-and-long"}
     with running(bundle_folder, tmp_path, **settings) as worker:
         worker.wait_for_status("ok")
         assert httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 200
@@ -323,9 +442,223 @@ def test_requests_above_the_limit_are_refused_at_once_and_probes_are_not(bundle_
         assert refused.headers["retry-after"] == "1"
         assert "too many requests" in refused.json()["detail"]
         assert httpx.get(f"{worker.url}/health").status_code == 200
+        assert httpx.get(f"{worker.url}/metrics").status_code == 200
         for one in slow:
             one.close()
         _until(lambda: httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 200)
+
+
+def _answer_to(worker, *pieces, pause=0.0):
+    """What comes back on a connection of its own, until it is closed."""
+    with socket.create_connection(("127.0.0.1", worker.port), timeout=20) as own:
+        received = b""
+        try:
+            for piece in pieces:
+                own.sendall(piece)
+                time.sleep(pause)
+            while part := own.recv(65_536):
+                received += part
+        except ConnectionError:  # closed while we were sending
+            pass
+        return received
+
+
+def test_a_head_that_is_too_large_too_slow_or_no_http_is_refused_counted_and_logged(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path, request_timeout="0.5") as worker:
+        worker.wait_for_status("ok")
+        head = b"GET /health HTTP/1.1\r\nhost: x\r\n"
+        answers = {
+            b"431": _answer_to(worker, head, *[b"x-planted: " + b"a" * 20_000] * 2),
+            b"408": _answer_to(worker, head),
+            b"400": _answer_to(worker, b"planted-value-4711\r\n\r\n"),
+        }
+        assert _answer_to(worker) == b""
+        assert b" 431 " in _answer_to(worker, head + b"x: y\r\n" * 200 + b"\r\n")
+        shown = httpx.get(f"{worker.url}/metrics").text
+        worker.stop()
+    for status, answer in answers.items():
+        assert b"HTTP/1.1 " + status in answer
+        assert b"x-content-type-options: nosniff" in answer
+        assert b"connection: close" in answer
+        assert f'requests_total{{route="other",status="{status.decode()}"}}' in shown
+        assert status.decode() in [str(line.get("status")) for line in worker.lines]
+    assert "planted" not in worker.output
+
+
+def test_a_head_in_many_pieces_and_a_body_behind_a_refusal_are_no_reason_to_refuse(bundle_folder, tmp_path):
+    _, entry = new_key("ward-7")
+    with running(bundle_folder, tmp_path, api_keys=entry) as worker:
+        worker.wait_for_status("ok")
+        with socket.create_connection(("127.0.0.1", worker.port), timeout=20) as own:
+            for byte in b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n":
+                own.sendall(bytes([byte]))
+            _receive(own, b"alive")
+            own.sendall(b"POST /predict/batch HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n")
+            _receive(own, b"a valid API key is needed")
+            own.sendall(b" " * 100_000)
+            own.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            _receive(own, b"alive")
+
+
+def _receive(own, expected):
+    received = b""
+    while expected not in received:
+        part = own.recv(65_536)
+        assert part, received
+        received += part
+
+
+def test_more_connections_than_the_limit_are_refused_until_one_closes(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path, connections="3") as worker:
+        worker.wait_for_status("ok")
+        held = [socket.create_connection(("127.0.0.1", worker.port)) for _ in range(3)]
+        assert b" 503 " in _answer_to(worker)
+        for one in held:
+            one.close()
+        _until(lambda: httpx.get(f"{worker.url}/livez").status_code == 200)
+
+
+def test_a_path_with_a_slash_behind_it_is_not_there_and_repeats_nothing(client):
+    answer = client.post("/predict/", json=dict(EXAMPLE), headers={"host": "planted"})
+    assert answer.status_code == 404
+    assert "planted" not in str(answer.headers) + answer.text
+
+
+def test_a_uuid_in_capitals_is_taken_over_as_request_id(client):
+    given = "3F2504E0-4F89-11D3-9A0C-0305E82C3301"
+    assert client.get("/livez", headers={"x-request-id": given}).headers["x-request-id"] == given
+
+
+def test_nothing_is_answered_or_counted_while_the_audit_log_cannot_be_written(bundle_folder, tmp_path):
+    store = tmp_path / "store"
+    settings = {"audit_log": "/dev/full", "prediction_log": str(store), "prediction_log_key": "invented-and-long"}
+    with running(bundle_folder, tmp_path, **settings) as worker:
+        worker.wait_for_status("ok")
+        for path, body in (
+            ("/predict", dict(EXAMPLE)),
+            ("/predict/batch", [dict(EXAMPLE)]),
+            ("/explain", dict(EXAMPLE)),
+        ):
+            answer = httpx.post(worker.url + path, json=body)
+            assert answer.status_code == 503
+            assert "audit log" in answer.json()["detail"]
+        assert "predictions_total{" not in httpx.get(f"{worker.url}/metrics").text
+        worker.stop()
+    assert not store.exists()
+    assert [line for line in worker.lines if line["event"] == "audit_failed"]
+    assert {"written": 0, "dropped": 0}.items() <= worker.lines[-1].items()
+
+
+def test_a_batch_that_is_given_up_is_not_counted(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path, request_timeout="0.01") as worker:
+        worker.wait_for_status("ok")
+        answer = httpx.post(f"{worker.url}/predict/batch", json=[dict(EXAMPLE)] * 1000)
+        assert answer.status_code == 408
+        assert "predictions_total{" not in httpx.get(f"{worker.url}/metrics").text
+
+
+def test_a_crash_in_the_middle_of_a_line_does_not_keep_the_worker_from_starting(bundle_folder, tmp_path):
+    path = tmp_path / "audit.jsonl"
+    for _ in range(2):
+        with running(bundle_folder, tmp_path, audit_log=str(path)) as worker:
+            worker.wait_for_status("ok")
+            assert httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 200
+            worker.stop()
+        with path.open("ab") as file:
+            file.write(b'{"time":"20')
+    assert [line["bytes"] for line in worker.lines if line["event"] == "audit_log_torn"] == [11]
+    assert path.with_name("audit.jsonl.torn").read_bytes() == b'{"time":"20\n'
+    AuditLog(path).close()
+    assert verify(path).lines == 2
+
+
+@pytest.mark.parametrize("content", [b"x", b"x\n", b"\n", b'{"time":"20\n{"time"'])
+def test_an_audit_log_that_begins_torn_is_opened_and_one_whose_last_line_is_no_entry_is_not(tmp_path, content):
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(content)
+    if b"\n" in content:
+        with pytest.raises(DataError, match="last line"):
+            AuditLog(path)
+    else:
+        AuditLog(path).close()
+        assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("BODY_LIMIT", "planted", "HEALTH_PREDICT_BODY_LIMIT"),
+        ("API_KEYS_FILE", "/dev/null", "holds no API keys"),
+        ("PREDICTION_LOG_KEY", "planted", "at least 16 characters"),
+    ],
+)
+def test_a_setting_that_is_not_valid_is_named_without_its_value(bundle_folder, tmp_path, variable, value, named):
+    settings = {"HEALTH_PREDICT_PREDICTION_LOG": str(tmp_path), f"HEALTH_PREDICT_{variable}": value}
+    settings = {"HEALTH_PREDICT_PREDICTION_LOG_KEY": "invented-and-long", **settings}
+    line = command(bundle_folder, port=free_port())
+    ended = subprocess.run(line, env=os.environ | settings, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == ServiceError.exit_code
+    assert named in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert "planted" not in ended.stderr
+
+
+def test_keys_are_read_again_on_sighup_and_a_bad_file_leaves_those_before(bundle_folder, tmp_path):
+    (first, entry), (second, other) = new_key("ward-7"), new_key("ward-8")
+    keys = tmp_path / "keys"
+    keys.write_text(entry)
+    with running(bundle_folder, tmp_path, api_keys_file=str(keys)) as worker:
+        worker.wait_for_status("ok")
+
+        def status(key):
+            return httpx.get(f"{worker.url}/model", headers={"x-api-key": key}).status_code
+
+        keys.write_text(other)
+        worker.tell(signal.SIGHUP)
+        _until(lambda: status(second) == 200)
+        assert status(first) == 401
+        keys.write_text("")
+        worker.tell(signal.SIGHUP)
+        _until(lambda: "keys_refused" in worker.output)
+        assert status(second) == 200
+
+
+def test_idle_connections_do_not_hold_up_the_end(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path, drain_seconds="600") as worker, httpx.Client(base_url=worker.url) as client:
+        worker.wait_for_status("ok")
+        client.get("/livez")
+        unused = socket.create_connection(("127.0.0.1", worker.port))
+        assert worker.stop() == 0
+        unused.close()
+
+
+def test_a_connection_that_was_made_before_the_end_is_answered(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path) as worker:
+        worker.wait_for_status("ok")
+        lost = []
+
+        def ask() -> None:
+            while True:
+                try:
+                    own = socket.create_connection(("127.0.0.1", worker.port), timeout=3)
+                except OSError:  # refused, or not taken: the caller knows that nothing was asked
+                    return
+                with own:
+                    own.sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+                    try:
+                        if b" 200 " not in own.recv(65_536):
+                            lost.append("closed")
+                    except OSError as error:
+                        lost.append(repr(error))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        worker.tell(signal.SIGTERM)
+        for thread in threads:
+            thread.join(timeout=60)
+        assert worker.process.wait(timeout=30) == 0
+        assert lost == []
 
 
 def _point(link, target):

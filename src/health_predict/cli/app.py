@@ -1,6 +1,5 @@
 """Commands and their options. Each builds `Settings`, runs one step, and shows what it returns."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -297,21 +296,18 @@ def serve(
 
     Example: `health-predict serve --port 8080 --watch`
     """
-    from health_predict.serving import command  # noqa: PLC0415
+    from health_predict.cli.serve import become, supervise  # noqa: PLC0415
 
     settings = _settings()
     if bundle:
         if watch:
             raise typer.BadParameter("--bundle names one model, so there is nothing to --watch for; give one of them")
-        arguments = command(_bundle_folder(settings, bundle), host=host, port=port)
-        os.execv(arguments[0], arguments)  # noqa: S606
-    from health_predict.cli.serve import supervise  # noqa: PLC0415
-    from health_predict.steps.fetch_bundle import fetch_bundle  # noqa: PLC0415
+        become(_bundle_folder(settings, bundle), host, port)
+    from health_predict.steps.fetch_bundle import download_bundle  # noqa: PLC0415
 
     registry = _registry(settings)
     code = supervise(
-        lambda: fetch_bundle(registry, settings.model_version, settings.model_alias, settings.cache),
-        link=settings.cache / f"in-service-{settings.model_name}-{port}",
+        lambda: download_bundle(registry, settings.model_version, settings.model_alias, settings.cache),
         host=host,
         port=port,
         watch_seconds=watch_seconds if watch else None,

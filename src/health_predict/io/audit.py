@@ -1,12 +1,14 @@
 """The audit log: who asked for a prediction, when, by which version, with what result. Append-only, hash-chained.
 
-One line is one answered request as JSON. Its `previous` is the SHA-256 of the line before (zeros in the first), so
-a line that was changed, removed or put in does not fit its neighbours. A log that was cut at its end, or written
-anew as a whole, still fits: keep the head that `verify` returns elsewhere and hand it in the next time.
+One line is one answered prediction, batch or explanation, as JSON. Its `previous` is the SHA-256 of the line before
+(zeros in the first), so a line that was changed, removed or put in does not fit its neighbours. A log that was cut at
+its end, or written anew as a whole, still fits: keep the head that `verify` returns elsewhere and hand it in the next
+time.
 """
 
 import fcntl
 import hashlib
+import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,17 +46,25 @@ class AuditLog:
     """Appends entries to one file; only one process may at a time."""
 
     def __init__(self, path: Path):
-        """Open and verify. Raises DataError when the chain is broken, StorageError when it cannot be written."""
+        """Open, and read the last line; `verify` checks the others.
+
+        A last line that a crash cut short was never answered: it is moved to `<name>.torn`, and `torn` says how many
+        bytes it had. Raises DataError when the last line is no entry, StorageError when the file cannot be written.
+        """
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            last, torn = _last_lines(self._file)
+            self.torn = self._move(torn)
         except BlockingIOError as error:
             raise StorageError(f"the audit log {path} is being written by another process") from error
         except OSError as error:
             raise StorageError(f"the audit log {path} cannot be written: {error.strerror}") from error
-        self._head = verify(path).head
+        if last and _previous(msgspec.json.Decoder(Entry), last) is None:
+            raise DataError(f"the last line of the audit log {path} is no entry")
+        self._head = _sha256(last) if last else START
 
     def append(self, entry: Entry) -> None:
         """Write one line before returning. Raises StorageError when it is not written as a whole."""
@@ -70,6 +80,13 @@ class AuditLog:
 
     def close(self) -> None:
         os.close(self._file)
+
+    def _move(self, torn: bytes) -> int:
+        if torn:
+            with self._path.with_name(f"{self._path.name}.torn").open("ab") as aside:
+                aside.write(torn + b"\n")
+            os.ftruncate(self._file, os.fstat(self._file).st_size - len(torn))
+        return len(torn)
 
 
 def verify(path: Path, head: str | None = None) -> Verified:
@@ -91,6 +108,16 @@ def verify(path: Path, head: str | None = None) -> Verified:
     if not seen:
         raise DataError(f"the audit log {path} was cut or replaced: no line of it has the expected SHA-256")
     return Verified(count, expected)
+
+
+def _last_lines(file: int) -> tuple[bytes, bytes]:
+    """The last whole line, and what follows it."""
+    if not os.fstat(file).st_size:
+        return b"", b""
+    with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as data:
+        end = data.rfind(b"\n") + 1
+        start = data.rfind(b"\n", 0, max(end - 1, 0)) + 1
+        return data[start:end], data[end:]
 
 
 def _previous(decoder: "msgspec.json.Decoder[Entry]", line: bytes) -> str | None:

@@ -233,7 +233,11 @@ def _check_golden(bundle: Bundle, folder: Path) -> None:
     if not bundle.manifest.golden:
         raise BundleError(f"{MANIFEST} in {folder} has no golden rows, so its scores cannot be verified")
     for position, row in enumerate(bundle.manifest.golden):
-        difference = abs(bundle.predict_one(row.encounter) - row.probability)
+        try:
+            difference = abs(bundle.predict_one(row.encounter) - row.probability)
+        except Exception as error:  # onnxruntime's own exceptions share no other base
+            said = f"golden row {position} of the bundle in {folder} cannot be scored: {type(error).__name__}"
+            raise BundleError(said) from error
         if not difference <= GOLDEN_TOLERANCE:
             raise BundleError(
                 f"golden row {position} of the bundle in {folder} scores {difference:.1e} away from what is stored"

@@ -67,8 +67,9 @@ class PredictionLog:
         key = f"{ONLINE_PREDICTIONS}{now:%Y-%m-%d}/{now:%H%M%S}-{secrets.token_hex(4)}.jsonl"
         try:
             self._storage.write(key, b"\n".join(lines) + b"\n")
-        except StorageError as error:
-            self._report(str(error))
+        except Exception as error:  # noqa: BLE001  # what it was is reported, and the next batch is tried
+            # Only our own errors are written to be read: the message of any other may hold a value.
+            self._report(str(error) if isinstance(error, StorageError) else type(error).__name__)
             return False
         return True
 

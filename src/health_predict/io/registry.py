@@ -5,6 +5,7 @@ A registered version is a finished run that holds its preprocessor and its bundl
 aliases say what the ledger says, so a promotion that was interrupted between the two is completed by the next one.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 # A server that does not answer is reported within seconds, not after MLflow's default of several minutes.
@@ -29,7 +30,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from health_predict.errors import BundleError, TrackingError
+from health_predict.errors import BundleError, StorageError, TrackingError
 from health_predict.io.bundle import ENCODER, MANIFEST, MODEL, REFERENCE, load_bundle
 
 PRODUCTION, PREVIOUS = "production", "previous"
@@ -39,6 +40,7 @@ REQUIRED = (PREPROCESSOR, *(f"{BUNDLE}/{name}" for name in (ENCODER, MODEL, REFE
 VERSION_FILE = "version.json"
 HOST, PID = "health_predict.host", "health_predict.pid"  # tags of a run: the process that writes it
 EVALUATION = "evaluation.json"
+SHA256 = "health_predict.bundle_sha256"  # tag of a version: the bundle that was registered
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)
 logging.getLogger("alembic").setLevel(logging.ERROR)
@@ -46,11 +48,12 @@ logging.getLogger("alembic").setLevel(logging.ERROR)
 
 @dataclass(frozen=True)
 class Version:
-    """One version of the registered model."""
+    """One version of the registered model. `sha256` is its bundle's; None where it was registered without."""
 
     name: str
     version: str
     run_id: str
+    sha256: str | None = None
 
 
 class Registry:
@@ -152,19 +155,24 @@ class Registry:
         """The version of a run; made now unless the run has one.
 
         Raises BundleError, naming what is missing, when the run does not hold its preprocessor and a bundle that
-        verifies.
+        verifies, or when its bundle is no longer the one that was registered.
         """
-        self.check_complete(run_id)
+        sha256 = self.check_complete(run_id)
         with self._telling(f"register the run {run_id}"):
             self._ensure_model()
             known = self._client.search_model_versions(f"name = '{self.model_name}' and run_id = '{run_id}'")
             if known:
-                return _version(known[0])
+                version = _version(known[0])
+                if version.sha256 not in (None, sha256):
+                    raise BundleError(f"the run {run_id} holds another bundle than version {version.version} had")
+                return version
             source = f"runs:/{run_id}/{BUNDLE}"
-            return _version(self._client.create_model_version(self.model_name, source, run_id, tags=dict(tags)))
+            tagged = {**tags, SHA256: sha256}
+            return _version(self._client.create_model_version(self.model_name, source, run_id, tags=tagged))
 
-    def check_complete(self, run_id: str) -> None:
-        """Raise BundleError when the run lacks a part that a version needs, or its bundle does not verify."""
+    def check_complete(self, run_id: str) -> str:
+        """SHA-256 of the run's bundle. Raises BundleError when the run lacks a part that a version needs, or its
+        bundle does not verify."""
         with self._telling(f"list the artifacts of the run {run_id}"):
             held = {
                 file.path
@@ -175,7 +183,7 @@ class Registry:
         if missing:
             raise BundleError(f"the run {run_id} cannot be registered: it has no {', no '.join(missing)}")
         with tempfile.TemporaryDirectory() as folder:
-            load_bundle(self.download(run_id, BUNDLE, Path(folder)))
+            return load_bundle(self.download(run_id, BUNDLE, Path(folder))).sha256
 
     def version(self, number: str) -> Version:
         """Raises TrackingError when there is no such version."""
@@ -216,29 +224,43 @@ class Registry:
             return Path(self._client.download_artifacts(run_id, path, str(folder)))
 
     def fetch_bundle(self, version: Version, cache: Path) -> Path:
-        """The folder of a version's bundle, downloaded and verified once, then kept in the cache.
+        """As `download_bundle`, and verified. BundleError when what came is not the bundle that was registered."""
+        place = self.download_bundle(version, cache)
+        if version.sha256 not in (None, load_bundle(place).sha256):
+            raise BundleError(f"the bundle of version {version.version} is not the one that was registered")
+        return place
 
-        Beside the bundle lie `version.json` with the version's name, number, run and digest, and `evaluation.json`
-        where the run was evaluated. Raises TrackingError when the download fails and BundleError when what came is
-        not a whole bundle; neither leaves anything.
+    def download_bundle(self, version: Version, cache: Path) -> Path:
+        """The folder of a version's bundle as the registry has it: downloaded once, and again when it is not whole.
+
+        Beside the bundle lie `version.json` with the version's name, number, run and digests, and `evaluation.json`
+        where the run was evaluated. Raises TrackingError when the download fails, which leaves what there was, and
+        StorageError when the cache cannot be written.
         """
         place = cache / version.name / version.run_id
-        if not place.exists():
+        if _is_whole(place, version):
+            return place
+        try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=place.parent, prefix=".") as folder:
-                downloaded = self.download(version.run_id, BUNDLE, Path(folder))
-                digest = load_bundle(downloaded).sha256
-                described = {"name": version.name, "version": version.version, "run_id": version.run_id}
-                if self._holds(version.run_id, Path(EVALUATION).stem):
-                    evaluation = self.download(version.run_id, Path(EVALUATION).stem, Path(folder))
-                    (evaluation / EVALUATION).rename(downloaded / EVALUATION)
-                (downloaded / VERSION_FILE).write_text(json.dumps({**described, "sha256": digest}) + "\n")
-                try:
-                    downloaded.rename(place)
-                except OSError:  # another process was faster; what it put there is the same
-                    if not place.exists():
-                        raise
+                downloaded = self._download_version(version, Path(folder))
+                if place.exists():
+                    place.rename(Path(folder) / "before")
+                downloaded.rename(place)
+        except OSError as error:
+            if not _is_whole(place, version):  # else another process was faster
+                raise StorageError(f"the cache {cache} cannot be written: {error.strerror}") from error
         return place
+
+    def _download_version(self, version: Version, folder: Path) -> Path:
+        bundle = self.download(version.run_id, BUNDLE, folder)
+        described = asdict(version)
+        if self._holds(version.run_id, Path(EVALUATION).stem):
+            evaluation = self.download(version.run_id, Path(EVALUATION).stem, folder)
+            (evaluation / EVALUATION).rename(bundle / EVALUATION)
+            described["evaluation_sha256"] = _sha256(bundle / EVALUATION)
+        (bundle / VERSION_FILE).write_text(json.dumps(described) + "\n")
+        return bundle
 
     def _holds(self, run_id: str, path: str) -> bool:
         with self._telling(f"list the artifacts of the run {run_id}"):
@@ -274,4 +296,22 @@ class Registry:
 
 
 def _version(found: ModelVersion) -> Version:
-    return Version(str(found.name), str(found.version), str(found.run_id))
+    return Version(str(found.name), str(found.version), str(found.run_id), found.tags.get(SHA256))
+
+
+def _is_whole(place: Path, version: Version) -> bool:
+    """Is this the version's bundle, with every file as it was when it was downloaded."""
+    try:
+        described = json.loads((place / VERSION_FILE).read_bytes())
+        evaluation = described.pop("evaluation_sha256", None)
+        return (
+            described == asdict(version)
+            and version.sha256 in (None, load_bundle(place).sha256)
+            and (evaluation is None or _sha256(place / EVALUATION) == evaluation)
+        )
+    except (BundleError, OSError, ValueError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -74,6 +74,9 @@ class Storage(Protocol):
     def delete(self, key: str) -> None:
         """Remove the key; nothing happens when it is not there."""
 
+    def connect(self) -> None:
+        """Do now what the first use would take time for. The store itself is not asked."""
+
     def path(self, key: str) -> str:
         """Where the key is, for messages and for tools: an absolute path, or an s3:// address."""
 
@@ -136,6 +139,9 @@ class Folder:
     def delete(self, key: str) -> None:
         with self._telling("delete", key):
             self._file(key).unlink(missing_ok=True)
+
+    def connect(self) -> None:
+        """Nothing takes time."""
 
     def path(self, key: str) -> str:
         return str(self._file(key))
@@ -223,6 +229,10 @@ class Bucket:
     def delete(self, key: str) -> None:
         with self._telling("delete", key):
             self._client.delete_object(Bucket=self._bucket, Key=self._name(key))
+
+    def connect(self) -> None:
+        with self._telling("reach", ""):
+            self._client  # noqa: B018  # made by being asked for
 
     def path(self, key: str) -> str:
         return f"{self.root}/{_checked(key)}"

@@ -92,7 +92,7 @@ def build_app(endpoints: Endpoints) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,
+        redirect_slashes=False,  # a redirect would repeat the caller's Host
     )
     paths = {path for _, path in endpoints.table}
     app.openapi = cache(lambda: _openapi(app.title, app.version, paths))  # type: ignore[method-assign]

@@ -10,6 +10,7 @@ tell apart, is read again field by field, so that every problem is named; the an
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,16 +21,19 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model, model_validator
 from pydantic import Field as PydanticField
 
-from health_predict.data.schema import CLINICAL, FIELD, FIELDS, MISSING, OUTCOME, Field
+from health_predict.data.schema import CLINICAL, FIELD, FIELDS, LONGEST_TEXT, MISSING, OUTCOME, Field
 
 Encounter = dict[str, Any]  # by field name; None, or no entry for optional fields, where missing
 
 LARGEST_CODE = 2**15 - 1  # the types of the tables: what batch scoring could not hold, the API does not take
 LARGEST_IDENTIFIER = 2**63 - 1
-LONGEST_TEXT = 64  # characters; the longest value of the dataset has 36
 _MISSING_TEXTS = (MISSING, "")
 
 INPUTS = tuple(field for field in FIELDS if field.name != OUTCOME)
+MOST_KEYS = 2 * len(INPUTS)  # more cannot be meant
+DEEPEST = 8  # arrays and objects inside each other; an encounter is one flat object
+_HINTS = 3  # unknown keys that get a "did you mean": looking for it takes as long as scoring
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{}]')
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,9 @@ class Problem:
     def to_json(self) -> dict[str, Any]:
         """In the form of FastAPI's own validation errors."""
         return {"loc": ["body", *([self.field] if self.field else [])], "msg": self.rule, "type": self.kind}
+
+
+NESTING = Problem(None, f"must not nest arrays and objects deeper than {DEEPEST}", "nesting")
 
 
 class InvalidEncounterError(Exception):
@@ -60,8 +67,8 @@ def read_encounter(body: bytes) -> Encounter:
             encounter: Encounter = decoder.decode(body)
         except (msgspec.MsgspecError, RecursionError):
             continue
-        # The decoder drops unknown keys, takes the last of two equal ones, and "?" as a text: then, not here.
-        if body.count(b":") == len(encounter) and b"?" not in body:
+        # The decoder drops unknown keys, takes the last of two equal ones, and "?" as a text, which an escape may hide.
+        if body.count(b":") == len(encounter) and b"?" not in body and b"\\" not in body:
             return {names[key]: value for key, value in encounter.items()} if names else encounter
         break
     return check_pairs(parse(body))
@@ -71,9 +78,22 @@ def parse(body: bytes) -> Any:
     """The decoded JSON; an object is a `Pairs`, which keeps a repeated key. Raises InvalidEncounterError."""
     try:
         msgspec.json.decode(body)  # the standard library would take NaN, and texts that are not Unicode
+        if _is_too_deep(body):
+            raise InvalidEncounterError([NESTING])
         return json.loads(body, object_pairs_hook=Pairs)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise InvalidEncounterError([Problem(None, "must be well-formed JSON", "json")]) from None
+    except RecursionError:
+        raise InvalidEncounterError([NESTING]) from None
+
+
+def _is_too_deep(body: bytes) -> bool:
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(body):
+        depth += (token[0] in (b"[", b"{")) - (token[0] in (b"]", b"}"))
+        if depth > DEEPEST:
+            return True
+    return False
 
 
 class Pairs(list[tuple[str, Any]]):
@@ -84,6 +104,8 @@ def check_pairs(document: Any) -> Encounter:
     """The encounter in what `parse` returned. Raises InvalidEncounterError."""
     if not isinstance(document, Pairs):
         raise InvalidEncounterError([Problem(None, "must be a JSON object with the fields of one encounter", "type")])
+    if len(document) > MOST_KEYS:
+        raise InvalidEncounterError([Problem(None, f"must hold at most {MOST_KEYS} keys", "keys")])
     return _checked(document)
 
 
@@ -139,10 +161,12 @@ _DECODERS = (
 def _checked(members: Iterable[tuple[str, Any]]) -> Encounter:
     found: dict[str, Any] = {}
     problems: list[Problem] = []
+    unknown = 0
     for key, value in members:
         name = key.replace("-", "_")
         if name not in FIELD:
-            problems.append(_unknown_key(name))
+            unknown += 1
+            problems.append(_unknown_key(name if unknown <= _HINTS else None))
         elif name == OUTCOME:
             problems.append(Problem(name, "is the outcome, not an input; leave it out", "unknown_field"))
         elif name in found:
@@ -173,9 +197,9 @@ def _fits(field: Field, value: Any) -> bool:
     return True
 
 
-def _unknown_key(name: str) -> Problem:
+def _unknown_key(name: str | None) -> Problem:
     # The key itself may hold anything, a patient's name too, so it is never repeated.
-    nearest = get_close_matches(name.lower(), [known.lower() for known in FIELD], n=1)
+    nearest = get_close_matches(name.lower(), [known.lower() for known in FIELD], n=1) if name else None
     hint = next((known for known in FIELD if nearest and known.lower() == nearest[0]), None)
     if hint:
         return Problem(None, f"holds a key that is no field; did you mean {hint}?", "unknown_field")

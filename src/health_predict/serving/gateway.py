@@ -11,7 +11,7 @@ import re
 import secrets
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -32,7 +32,8 @@ Header = tuple[bytes, bytes]
 CALL = "health_predict.call"  # where the scope holds the Call
 PROBES = frozenset(("/health", "/livez", "/readyz"))
 DOCUMENTS = frozenset(("/", "/docs", "/openapi.json"))
-_UUID = re.compile(rb"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
+_NEVER_REFUSED = PROBES | {"/metrics"}  # by too many requests: then most of all one wants to know
+_UUID = re.compile(rb"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
 _CHECKS_OF_A_LIMIT = 4  # a request is given up after its limit, or up to a quarter of it later
 
 
@@ -206,11 +207,24 @@ class Gateway:
             self._service.metrics.answered(route, status, seconds)
             self._service.log.access(request_id, route, status, seconds, self._service.model_version, call.caller)
 
+    def admit(self, keys: Mapping[str, bytes]) -> None:
+        """From now on these are the callers."""
+        self._access = replace(self._access, keys=keys)
+
+    def refuse(self, status: int, detail: str) -> Answer:
+        """The whole answer to what never became a request; counted and logged as any other."""
+        request_id = self._next_id()
+        self._service.metrics.answered("other", status, 0.0)
+        self._service.log.access(request_id, "other", status, 0.0, self._service.model_version, ANONYMOUS)
+        body = _error(detail, request_id)
+        own = ((b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode()))
+        return Answer(status, body, [*_JSON_CLOSE, *own])
+
     async def _answer(self, scope: Scope, receive: Receive, call: Call, known: bool) -> Answer:
         if not known:
             return Answer(401, _error("a valid API key is needed", call.request_id), _JSON_CHALLENGE)
         path = scope["path"]
-        if len(self._waiting) > self._limits.concurrency and path not in PROBES:
+        if len(self._waiting) > self._limits.concurrency and path not in _NEVER_REFUSED:
             return Answer(503, _error("too many requests at a time; try again", call.request_id), _JSON_LATER)
         try:
             endpoint = self._direct.get((scope["method"], path))
@@ -247,6 +261,9 @@ class Gateway:
         for name, value in given:
             if name == b"x-request-id" and _UUID.fullmatch(value):
                 return value.decode()
+        return self._next_id()
+
+    def _next_id(self) -> str:
         return f"{self._prefix}{next(self._numbers):08x}"
 
     def _failure(self, error: Exception, request_id: str) -> Answer:

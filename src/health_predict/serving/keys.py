@@ -43,9 +43,12 @@ def load_keys(text: str | None, file: Path | None) -> dict[str, bytes]:
     if file is None:
         return keys
     try:
-        return keys | parse_keys(file.read_text(), str(file))
+        found = parse_keys(file.read_text(), str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise ServiceError(f"the API keys in {file} cannot be read") from error
+    if not found:
+        raise ServiceError(f"{file} holds no API keys")
+    return keys | found
 
 
 def caller(keys: Mapping[str, bytes], headers: list[tuple[bytes, bytes]]) -> str | None:

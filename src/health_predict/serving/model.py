@@ -1,11 +1,12 @@
 """A model version as the service holds it: the bundle, who it is, and how it was evaluated."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -18,13 +19,17 @@ VERSION, EVALUATION = "version.json", "evaluation.json"
 WARM_UP = 50  # predictions and one explanation, so that the first caller does not wait for lazy set-up
 
 
+_Word = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]  # goes into the log as it is
+
+
 class Version(msgspec.Struct, frozen=True):
-    """`version.json` beside the bundle: what the registry calls it."""
+    """`version.json` beside the bundle: what the registry calls it, and the SHA-256 of bundle and evaluation."""
 
     name: str | None = None
-    version: str | None = None
-    run_id: str | None = None
+    version: _Word | None = None
+    run_id: _Word | None = None
     sha256: str | None = None
+    evaluation_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,35 +78,55 @@ def load_model(folder: Path) -> Model:
     version = _version(folder)
     if version.sha256 not in (None, bundle.sha256):
         raise BundleError(f"the bundle in {folder} is not the one that {VERSION} names: another SHA-256")
-    counts = json.loads((folder / REFERENCE).read_bytes())["fields"]
-    reference = typical_encounter({name: counts[name] for name in bundle.manifest.fields})
     model = Model(
         bundle=bundle,
         name=version.name,
         version=version.version or bundle.sha256[:12],
         run_id=version.run_id,
-        evaluation=_optional_json(folder / EVALUATION),
-        explainer=Explainer(bundle, reference),
+        evaluation=_evaluation(folder, version),
+        explainer=_explainer(folder, bundle),
     )
     _warm(model)
     return model
 
 
 def _version(folder: Path) -> Version:
-    document = _optional_json(folder / VERSION)
+    document = _optional(folder / VERSION)
     try:
-        return msgspec.convert(document or {}, Version)
-    except msgspec.ValidationError as error:
+        return msgspec.json.decode(document, type=Version) if document is not None else Version()
+    except msgspec.MsgspecError as error:
         raise BundleError(f"{VERSION} in {folder} does not describe a version: {error}") from error
 
 
-def _optional_json(path: Path) -> Any:
+def _evaluation(folder: Path, version: Version) -> Mapping[str, Any] | None:
+    document = _optional(folder / EVALUATION)
+    found = hashlib.sha256(document).hexdigest() if document is not None else None
+    if version.evaluation_sha256 not in (None, found):
+        raise BundleError(f"{EVALUATION} in {folder} is not the one that {VERSION} names: another SHA-256, or none")
     try:
-        return json.loads(path.read_bytes())
+        return msgspec.json.decode(document, type=dict[str, Any]) if document is not None else None
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{EVALUATION} in {folder} is not a JSON object") from error
+
+
+def _optional(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path.name} in {path.parent} cannot be read as JSON") from error
+    except OSError as error:
+        raise BundleError(f"{path.name} in {path.parent} cannot be read: {error.strerror}") from error
+
+
+def _explainer(folder: Path, bundle: Bundle) -> Explainer:
+    """Explains against the typical encounter of the reference, which is scored here for the first time."""
+    try:
+        counts = json.loads((folder / REFERENCE).read_bytes())["fields"]
+        reference = typical_encounter({name: counts[name] for name in bundle.manifest.fields})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        said = f"{REFERENCE} in {folder} does not say how often each value was seen: {type(error).__name__}"
+        raise BundleError(said) from error
+    return Explainer(bundle, reference)
 
 
 def _warm(model: Model) -> None:

@@ -2,12 +2,18 @@
 
 import asyncio
 import contextlib
+import ctypes
 import importlib.util
 import ipaddress
+import logging
 import signal
-from collections.abc import Iterator
+import socket
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from time import monotonic
 
 import uvicorn
 import uvloop
@@ -17,6 +23,7 @@ from health_predict.io.audit import AuditLog
 from health_predict.io.predictions import PredictionLog
 from health_predict.io.storage import open_storage
 from health_predict.serving.app import Endpoints, build_app, build_probe_app
+from health_predict.serving.connection import HEAD_LIMIT, Connection, ConnectionLimits
 from health_predict.serving.gateway import DOCUMENTS, PROBES, Access, Gateway, Limits
 from health_predict.serving.keys import load_keys
 from health_predict.serving.log import Log
@@ -26,7 +33,17 @@ from health_predict.settings import ServingSettings
 
 ROUTES = PROBES | DOCUMENTS | {"/predict", "/predict/batch", "/explain", "/model", "/metrics"}
 STDOUT = 1
-LAST_ANSWERS = 5.0  # seconds; what is open then is idle
+SHORTEST_KEY = 16  # characters of the secret for pseudonyms: patient numbers are few enough to try them all
+LAST_ANSWERS = 5.0  # seconds, for requests that began to arrive before the last connection was accepted
+QUIET = 3  # looks, a tenth of a second apart, without a request: then nobody comes any more
+_CHECK_EVERY = 5  # ticks of uvicorn, a tenth of a second each
+_SO_ATTACH_FILTER = 26  # of Linux
+_NO_NEW_CONNECTIONS = (  # a packet filter: drop what has the SYN flag, let through everything else
+    (0x30, 0, 0, 13),  # load the flags of TCP
+    (0x45, 0, 1, 2),  # is SYN set
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # accept
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,16 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _CHECK_EVERY == 0:
+            for connection in self.open:
+                connection.check(monotonic())
+        return await super().on_tick(counter)
+
+    @property
+    def open(self) -> list[Connection]:
+        return list(self.server_state.connections)  # type: ignore[arg-type]  # uvicorn knows its own classes only
 
     @property
     def waiting(self) -> "set[asyncio.Task[None]]":
@@ -67,31 +94,41 @@ async def serve(
 ) -> None:
     """As `run`, inside a running loop."""
     keys = _keys(listen, settings)
+    _log_errors_of_libraries(log)
     metrics = Metrics()
-    service = Service(bundle, metrics, log, _journal(settings, log, metrics), settings.batch_limit)
+    service = Service(bundle, metrics, log, _journal(settings, log, metrics), settings.batch_limit, settings.body_limit)
     metrics.count("log_dropped", "Lines of the log that could not be written", lambda: log.dropped)
     with_metrics = settings.probe_port is None
     endpoints = kind(service, settings.body_limit, settings.batch_body_limit, with_metrics)
     public = build_app(endpoints)
     open_paths = PROBES | DOCUMENTS | ({"/metrics"} if settings.metrics_open else set())
     limits = Limits(settings.concurrency, settings.request_timeout)
-    server = _server(listen)
-    server.config.app = Gateway(
-        service, public, endpoints.table, ROUTES, Access(keys, frozenset(open_paths)), limits, server.waiting
-    )
+    server = _server(listen, settings)
+    access = Access(keys, frozenset(open_paths))
+    gateway = Gateway(service, public, endpoints.table, ROUTES, access, limits, server.waiting)
+    server.config.app = gateway
     servers = [server]
     if settings.probe_port is not None:
-        probes = _server(Listen(listen.host, settings.probe_port))
+        probes = _server(Listen(listen.host, settings.probe_port), settings)
         app, table = build_probe_app(endpoints), endpoints.probe_table
         probes.config.app = Gateway(service, app, table, ROUTES, Access({}, frozenset()), limits, ())
         servers.append(probes)
+
+    def read_keys_again() -> None:
+        try:
+            gateway.admit(_keys(listen, settings))
+        except ServiceError as error:
+            log.event("keys_refused", reason=str(error))
+
     try:
-        await _serve_until_told(servers, service, settings.drain_seconds)
+        await _serve_until_told(servers, service, settings.drain_seconds, read_keys_again)
     finally:
         service.close()
 
 
-async def _serve_until_told(servers: list[_Server], service: Service, drain_seconds: float) -> None:
+async def _serve_until_told(
+    servers: list[_Server], service: Service, drain_seconds: float, on_reload: Callable[[], None]
+) -> None:
     loop, stop, tasks = asyncio.get_running_loop(), asyncio.Event(), set[asyncio.Task[None]]()
 
     def reload() -> None:
@@ -99,9 +136,14 @@ async def _serve_until_told(servers: list[_Server], service: Service, drain_seco
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    loop.add_signal_handler(signal.SIGHUP, reload)
+    def told() -> None:
+        on_reload()
+        reload()
+
+    loop.add_signal_handler(signal.SIGHUP, told)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # who starts a worker holds it back until now
     running = [loop.create_task(_until_closed(server)) for server in servers]
     reload()
     stopped = loop.create_task(stop.wait())
@@ -124,30 +166,49 @@ async def _until_closed(server: _Server) -> None:
 
 
 async def _drain(servers: list[_Server], seconds: float) -> None:
-    """Let callers go, in the order that loses nothing: every answer says that its connection closes; when nobody comes
-    any more, or after `seconds`, no new connection is accepted; those that were are answered.
+    """Let callers go, in the order that loses nothing: every answer says that its connection closes; when nobody asks
+    any more, or after `seconds`, no new connection is made, those that wait in the kernel are accepted, and all
+    requests that have begun are answered.
     """
     await _until_quiet(servers, seconds)
-    for server in servers:
-        for listener in server.servers:
-            listener.close()
+    listeners = [listener for server in servers for listener in server.servers]
+    for listener in listeners:
+        _make_no_new_connections(listener)
+    await asyncio.sleep(0.1)  # for the kernel to finish handshakes, and the loop to accept
+    for listener in listeners:
+        listener.close()
     await _until_quiet(servers, LAST_ANSWERS)
 
 
 async def _until_quiet(servers: list[_Server], seconds: float) -> None:
     loop = asyncio.get_running_loop()
-    deadline, quiet = loop.time() + seconds, 0
-    while loop.time() < deadline and quiet < 3:
+    deadline, quiet, before = loop.time() + seconds, 0, -1
+    while loop.time() < deadline and quiet < QUIET:
         await asyncio.sleep(0.1)
-        quiet = 0 if any(server.server_state.connections for server in servers) else quiet + 1
+        answered = sum(server.server_state.total_requests for server in servers)
+        idle = all(connection.is_idle for server in servers for connection in server.open)
+        quiet = quiet + 1 if idle and answered == before else 0
+        before = answered
 
 
-def _server(listen: Listen) -> _Server:
+def _make_no_new_connections(listener: asyncio.Server) -> None:
+    """Linux only: elsewhere a connection that is made in the moment of closing is reset."""
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in _NO_NEW_CONNECTIONS))
+    option = struct.pack("HP", len(_NO_NEW_CONNECTIONS), ctypes.addressof(program))
+    for listening in listener.sockets:
+        with contextlib.suppress(OSError), socket.fromfd(listening.fileno(), listening.family, listening.type) as own:
+            own.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, option)
+
+
+def _server(listen: Listen, settings: ServingSettings) -> _Server:
+    limits = ConnectionLimits(
+        settings.connections, settings.request_timeout, 2 * settings.batch_body_limit + HEAD_LIMIT
+    )
     config = uvicorn.Config(
         app=None,  # type: ignore[arg-type]  # set before the server starts: the gateway asks the server what is waiting
         host=listen.host,
         port=listen.port,
-        http="httptools",
+        http=partial(Connection, limits),  # type: ignore[arg-type]
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -159,6 +220,24 @@ def _server(listen: Listen) -> _Server:
         timeout_graceful_shutdown=30,
     )
     return _Server(config)
+
+
+class Events(logging.Handler):
+    """Errors of the libraries as lines of our log: where and of which type. Their messages may hold anything."""
+
+    def __init__(self, log: Log):
+        super().__init__(logging.ERROR)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = type(record.exc_info[1]).__name__ if record.exc_info else None
+        self._log.event("server_error", where=f"{record.name}:{record.lineno}", error=error)
+
+
+def _log_errors_of_libraries(log: Log) -> None:
+    for name in ("uvicorn", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [Events(log)], False
 
 
 def _keys(listen: Listen, settings: ServingSettings) -> dict[str, bytes]:
@@ -182,15 +261,21 @@ def _is_loopback(host: str) -> bool:
 
 def _journal(settings: ServingSettings, log: Log, metrics: Metrics) -> Journal:
     audit = AuditLog(settings.audit_log) if settings.audit_log else None
+    if audit and audit.torn:
+        log.event("audit_log_torn", bytes=audit.torn)
     if settings.prediction_log is None:
         return Journal(audit=audit)
-    if settings.prediction_log_key is None:
-        raise ServiceError("HEALTH_PREDICT_PREDICTION_LOG needs HEALTH_PREDICT_PREDICTION_LOG_KEY beside it")
+    key = settings.prediction_log_key.get_secret_value() if settings.prediction_log_key else ""
+    if len(key) < SHORTEST_KEY:
+        raise ServiceError(
+            "HEALTH_PREDICT_PREDICTION_LOG needs HEALTH_PREDICT_PREDICTION_LOG_KEY beside it, of at least "
+            f"{SHORTEST_KEY} characters"
+        )
     if settings.prediction_log.startswith("s3://") and importlib.util.find_spec("boto3") is None:
         raise ServiceError("HEALTH_PREDICT_PREDICTION_LOG is on S3, which needs boto3; it is not installed here")
-    predictions = PredictionLog(
-        open_storage(settings.prediction_log), lambda reason: log.event("prediction_log_failed", reason=reason)
-    )
+    storage = open_storage(settings.prediction_log)
+    storage.connect()  # now: while requests are answered it would hold them up
+    predictions = PredictionLog(storage, lambda reason: log.event("prediction_log_failed", reason=reason))
     metrics.count("prediction_log_dropped", "Scored encounters that were not kept", lambda: predictions.dropped)
     metrics.count("prediction_log_written", "Scored encounters that were kept", lambda: predictions.written)
-    return Journal(audit, predictions, settings.prediction_log_key.get_secret_value().encode())
+    return Journal(audit, predictions, key.encode())

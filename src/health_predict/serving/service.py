@@ -5,6 +5,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -14,12 +15,12 @@ from health_predict.errors import HealthPredictError
 from health_predict.io.audit import AuditLog, Entry
 from health_predict.io.predictions import PredictionLog, ScoredEncounter, pseudonym
 from health_predict.serving import answers
-from health_predict.serving.contract import Encounter, InvalidEncounterError, Problem, read_encounter
+from health_predict.serving.contract import NESTING, Encounter, InvalidEncounterError, Problem, read_encounter
 from health_predict.serving.log import Log
 from health_predict.serving.metrics import Metrics
 from health_predict.serving.model import Model, load_model
 
-PAUSE_EVERY = 32  # encounters of a batch, about a millisecond: then other requests have their turn
+PAUSE_AFTER = 0.002  # seconds of work on a batch: then other requests have their turn
 _BATCH = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -53,9 +54,13 @@ class Journal:
 class Service:
     """Holds the model that answers, and swaps it."""
 
-    def __init__(self, folder: Path, metrics: Metrics, log: Log, journal: Journal, batch_limit: int):
+    def __init__(
+        self, folder: Path, metrics: Metrics, log: Log, journal: Journal, batch_limit: int, encounter_limit: int
+    ):
+        """`batch_limit`: encounters of a batch. `encounter_limit`: bytes of each."""
         self.metrics, self.log, self.draining = metrics, log, False
-        self._folder, self._journal, self._batch_limit = folder, journal, batch_limit
+        self._folder, self._journal = folder, journal
+        self._batch_limit, self._encounter_limit = batch_limit, encounter_limit
         self._model: Model | None = None
         self._last_reload: answers.Reload | None = None
         self._loading = asyncio.Lock()
@@ -70,8 +75,8 @@ class Service:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             try:
                 model = await asyncio.to_thread(load_model, self._folder)
-            except HealthPredictError as error:
-                reason = str(error).replace(str(self._folder.resolve()), "the bundle folder")
+            except Exception as error:  # noqa: BLE001  # whatever it was, it is said and the model before stays
+                reason = _reason(error).replace(str(self._folder.resolve()), "the bundle folder")
                 self._last_reload = answers.Reload(ok=False, time=now, reason=reason)
                 self.metrics.not_loaded()
                 self.log.event("bundle_refused", reason=reason, model_version=self.model_version)
@@ -91,7 +96,8 @@ class Service:
         model, reload = self._model, self._last_reload
         reason = reload.reason if reload and not reload.ok else None
         if model is None:
-            return answers.Health(status="failed" if reason else "loading", reason=reason, last_reload=reload)
+            status, said = ("failed", reason) if reason else ("loading", "the bundle is being loaded and verified")
+            return answers.Health(status=status, reason=said, last_reload=reload)
         return answers.Health(
             status="draining" if self.draining else "ok",
             reason="the service is being stopped" if self.draining else None,
@@ -108,27 +114,39 @@ class Service:
     def predict(self, body: bytes, call: Call) -> answers.Prediction:
         """Score one encounter. Raises InvalidEncounterError, NotReadyError, StorageError (audit)."""
         model = self._ready()
-        prediction = self._score(model, self._read(body), call)
+        encounter = self._read(body)
+        prediction = self._score(model, encounter, call)
         self._audit(model, body, call, "/predict", [prediction.probability_score])
+        self._note(model, encounter, prediction, call)
         return prediction
 
     async def predict_batch(self, body: bytes, call: Call) -> answers.Batch:
-        """Score many; an encounter that cannot be scored gets its own problems. Raises as `predict`."""
+        """Score many; an encounter that cannot be scored gets its own problems. Raises as `predict`.
+
+        Nothing is counted or written down before the last one is scored: a batch that is given up was not answered.
+        """
         model = self._ready()
-        raw = self._read_batch(body)
         results: list[answers.Prediction | answers.Refusal] = []
-        for position, one in enumerate(raw, start=1):
+        scored: list[tuple[Encounter, answers.Prediction]] = []
+        began = perf_counter()
+        for raw in self._read_batch(body):
             try:
-                results.append(self._score(model, self._read(bytes(one)), call))
+                encounter = self._read_one(raw)
+                prediction = self._score(model, encounter, call)
+                results.append(prediction)
+                scored.append((encounter, prediction))
             except InvalidEncounterError as error:
                 results.append(answers.Refusal([answers.Problem(**p.to_json()) for p in error.problems]))
-            if position % PAUSE_EVERY == 0:
+            if perf_counter() - began > PAUSE_AFTER:
                 await asyncio.sleep(0)
+                began = perf_counter()
         scores = [r.probability_score if isinstance(r, answers.Prediction) else None for r in results]
         self._audit(model, body, call, "/predict/batch", scores)
+        for encounter, prediction in scored:
+            self._note(model, encounter, prediction, call)
         return answers.Batch(
             predictions=results,
-            refused=scores.count(None),
+            refused=len(results) - len(scored),
             model_version=model.version,
             request_id=call.request_id,
         )
@@ -162,8 +180,10 @@ class Service:
 
     def close(self) -> None:
         """Write down what is waiting."""
-        if self._journal.predictions:
-            self._journal.predictions.close(timeout=5.0)
+        predictions = self._journal.predictions
+        if predictions:
+            predictions.close(timeout=5.0)
+            self.log.event("prediction_log_closed", written=predictions.written, dropped=predictions.dropped)
         if self._journal.audit:
             self._journal.audit.close()
 
@@ -180,10 +200,19 @@ class Service:
                 self.metrics.refused(problem.field, problem.kind)
             raise
 
+    def _read_one(self, raw: msgspec.Raw) -> Encounter:
+        body = bytes(raw)
+        if len(body) > self._encounter_limit:
+            raise self._refused(f"must be at most {self._encounter_limit} bytes long")
+        return self._read(body)
+
     def _read_batch(self, body: bytes) -> list[msgspec.Raw]:
         try:
             raw = _BATCH.decode(body) if body.lstrip()[:1] == b"[" else _BATCH_OBJECT.decode(body).encounters
-        except (msgspec.MsgspecError, RecursionError):
+        except RecursionError:
+            self.metrics.refused(None, NESTING.kind)
+            raise InvalidEncounterError([NESTING]) from None
+        except msgspec.MsgspecError:
             raise self._refused("must be a JSON array of encounters, or an object with it as `encounters`") from None
         if len(raw) > self._batch_limit:
             raise self._refused(f"must hold at most {self._batch_limit} encounters")
@@ -197,10 +226,6 @@ class Service:
         bundle = model.bundle
         probability, unknown = bundle.score(encounter)
         band = bundle.band(probability)
-        outside = _outside_cohort(encounter)
-        self.metrics.predicted(band, unknown, outside)
-        if self._journal.predictions:
-            self._journal.predictions.put(self._scored(model, encounter, probability, call))
         return answers.Prediction(
             prediction=int(probability >= bundle.manifest.threshold),
             probability_score=probability,
@@ -208,11 +233,18 @@ class Service:
             risk_band=band,
             percentile=bundle.percentile(probability),
             unknown_fields=unknown,
-            outside_cohort=outside,
+            outside_cohort=_outside_cohort(encounter),
             synthetic=bundle.manifest.synthetic,
             model_version=model.version,
             request_id=call.request_id,
         )
+
+    def _note(self, model: Model, encounter: Encounter, prediction: answers.Prediction, call: Call) -> None:
+        """Count a prediction that is answered, and keep it where that is switched on."""
+        self.metrics.predicted(prediction.risk_band, prediction.unknown_fields, prediction.outside_cohort)
+        if self._journal.predictions:
+            scored = self._scored(model, encounter, prediction.probability_score, call)
+            self._journal.predictions.put(scored)
 
     def _scored(self, model: Model, encounter: Encounter, probability: float, call: Call) -> ScoredEncounter:
         patient = encounter.get("patient_nbr")
@@ -241,6 +273,11 @@ class Service:
                 scores=scores,
             )
         )
+
+
+def _reason(error: Exception) -> str:
+    """Only our own errors are written to be read: the message of any other may hold a value."""
+    return str(error) if isinstance(error, HealthPredictError) else f"loading failed with {type(error).__name__}"
 
 
 def _outside_cohort(encounter: Encounter) -> bool:

@@ -1,0 +1,83 @@
+"""A connection before it has a request: who may connect, how long and how large the head of a request may be."""
+
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+HEAD_LIMIT = 32 * 1024  # bytes of a request line and headers, unless they come in one piece
+MOST_HEADERS = 100
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """`connections`: at a time. `seconds`: until a head is whole. `message`: bytes of a request with all around it."""
+
+    connections: int
+    seconds: float
+    message: int
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's, with limits. What is refused here, the gateway words, counts and logs.
+
+    No timer for each request: `check` is called for all connections together, now and then.
+    """
+
+    def __init__(self, limits: ConnectionLimits, **given: Any):
+        super().__init__(**given)
+        self._limits = limits
+        self._received = 0  # bytes of a request that is not whole yet
+        self._waiting_since: float | None = monotonic()  # for a head; None while a request is received or answered
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            self._refuse(503, "too many connections at a time; try again")
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received > HEAD_LIMIT and self._is_too_much(data):
+            self._refuse(431, "the head of the request is too large")
+            return
+        super().data_received(data)
+        cycle = self.cycle
+        if cycle is not None and "method" in self.scope and not cycle.response_complete:
+            self._waiting_since = None
+            if not cycle.more_body:
+                self._received = 0
+            if len(self.headers) > MOST_HEADERS:
+                self._refuse(431, "the request has too many headers")
+        elif self._waiting_since is None:
+            self._waiting_since = monotonic()
+
+    def check(self, now: float) -> None:
+        """Give up waiting for a head that takes too long."""
+        if self._waiting_since is None or now - self._waiting_since < self._limits.seconds:
+            return
+        if self._received:
+            self._refuse(408, "the request took too long")
+        else:
+            self.transport.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Neither is a request being answered nor has one begun to arrive."""
+        return not self._received and (self.cycle is None or self.cycle.response_complete)
+
+    def send_400_response(self, _msg: str) -> None:
+        self._refuse(400, "the request is not HTTP")
+
+    def _is_too_much(self, data: bytes) -> bool:
+        if self.cycle is not None and "method" in self.scope and self.cycle.more_body:  # in the body, or behind it
+            return self._received > self._limits.message
+        return b"\r\n\r\n" not in data[:HEAD_LIMIT]
+
+    def _refuse(self, status: int, detail: str) -> None:
+        if self.transport.is_closing():
+            return
+        answer = self.app.refuse(status, detail)
+        lines = [name + b": " + value + b"\r\n" for name, value in answer.headers]
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", answer.body]))
+        self.transport.close()
