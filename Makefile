@@ -28,9 +28,10 @@ lint: $(READY)  ## Ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## Measure training, serving and drift against the usual routes; writes docs/performance.md
+bench: $(READY)  ## Measure training, serving, batch and drift against the usual routes; writes docs/performance.md
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.batch
 	$(BIN)/python -m benchmarks.drift
 
 serve: $(READY)  ## Answer over HTTP with the model in production (PORT=8000)

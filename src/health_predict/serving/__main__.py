@@ -1,15 +1,13 @@
 """`python -m health_predict.serving`: one worker."""
 
 import argparse
-import ctypes
 import sys
 from pathlib import Path
 
 from health_predict.errors import HealthPredictError
+from health_predict.serving import heap
 from health_predict.serving.server import Listen, run
 from health_predict.settings import ServingSettings
-
-_M_ARENA_MAX = -8  # of mallopt(3)
 
 
 def main() -> int:
@@ -19,20 +17,13 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
-    _share_one_heap()
+    heap.share_one()
     try:
         run(given.bundle, Listen(given.host, given.port), ServingSettings())
     except HealthPredictError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     return 0
-
-
-def _share_one_heap() -> None:
-    """glibc gives every thread a heap of its own, 3 MiB here; ours hardly allocate. Other libraries have no mallopt."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_ARENA_MAX, 1)
 
 
 if __name__ == "__main__":

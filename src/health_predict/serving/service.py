@@ -14,7 +14,7 @@ from health_predict.data.schema import EXCLUDED_DISPOSITIONS, IDENTIFIERS
 from health_predict.errors import HealthPredictError
 from health_predict.io.audit import AuditLog, Entry
 from health_predict.io.predictions import PredictionLog, ScoredEncounter, pseudonym
-from health_predict.serving import answers
+from health_predict.serving import answers, heap
 from health_predict.serving.contract import NESTING, Encounter, InvalidEncounterError, Problem, read_encounter
 from health_predict.serving.log import Log
 from health_predict.serving.metrics import Metrics
@@ -82,6 +82,7 @@ class Service:
                 self.log.event("bundle_refused", reason=reason, model_version=self.model_version)
                 return
             self._model = model
+            heap.give_back()
             self._last_reload = answers.Reload(ok=True, time=now)
             self.metrics.loaded(model.name, model.version, model.bundle.sha256)
             self.log.event("bundle_taken_up", model_version=model.version, sha256=model.bundle.sha256)
