@@ -33,7 +33,8 @@ INPUTS = tuple(field for field in FIELDS if field.name != OUTCOME)
 MOST_KEYS = 2 * len(INPUTS)  # more cannot be meant
 DEEPEST = 8  # arrays and objects inside each other; an encounter is one flat object
 _HINTS = 3  # unknown keys that get a "did you mean": looking for it takes as long as scoring
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{}]')
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+_AS_ARRAYS, _NO_BRACKETS = bytes.maketrans(b"{}", b"[]"), bytes(set(range(256)) - set(b"[]{}"))
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,12 @@ def parse(body: bytes) -> Any:
         raise InvalidEncounterError([NESTING]) from None
 
 
-def _is_too_deep(body: bytes) -> bool:
-    depth = 0
-    for token in _STRING_OR_BRACKET.finditer(body):
-        depth += (token[0] in (b"[", b"{")) - (token[0] in (b"]", b"}"))
-        if depth > DEEPEST:
-            return True
-    return False
+def _is_too_deep(document: bytes) -> bool:
+    """Of well-formed JSON: each turn takes away the innermost arrays and objects."""
+    brackets = _STRING.sub(b"", document).translate(_AS_ARRAYS, _NO_BRACKETS)
+    for _ in range(DEEPEST):
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)
 
 
 class Pairs(list[tuple[str, Any]]):
