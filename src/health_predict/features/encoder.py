@@ -10,12 +10,12 @@ comorbidity seen in two diagnoses counts once). Then come combinations (sums of 
 linear models, standardisation. Slots after the outputs are intermediate results that no model sees.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,8 +25,7 @@ Value = str | int | None
 Slot = int
 
 
-@dataclass(frozen=True, slots=True)
-class Contribution:
+class Contribution(NamedTuple):
     """What one value of one field brings: amounts added to slots, and amounts that slots must at least reach."""
 
     sums: tuple[tuple[Slot, float], ...] = ()
@@ -137,31 +136,28 @@ class Encoder:
         return [name for name in self.fields if encounter.get(name) is None]
 
     def to_json(self) -> bytes:
-        document = asdict(self)
-        for table in document["codes"].values():
-            table["known"] = {str(value): _plain(found) for value, found in table["known"].items()}
-            table["missing"], table["unknown"] = _plain(table["missing"]), _plain(table["unknown"])
-        return json.dumps(document, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+        return msgspec.json.encode(self._with_keys(str), order="sorted") + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> "Encoder":
-        document = json.loads(data)
-        return cls(
-            outputs=tuple(document["outputs"]),
-            slots=document["slots"],
-            counts={name: CountTable(c["maximum"], tuple(c["slots"])) for name, c in document["counts"].items()},
-            codes={name: _code_table(table) for name, table in document["codes"].items()},
-            combinations=tuple((slot, tuple(parts)) for slot, parts in document["combinations"]),
-            ratios=tuple((a, b, c) for a, b, c in document["ratios"]),
-            center=tuple(document["center"]),
-            scale=tuple(document["scale"]),
-        )
+        """Raises msgspec.ValidationError for what `to_json` cannot have written."""
+        return msgspec.json.decode(data, type=cls)._with_keys(int)
 
     def finish(self, x: NDArray[np.float64]) -> NDArray[np.float32]:
         """What the model reads of encoded encounters: standardised where it wants that, in float32; shape kept."""
         if self.scale:
             x = (x - self._center_array) / self._scale_array
         return np.ascontiguousarray(x, dtype=np.float32)
+
+    def _with_keys(self, kind: type[int] | type[str]) -> "Encoder":
+        """The same with the known whole numbers as this type: in JSON they are texts."""
+        codes = {
+            name: replace(table, known={kind(value): found for value, found in table.known.items()})
+            if table.keys == "integer"
+            else table
+            for name, table in self.codes.items()
+        }
+        return replace(self, codes=codes)
 
     @cached_property
     def _center_array(self) -> NDArray[np.float64]:
@@ -178,18 +174,3 @@ def _by_slot(contributions: list[tuple[tuple[Slot, float], ...]]) -> dict[Slot, 
         for slot, amount in parts:
             amounts.setdefault(slot, np.zeros(len(contributions)))[position] += amount
     return amounts
-
-
-def _plain(contribution: dict[str, Any]) -> list[Any]:
-    return [contribution["sums"], contribution["maxima"]]
-
-
-def _contribution(plain: list[Any]) -> Contribution:
-    sums, maxima = plain
-    return Contribution(tuple((s, a) for s, a in sums), tuple((s, a) for s, a in maxima))
-
-
-def _code_table(table: dict[str, Any]) -> CodeTable:
-    key = int if table["keys"] == "integer" else str
-    known = {key(value): _contribution(found) for value, found in table["known"].items()}
-    return CodeTable(table["keys"], known, _contribution(table["missing"]), _contribution(table["unknown"]))

@@ -203,7 +203,7 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
             raise BundleError(f"{name} in {folder} was altered: its SHA-256 is not the one in {MANIFEST}")
     try:
         encoder = Encoder.from_json(contents[ENCODER])
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise BundleError(f"{ENCODER} in {folder} does not hold an encoder: {error!r}") from error
     digest = hashlib.sha256(document).hexdigest()
     bundle = Bundle(manifest, encoder, _session(contents[MODEL], threads), digest)
