@@ -1,8 +1,10 @@
 """More readmissions than before, of the same kinds of patients: answered by another calibration of the same model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -11,10 +13,13 @@ from test_simulate import SIMULATE, copied, decisions, document, kill_once
 from health_predict.io import layout
 from health_predict.io.bundle import ENCODER, MODEL, Bundle, load_bundle
 from health_predict.io.ledger import read_ledger
+from health_predict.io.monitoring_reports import read_monitoring
 from health_predict.io.registry import PREPROCESSOR
 from health_predict.io.replay import read_arrival, read_reference
 from health_predict.io.reports import read_evaluation
-from health_predict.params import SplitParams
+from health_predict.io.tables import json_bytes
+from health_predict.params import RetrainingParams, SplitParams
+from health_predict.steps.decide import decide
 from stores import Place, prepare
 
 pytestmark = pytest.mark.slow
@@ -87,6 +92,19 @@ def test_a_recalibrated_version_says_all_that_it_has_seen_and_what_is_new(replay
     assert new.manifest.bands != old.manifest.bands
     downloaded = place.registry.download(new.manifest.run_id, Path(PREPROCESSOR).parent.as_posix(), place.root)
     assert (downloaded / Path(PREPROCESSOR).name).exists()
+
+
+def test_risks_that_a_recalibration_did_not_cure_retrain(replayed, tmp_path):
+    place = copied(replayed[0], tmp_path / "store")
+    storage, third = place.storage, layout.batch(3)
+    before = read_monitoring(storage, layout.batch(2))
+    still_off = replace(before, batch=3, version="2", matured_batch=2, matured_version="2")
+    storage.write(layout.drift_numbers(third), json_bytes(msgspec.to_builtins(still_off)))
+    storage.write(layout.drift_manifest(third), storage.read(layout.drift_manifest(layout.batch(2))))
+    decided = decide(storage, RetrainingParams(), 3)
+    assert (decided.action, decided.version) == ("retrain", "2")
+    assert "A recalibration was tried already." in " ".join(decided.reasons)
+    assert decided.stock.batches == 2
 
 
 def test_killed_after_the_promotion_it_is_not_recalibrated_again(begun, replayed, tmp_path):
