@@ -35,8 +35,8 @@ def table(replay: Replay) -> str:
         f"Mean AUROC {replay.mean_auroc_retrained:.4f} retrained, {replay.mean_auroc_never_retrained:.4f} never "
         f"retrained ({replay.mean_auroc_difference:+.4f}). Mean |O/E - 1| {replay.mean_abs_oe_deviation:.3f} and "
         f"{replay.mean_abs_oe_deviation_never_retrained:.3f}. {replay.retrainings} retrainings, "
-        f"{replay.promotions} promotions. The estimate without outcomes was off by "
-        f"{replay.mean_abs_estimation_error:.3f} on average (mean {replay.mean_estimation_error:+.3f}).",
+        f"{replay.recalibrations} recalibrations, {replay.promotions} promotions. The estimate without outcomes was "
+        f"off by {replay.mean_abs_estimation_error:.3f} on average (mean {replay.mean_estimation_error:+.3f}).",
     ]
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 """Steps of the loop in this process: how a replay begins and starts over, and files that are judged."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -11,17 +11,19 @@ import pytest
 from factories import encounters
 from health_predict.data.schema import OUTCOME
 from health_predict.errors import DataError
+from health_predict.evaluation.metrics import Interval
 from health_predict.io import layout
 from health_predict.io.ledger import append, entry, read_ledger
 from health_predict.io.manifests import publish
 from health_predict.io.monitoring_reports import MonitoringReport
 from health_predict.io.replay import STATE, Plan
+from health_predict.io.reports import read_evaluation, write_evaluation
 from health_predict.io.storage import Folder
 from health_predict.io.tables import table_bytes
 from health_predict.params import BootstrapParams, DriftParams, GateParams, Params
 from health_predict.steps.begin import begin
 from health_predict.steps.monitor import monitor_file
-from loop import Registry, crown, export_champion
+from loop import RUN, Registry, crown, export_champion
 
 TABLE = encounters(1_600)
 PARAMS = Params(
@@ -120,6 +122,22 @@ def test_outcomes_of_some_of_a_file_s_encounters_are_judged(storage, champion, c
     assert found.performance.current.rows == 400
     assert found.performance.current.outcomes == (known[OUTCOME] == "<30").sum()
     assert (found.matured_batch, found.matured_version) == (None, "1")
+
+
+def test_auroc_of_a_recalibrated_model_is_held_to_what_it_was_when_it_was_trained(storage, champion, current, tmp_path):
+    known = tmp_path / "outcomes.parquet"
+    TABLE.slice(1_000).select("encounter_id", OUTCOME).write_parquet(known)
+    approved = read_evaluation(storage, RUN)
+    better = replace(approved.comparison.challenger, auroc=Interval(0.9, 0.89, 0.91))
+    write_evaluation(
+        storage, replace(approved, run_id="trained", comparison=replace(approved.comparison, challenger=better))
+    )
+    assert not judged(storage, champion, current, known).performance.discrimination
+    result = {"run_id": RUN, "recalibrated": "trained"}
+    publish(storage, layout.recalibration_manifest(1), inputs={}, files={}, result=result)
+    found = judged(storage, champion, current, known).performance
+    assert found.discrimination
+    assert found.reference == replace(approved.comparison.challenger, auroc=better.auroc)
 
 
 @pytest.mark.parametrize(

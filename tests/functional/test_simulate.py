@@ -46,9 +46,9 @@ def until(condition: Callable[[], bool], seconds: float = 240) -> None:
         time.sleep(0.02)
 
 
-def kill_once(place: Place, condition: Callable[[], bool]) -> None:
-    """Start a replay through the service, and kill it and all that it started as soon as something is there."""
-    with place.command(*SIMULATE, start_new_session=True) as process:
+def kill_once(place: Place, condition: Callable[[], bool], *arguments: str) -> None:
+    """Start a replay, and kill it and all that it started as soon as something is there."""
+    with place.command(*SIMULATE, *arguments, start_new_session=True) as process:
         until(lambda: condition() or process.poll() is not None)
         assert process.poll() is None, process.communicate()[1]
         children = psutil.Process(process.pid).children(recursive=True)

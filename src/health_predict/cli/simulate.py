@@ -1,9 +1,9 @@
 """`health-predict simulate`: the future, batch by batch, with monitoring, retraining, gate and promotion.
 
 What happens to batch t when it arrives: its schema is checked; the outcomes of batch t-1 have matured; the batch and
-those outcomes are judged; it is decided whether to retrain; a retrained model that passes the gate goes into production
-and into the running service; then the batch is scored by what is in production. Every step leaves its result in storage
-and is skipped where it is there, so a replay that was stopped anywhere goes on.
+those outcomes are judged; it is decided whether to retrain or to recalibrate; a model from that which passes the gate
+goes into production and into the running service; then the batch is scored by what is in production. Every step leaves
+its result in storage and is skipped where it is there, so a replay that was stopped anywhere goes on.
 """
 
 from collections.abc import Iterator
@@ -25,12 +25,13 @@ from health_predict.settings import Settings
 from health_predict.steps.arrive import arrive
 from health_predict.steps.assemble import assemble
 from health_predict.steps.begin import begin
-from health_predict.steps.decide import decide
+from health_predict.steps.decide import Decided, decide
 from health_predict.steps.evaluate import evaluate
 from health_predict.steps.fetch_bundle import fetch_bundle
 from health_predict.steps.mature import mature
 from health_predict.steps.monitor import monitor
 from health_predict.steps.promote import promote
+from health_predict.steps.recalibrate import recalibrate
 from health_predict.steps.report_replay import report_replay
 from health_predict.steps.score import score
 from health_predict.steps.train import train
@@ -119,23 +120,33 @@ def _replay(world: _World, number: int, plan: Plan) -> None:
     ended = Ended(number, action=decided.action)
     if decided.action != "none":
         world.output.say(f"  {decided.action}: {' '.join(decided.reasons)}")
-        ended = _retrain(world, ended, plan)
+        run_id, dataset = _remedy(world, decided)
+        ended = _ask_the_gate(world, replace(ended, run_id=run_id), dataset, plan)
     score(storage, registry, cache, number, plan.first, world.service.ask if world.service else None)
     write_ended(storage, ended)
 
 
-def _retrain(world: _World, ended: Ended, plan: Plan) -> Ended:
-    """Train on everything matured, and let the gate decide. A recalibration is answered by a retraining as well."""
+def _remedy(world: _World, decided: Decided) -> tuple[str, Dataset]:
+    """The run of a model recalibrated, or trained on everything matured, and the data set for the gate."""
+    storage, params = world.storage, world.params
+    if decided.action == "recalibrate" and decided.version:
+        # Of that version: after a promotion and a stop, the one in production is recalibrated already.
+        cache = world.settings.cache
+        recalibrated = recalibrate(storage, world.registry, cache, params, decided.batch, decided.version)
+        return recalibrated.run_id, recalibrated.dataset
+    assembled = assemble(storage, params.assembly, decided.batch)
+    return _train(world, assembled.dataset), assembled.dataset
+
+
+def _ask_the_gate(world: _World, ended: Ended, dataset: Dataset, plan: Plan) -> Ended:
+    """Evaluate the run that a batch led to; promote it and take it up if the gate has no objection."""
     storage, registry, params = world.storage, world.registry, world.params
-    assembled = assemble(storage, params.assembly, ended.batch)
-    winner = _train(world, assembled.dataset)
-    evaluate(storage, registry, params, winner, assembled.dataset)
-    ended = replace(ended, run_id=winner)
+    evaluate(storage, registry, params, ended.run_id, dataset)
     for decided in read_ledger(storage).entries[plan.decisions :]:
-        if decided.run_id == winner and decided.decision == "declined":  # before this command was stopped
+        if decided.run_id == ended.run_id and decided.decision == "declined":  # before this command was stopped
             return replace(ended, objections=tuple(decided.reasons))
     try:
-        version = promote(storage, registry, params.gate, winner).version
+        version = promote(storage, registry, params.gate, ended.run_id).version
     except Declined as declined:
         world.output.say(f"  {declined}")
         return replace(ended, objections=tuple(declined.reasons))

@@ -174,7 +174,10 @@ def replayed(replay: "Replay") -> RenderableType:
         for name, first, second in means
         if first is not None and second is not None
     ]
-    counts = f"{replay.alarms} alarms, {replay.retrainings} retrainings, {replay.promotions} promotions"
+    counts = (
+        f"{replay.alarms} alarms, {replay.retrainings} retrainings, {replay.recalibrations} recalibrations, "
+        f"{replay.promotions} promotions"
+    )
     return _labelled(replay.synthetic, _table(headers, rows), "\n".join([*lines, counts]))
 
 

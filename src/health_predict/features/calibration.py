@@ -26,6 +26,10 @@ class Calibration:
         # numpy's exp: the standard library's differs from it in the last bit.
         return 1 / (1 + float(np.exp(-(self.intercept + self.slope * log_odds))))
 
+    def then(self, second: "Calibration") -> "Calibration":
+        """Both in one: `second` applied to the log-odds of what this one gives."""
+        return Calibration(second.intercept + second.slope * self.intercept, second.slope * self.slope)
+
 
 def log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
     """log(p / (1 - p)) with p kept within EDGE of 0 and 1, same shape."""

@@ -14,7 +14,10 @@ from health_predict.params import Target
 
 @dataclass(frozen=True)
 class Dataset:
-    """Keys of the three tables, and of the manifest that vouches for them; `command` makes them."""
+    """Keys of the three tables, and of the manifest that vouches for them; `command` makes them.
+
+    `train` and `validation` are the same table where a model is only calibrated on it.
+    """
 
     name: str
     train: str
@@ -50,9 +53,19 @@ def retraining(number: int) -> Dataset:
     return Dataset(f"retraining_{number:02d}", train, validation, test, manifest, "simulate")
 
 
+def recalibration(number: int) -> Dataset:
+    """The data set of the newest batch that was matured when a batch had arrived."""
+    validation, test = (layout.recalibration_data(number, part) for part in ("validation", "test"))
+    manifest = layout.recalibration_manifest(number)
+    return Dataset(f"recalibration_{number:02d}", validation, validation, test, manifest, "simulate")
+
+
 def named(name: str) -> Dataset:
     """The data set that a bundle names."""
-    return INITIAL if name == INITIAL.name else retraining(int(name.removeprefix("retraining_")))
+    if name == INITIAL.name:
+        return INITIAL
+    kind, _, number = name.partition("_")
+    return {"retraining": retraining, "recalibration": recalibration}[kind](int(number))
 
 
 def vouch(storage: Storage, dataset: Dataset) -> Vouched:

@@ -73,7 +73,7 @@ def export(
         target=provenance.target,
         threshold=fitted.threshold,
         calibration=fitted.calibration,
-        bands=_bands(expected, params.bundle),
+        bands=bands(expected, params.bundle),
         percentiles=percentiles(expected),
         fields=list(encoder.fields),
         trained_on=list(provenance.trained_on),
@@ -110,7 +110,8 @@ def git_revision() -> str:
     return found.stdout.strip() if found.returncode == 0 else "unknown"
 
 
-def _bands(proba: NDArray[np.float64], params: BundleParams) -> list[Band]:
+def bands(proba: NDArray[np.float64], params: BundleParams) -> list[Band]:
+    """The bands of risk, bounded by quantiles of the validation encounters' probability."""
     lower = [0.0, *np.quantile(proba, params.band_quantiles)]
     return [Band(name, float(bound)) for name, bound in zip(BAND_NAMES, lower, strict=True)]
 

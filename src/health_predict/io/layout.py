@@ -14,6 +14,7 @@ INITIAL_TRAIN = "processed_data/initial_train.parquet"
 INITIAL_VALIDATION = "processed_data/initial_validation.parquet"
 INITIAL_TEST = "processed_data/initial_test.parquet"
 FUTURE = "processed_data/future/"
+RECALIBRATIONS = "processed_data/recalibration_"
 SPLIT_MANIFEST = "processed_data/split.json"
 
 ONLINE_PREDICTIONS = "predictions/online/"  # what the service scored, a folder a day
@@ -86,6 +87,15 @@ def retraining_data(number: int, part: str) -> str:
 
 def retraining_manifest(number: int) -> str:
     return f"processed_data/retraining_{number:02d}/manifest.json"
+
+
+def recalibration_data(number: int, part: str) -> str:
+    """Of the newest batch that was matured when a batch had arrived; the part is validation or test."""
+    return f"{RECALIBRATIONS}{number:02d}/{part}.parquet"
+
+
+def recalibration_manifest(number: int) -> str:
+    return f"{RECALIBRATIONS}{number:02d}/manifest.json"
 
 
 def training_report(dataset: str) -> str:

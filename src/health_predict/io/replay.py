@@ -30,7 +30,7 @@ Document = TypeVar("Document")
 Types = Mapping[str, pl.DataType]
 
 STATE = ("arrivals/", "predictions/batch_", "outcomes/", "drift_reports/batch_", "processed_data/retraining_",
-         "reports/retraining/", "reports/replay/")  # fmt: skip  # everything that a replay leaves
+         layout.RECALIBRATIONS, "reports/retraining/", "reports/replay/")  # fmt: skip  # all that a replay leaves
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a batch ended. `run_id` is the retrained model's, `promoted` its version if the gate let it in."""
+    """How a batch ended. `run_id` is that of the remedy, `promoted` its version if the gate let it in."""
 
     batch: int
     refused: bool = False
@@ -143,6 +143,16 @@ def matured(storage: Storage, before: int) -> list[int]:
 def scored(storage: Storage, upto: int) -> list[int]:
     """Numbers of the batches up to this one that were scored, oldest first."""
     return [number for number in range(1, upto + 1) if storage.exists(layout.manifest(layout.predictions(number)))]
+
+
+def trained_in(storage: Storage, run_id: str) -> str:
+    """The run in which a run's model was trained: an earlier one, where this one only calibrated the model anew."""
+    manifests = [key for key in storage.list(layout.RECALIBRATIONS) if key.endswith(".json")]
+    results = [read_json(storage, key)["result"] for key in manifests]
+    before = {result["run_id"]: result["recalibrated"] for result in results}
+    while run_id in before:
+        run_id = before[run_id]
+    return run_id
 
 
 def read_file(source: str, endpoint: str | None = None) -> pl.DataFrame:

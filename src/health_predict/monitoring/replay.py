@@ -36,8 +36,8 @@ class Row:
     """One batch of a replay, in the order of what happened to it.
 
     `refused`: why it did not fit the schema, and nothing else happened. `alarms` are the monitor's reasons, `distances`
-    of the fields those of `FieldDrift`, `drifted` the fields that count as drifted. `promoted` is the version that a
-    retraining brought into production, `answered_meanwhile` how many requests the service answered until it had taken
+    of the fields those of `FieldDrift`, `drifted` the fields that count as drifted. `promoted` is the version that
+    the remedy brought into production, `answered_meanwhile` how many requests the service answered until it had taken
     it up, `objections` why the gate let none in. `version` scored the batch.
     """
 
@@ -72,6 +72,7 @@ class Replay:
     mean_estimation_error: float | None  # AUROC estimated without outcomes minus realised
     mean_abs_estimation_error: float | None
     retrainings: int
+    recalibrations: int
     promotions: int
     alarms: int
 
@@ -107,7 +108,8 @@ def summarise(scenario: str, from_batch: int, synthetic: bool, rows: Sequence[Ro
         mean_abs_oe_deviation_never_retrained=_mean([abs(one.observed_expected_never_retrained - 1) for one in known]),
         mean_estimation_error=_mean([one.estimation_error for one in known]),
         mean_abs_estimation_error=_mean([abs(one.estimation_error) for one in known]),
-        retrainings=sum(row.action != "none" for row in rows),
+        retrainings=sum(row.action == "retrain" for row in rows),
+        recalibrations=sum(row.action == "recalibrate" for row in rows),
         promotions=sum(row.promoted is not None for row in rows),
         alarms=sum(bool(row.alarms) for row in rows),
     )

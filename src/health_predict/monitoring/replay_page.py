@@ -136,7 +136,7 @@ def _summary(replay: Replay) -> str:
     )
     counts = f"{len(replay.rows)} batches, {replay.alarms} alarms, {replay.retrainings} retrainings, "
     return (
-        f"<p>{counts}{replay.promotions} promotions.</p>{_estimation(replay)}"
+        f"<p>{counts}{replay.recalibrations} recalibrations, {replay.promotions} promotions.</p>{_estimation(replay)}"
         f"<table><tr><th></th><th>retrained</th><th>never retrained</th></tr>{lines}</table>"
     )
 

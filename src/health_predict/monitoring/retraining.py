@@ -1,16 +1,17 @@
 """When to retrain: evidence over recent batches in, a decision with its reasons out.
 
-What happened to patients outranks what the data looks like. A fall in realised AUROC retrains; risks that are only
-too high or too low are recalibrated, which is cheap, and retrained if that did not help; enough new data or age
+What happened to patients outranks what the data looks like. A fall in realised AUROC retrains; enough new data or age
 retrains, as more data is what improves this model most; drift of the inputs retrains only where the model leans on
-them and its scores moved too. Administrative drift is reported and never retrains.
+them and its scores moved too. Risks that are only too high, too low or too wide apart are recalibrated, which is cheap,
+and retrained where a recalibration was tried already. Administrative drift is reported and never retrains.
 
 One bad batch is a coincidence more often than not, so a finding has to be there in `needed` of the last `window`
 batches, the newest among them, unless it is severe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 from health_predict.monitoring.performance import Performance
@@ -20,25 +21,43 @@ Action = Literal["none", "recalibrate", "retrain"]
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What was found on one batch that the present champion scored.
+class Moved:
+    """How far one batch is from what its champion was trained on.
 
-    `performance` is None until the batch's outcomes have matured. Importances are shares of the model's reliance on
-    the fields that drifted (`Drift`).
+    Importances are shares of the model's reliance on the fields that drifted (`Drift`).
     """
 
-    batch: int
     importance_drifted: float
     administrative_drifted: float
     scores_drifted: bool
-    performance: Performance | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One batch judged under a version when it arrived, or what became of one that the version scored."""
+
+    version: str
+    found: Moved | Performance
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was found since the present champion took over, oldest first.
+
+    `moved` are batches judged under it, `realised` those that it scored and whose outcomes have matured. `ranked` goes
+    back further, over versions with the same model and another calibration, which AUROC does not depend on.
+    """
+
+    moved: tuple[Moved, ...] = ()
+    realised: tuple[Performance, ...] = ()
+    ranked: tuple[Performance, ...] = ()
 
 
 @dataclass(frozen=True)
 class Stock:
     """What there is to learn from: rows trained on, and what matured since the last training, promoted or not.
 
-    `batches` have matured since then. `recalibrated`: was the champion's calibration renewed since it was trained.
+    `batches` have matured since then. `recalibrated`: was a recalibration tried since then, promoted or not.
     """
 
     trained_rows: int
@@ -56,19 +75,33 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def decide(evidence: Sequence[Evidence], stock: Stock, params: RetrainingParams) -> Decision:
-    """Decide from the batches since the present champion took over, oldest first; earlier ones do not count."""
-    retrain = [*_discrimination(evidence, params), *_supply(stock, params), *_inputs(evidence, params)]
-    calibration = _calibration(evidence, params)
+def gather(findings: Sequence[Finding], version: str, models: Mapping[str, str]) -> Evidence:
+    """What counts as evidence about a version, of all findings in the order in which they were made.
+
+    `models` names the model of each version; recalibrated ones share it. Once another version took over, what was found
+    before is past, even where a rollback brought the version back.
+    """
+    own = [one.found for one in _latest(findings, lambda one: one.version == version)]
+    same_model = [one.found for one in _latest(findings, lambda one: models[one.version] == models[version])]
+    return Evidence(
+        moved=tuple(found for found in own if isinstance(found, Moved)),
+        realised=tuple(found for found in own if isinstance(found, Performance)),
+        ranked=tuple(found for found in same_model if isinstance(found, Performance)),
+    )
+
+
+def decide(evidence: Evidence, stock: Stock, params: RetrainingParams) -> Decision:
+    """Decide from what was found about the present champion; a retraining outranks a recalibration."""
+    retrain = [*_discrimination(evidence.ranked, params), *_supply(stock, params), *_inputs(evidence.moved, params)]
+    calibration = _calibration(evidence.realised, params)
     if calibration and stock.recalibrated:
-        retrain += [f"{sentence} The model was recalibrated already." for sentence in calibration]
-    if retrain and not (waiting := _waiting(stock, params)):
-        return Decision("retrain", tuple(retrain))
-    if calibration and not stock.recalibrated:
-        return Decision("recalibrate", tuple(calibration))
-    if retrain:
-        return Decision("none", (*retrain, waiting))
-    return Decision("none", tuple(_quiet(evidence)))
+        retrain += [f"{sentence} A recalibration was tried already." for sentence in calibration]
+    found = tuple(retrain or calibration)
+    if not found:
+        return Decision("none", tuple(_quiet(evidence.moved)))
+    if waiting := _waiting(stock, params):
+        return Decision("none", (*found, waiting))
+    return Decision("retrain" if retrain else "recalibrate", found)
 
 
 def repeated(findings: Sequence[bool], params: RetrainingParams) -> bool:
@@ -77,8 +110,11 @@ def repeated(findings: Sequence[bool], params: RetrainingParams) -> bool:
     return bool(recent) and recent[-1] and sum(recent) >= params.needed
 
 
-def _discrimination(evidence: Sequence[Evidence], params: RetrainingParams) -> list[str]:
-    known = _matured(evidence)
+def _latest(findings: Sequence[Finding], same: Callable[[Finding], bool]) -> list[Finding]:
+    return list(takewhile(same, reversed(findings)))[::-1]
+
+
+def _discrimination(known: Sequence[Performance], params: RetrainingParams) -> list[str]:
     if not known:
         return []
     latest = known[-1]
@@ -90,8 +126,7 @@ def _discrimination(evidence: Sequence[Evidence], params: RetrainingParams) -> l
     return []
 
 
-def _calibration(evidence: Sequence[Evidence], params: RetrainingParams) -> list[str]:
-    known = _matured(evidence)
+def _calibration(known: Sequence[Performance], params: RetrainingParams) -> list[str]:
     if not known:
         return []
     latest, findings = known[-1], [found.calibration for found in known]
@@ -115,16 +150,16 @@ def _supply(stock: Stock, params: RetrainingParams) -> list[str]:
     return found
 
 
-def _inputs(evidence: Sequence[Evidence], params: RetrainingParams) -> list[str]:
-    findings = [one.importance_drifted >= params.min_importance and one.scores_drifted for one in evidence]
+def _inputs(moved: Sequence[Moved], params: RetrainingParams) -> list[str]:
+    findings = [one.importance_drifted >= params.min_importance and one.scores_drifted for one in moved]
     if not repeated(findings, params):
         return []
-    share = evidence[-1].importance_drifted
+    share = moved[-1].importance_drifted
     return [f"Clinical fields with {share:.0%} of the model's reliance drifted and scores with them, repeatedly."]
 
 
 def _waiting(stock: Stock, params: RetrainingParams) -> str:
-    """Why a training would have too little to learn from; empty where it has enough."""
+    """Why a remedy would have too little to learn from, or the gate to judge it on; empty where there is enough."""
     if stock.new_rows >= params.min_new_rows and stock.new_outcomes >= params.min_new_outcomes:
         return ""
     return (
@@ -133,10 +168,10 @@ def _waiting(stock: Stock, params: RetrainingParams) -> str:
     )
 
 
-def _quiet(evidence: Sequence[Evidence]) -> list[str]:
-    if not evidence:
+def _quiet(moved: Sequence[Moved]) -> list[str]:
+    if not moved:
         return ["No batch has been monitored under this model yet."]
-    latest = evidence[-1]
+    latest = moved[-1]
     found = ["No finding on outcomes that calls for action."]
     if latest.importance_drifted > 0:
         found.append(
@@ -146,10 +181,6 @@ def _quiet(evidence: Sequence[Evidence]) -> list[str]:
     if latest.administrative_drifted > 0:
         found.append("Administrative fields drifted, which is no reason to retrain.")
     return found
-
-
-def _matured(evidence: Sequence[Evidence]) -> list[Performance]:
-    return [one.performance for one in evidence if one.performance is not None]
 
 
 def _times(findings: Sequence[bool], params: RetrainingParams) -> str:

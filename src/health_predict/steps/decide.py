@@ -7,13 +7,13 @@ import msgspec
 from health_predict.data.cohort import outcome
 from health_predict.io import layout
 from health_predict.io.datasets import INITIAL, Dataset, retraining
-from health_predict.io.ledger import read_ledger
+from health_predict.io.ledger import Ledger, read_ledger
 from health_predict.io.manifests import completed, finished, publish
-from health_predict.io.monitoring_reports import read_monitoring
-from health_predict.io.replay import matured, read_matured
+from health_predict.io.monitoring_reports import MonitoringReport, read_monitoring
+from health_predict.io.replay import matured, read_matured, trained_in
 from health_predict.io.storage import Storage
 from health_predict.io.tables import read_json
-from health_predict.monitoring.retraining import Action, Evidence, Stock
+from health_predict.monitoring.retraining import Action, Evidence, Finding, Moved, Stock, gather
 from health_predict.monitoring.retraining import decide as by_policy
 from health_predict.params import RetrainingParams
 
@@ -41,33 +41,30 @@ def decide(storage: Storage, params: RetrainingParams, number: int) -> Decided:
     done = finished(storage, key, inputs)
     if done:
         return replace(msgspec.convert(done, Decided), skipped=True)
-    version = read_ledger(storage).production
+    ledger = read_ledger(storage)
     stock = _stock(storage, number)
-    decision = by_policy(_evidence(storage, number, version), stock, params)
-    decided = Decided(number, version, decision.action, decision.reasons, stock)
+    decision = by_policy(_evidence(storage, number, ledger), stock, params)
+    decided = Decided(number, ledger.production, decision.action, decision.reasons, stock)
     publish(storage, key, inputs=inputs, files={}, result=asdict(decided))
     return decided
 
 
-def _evidence(storage: Storage, number: int, version: str | None) -> list[Evidence]:
-    """What was found on the batches that were judged under the version or scored by it, oldest first.
-
-    A retraining comes between the two: the batch that led to it was judged under the version before.
-    """
+def _evidence(storage: Storage, number: int, ledger: Ledger) -> Evidence:
     reports = [read_monitoring(storage, name) for name in _monitored(storage, number)]
-    judged = {report.batch: report for report in reports if report.version == version}
-    realised = {report.matured_batch: report.performance for report in reports if report.matured_version == version}
-    return [
-        Evidence(
-            batch=one,
-            importance_drifted=judged[one].drift.importance_drifted if one in judged else 0.0,
-            administrative_drifted=judged[one].drift.administrative_drifted if one in judged else 0.0,
-            scores_drifted=one in judged and judged[one].predictions.detected,
-            performance=realised.get(one),
-        )
-        for one in range(1, number + 1)
-        if one in judged or one in realised
-    ]
+    findings = [finding for report in reports for finding in _findings(report)]
+    promoted = [entry for entry in ledger.entries if entry.decision == "promoted"]
+    models = {str(entry.production): trained_in(storage, entry.run_id) for entry in promoted}
+    return gather(findings, str(ledger.production), models)
+
+
+def _findings(report: MonitoringReport) -> list[Finding]:
+    """In their order: a batch was scored before the next one was judged."""
+    drift = report.drift
+    moved = Moved(drift.importance_drifted, drift.administrative_drifted, report.predictions.detected)
+    judged = Finding(report.version, moved)
+    if report.performance is None or report.matured_version is None:
+        return [judged]
+    return [Finding(report.matured_version, report.performance), judged]
 
 
 def _monitored(storage: Storage, number: int) -> list[str]:
@@ -76,7 +73,7 @@ def _monitored(storage: Storage, number: int) -> list[str]:
 
 
 def _stock(storage: Storage, number: int) -> Stock:
-    """What there is to learn from that the last training, promoted or not, did not have."""
+    """What there is to learn from that the last training, promoted or not, did not have; and what was tried since."""
     last = max((one for one in range(1, number) if storage.exists(layout.retraining_manifest(one))), default=0)
     new = [one for one in matured(storage, number) if one >= last]
     tables = [read_matured(storage, one) for one in new]
@@ -85,6 +82,7 @@ def _stock(storage: Storage, number: int) -> Stock:
         new_rows=sum(map(len, tables)),
         new_outcomes=sum(int(outcome(table).sum()) for table in tables),
         batches=len(new),
+        recalibrated=any(storage.exists(layout.recalibration_manifest(one)) for one in range(last + 1, number)),
     )
 
 

@@ -27,6 +27,7 @@ from health_predict.io.replay import (
     read_predictions,
     read_reference,
     scored,
+    trained_in,
 )
 from health_predict.io.reports import read_evaluation
 from health_predict.io.storage import Storage
@@ -201,16 +202,19 @@ def _became(
 def _measured(storage: Storage, version: Version, bundle: Bundle, became: pl.DataFrame, params: Params) -> Performance:
     """Encounters with their outcome and the `probability` that a version gave, against when it was approved."""
     evaluation = read_evaluation(storage, version.run_id)
-    if evaluation is None:
+    trained = read_evaluation(storage, trained_in(storage, version.run_id))
+    if evaluation is None or trained is None:
         raise StorageError(
             f"version {version.version} has no evaluation in {storage.root} to compare with; run `health-predict "
             f"evaluate {version.run_id}`"
         )
+    # A new calibration keeps the order of risks: what AUROC had been lost before it must not become the standard.
+    reference = replace(evaluation.comparison.challenger, auroc=trained.comparison.challenger.auroc)
     return performance(
         outcome(became, bundle.manifest.target),
         became["probability"].to_numpy(),
         became["patient_nbr"].to_numpy(),
-        evaluation.comparison.challenger,
+        reference,
         params.performance,
         params.bootstrap,
     )

@@ -9,10 +9,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve
 
 from health_predict.data.cohort import LabelledEncounters
+from health_predict.evaluation.metrics import evaluate
 from health_predict.features.calibration import EDGE, Calibration, log_odds
 from health_predict.features.encounters import engineer
 from health_predict.features.preprocessor import Encoding, Preprocessor
-from health_predict.params import Family, PreprocessorParams, SearchParams
+from health_predict.params import BootstrapParams, Family, PreprocessorParams, SearchParams
 from health_predict.training.candidates import CANDIDATES, Classifier, Config, Fold, predict_proba
 
 
@@ -65,6 +66,22 @@ def calibrate(scores: NDArray[np.float64], y: NDArray[np.bool_]) -> Calibration:
     """Maximum-likelihood logistic recalibration of log-odds against outcomes."""
     model = LogisticRegression(C=np.inf, tol=1e-8).fit(scores[:, None], y)
     return Calibration(float(model.intercept_[0]), float(model.coef_[0, 0]))
+
+
+def recalibration(
+    y_proba: NDArray[np.float64], y: NDArray[np.bool_], patients: NDArray[np.int64], params: BootstrapParams
+) -> Calibration:
+    """What makes the probabilities of a model that is in use fit the outcomes of newer encounters.
+
+    The intercept alone where the interval of the calibration slope holds 1: what the encounters do not show is not
+    changed (Vergouwe et al., Statistics in Medicine 2017;36:4529). Otherwise both, unless the slope is not positive:
+    that would turn the order of the risks around. Raises DataError as `metrics.evaluate` does.
+    """
+    found = evaluate(y, y_proba, patients, threshold=0.5, params=params)
+    slope = found.calibration_slope
+    if slope is None or slope.lower <= 1 <= slope.upper or slope.estimate <= 0:
+        return Calibration(found.calibration_intercept.estimate)
+    return calibrate(log_odds(y_proba), y)
 
 
 def best_f1_threshold(proba: NDArray[np.float64], y: NDArray[np.bool_]) -> float:

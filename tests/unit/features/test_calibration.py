@@ -25,3 +25,9 @@ def test_order_is_kept_and_the_intercept_moves_the_odds():
 def test_float32_scores_are_calibrated_in_double_precision():
     scores = np.array([-1.5, 0.7], dtype=np.float32)
     assert Calibration(0.1, 1.1).apply(scores).dtype == np.float64
+
+
+def test_two_calibrations_in_one_give_what_one_after_the_other_gives():
+    first, second, scores = Calibration(-0.4, 1.3), Calibration(0.25, 0.8), np.linspace(-5, 5, 50)
+    twice = second.apply(log_odds(first.apply(scores)))
+    assert first.then(second).apply(scores) == pytest.approx(twice, rel=1e-9)

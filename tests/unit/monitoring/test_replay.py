@@ -33,6 +33,7 @@ ROWS = (
         distances={"age": 0.2, "race": 0.5},
     ),
     Row(4, 100, action="retrain", objections=("AUROC minus that of champion 2 is -0.020.",), version="2"),
+    Row(5, 100, action="recalibrate", promoted="3", version="3"),
 )
 
 
@@ -51,7 +52,7 @@ def test_means_are_over_the_batches_whose_outcomes_are_known():
     assert found.mean_abs_oe_deviation == pytest.approx(0.05)
     assert found.mean_estimation_error == pytest.approx(0.03)
     assert found.mean_abs_estimation_error == pytest.approx(0.03)
-    assert (found.retrainings, found.promotions, found.alarms) == (2, 1, 1)
+    assert (found.retrainings, found.recalibrations, found.promotions, found.alarms) == (2, 1, 2, 1)
 
 
 def test_a_replay_in_which_nothing_was_scored_has_no_means():

@@ -5,7 +5,7 @@ import pytest
 
 from health_predict.evaluation.metrics import Interval, evaluate
 from health_predict.monitoring.performance import Performance
-from health_predict.monitoring.retraining import Evidence, Stock, decide
+from health_predict.monitoring.retraining import Evidence, Finding, Moved, Stock, decide, gather
 from health_predict.params import BootstrapParams, RetrainingParams
 
 PARAMS = RetrainingParams()
@@ -18,21 +18,18 @@ OFF = replace(FINE, calibration=True)
 
 
 def seen(*performances, importance=0.0, administrative=0.0, scores=False):
-    return [
-        Evidence(number, importance, administrative, scores, found)
-        for number, found in enumerate(performances, start=1)
-    ]
+    """Evidence of as many batches, judged alike."""
+    moved = (Moved(importance, administrative, scores),) * len(performances)
+    return Evidence(moved, performances, performances)
 
 
 @pytest.mark.parametrize(
     ("performances", "action"),
     [
         ([], "none"),
-        ([None], "none"),
         ([FINE, FINE], "none"),
         ([FELL], "none"),
         ([FELL, FELL], "retrain"),
-        ([FELL, FELL, None], "retrain"),
         ([FELL, FINE, FINE, FINE, FELL], "retrain"),
         ([FELL, FINE, FINE, FINE, FINE, FELL], "none"),
         ([FELL, FELL, FINE], "none"),
@@ -44,9 +41,9 @@ def seen(*performances, importance=0.0, administrative=0.0, scores=False):
         ([FELL, replace(FELL, calibration=True)], "retrain"),
     ],
     ids=[
-        "nothing yet", "not matured", "fine", "fell once", "fell twice", "newest not matured", "twice in five",
-        "too long ago", "recovered", "fell beyond doubt", "off once", "off twice", "off beyond doubt",
-        "off twice, fell once", "fell twice, off once",
+        "nothing yet", "fine", "fell once", "fell twice", "twice in five", "too long ago", "recovered",
+        "fell beyond doubt", "off once", "off twice", "off beyond doubt", "off twice, fell once",
+        "fell twice, off once",
     ],
 )  # fmt: skip
 def test_outcomes_decide(performances, action):
@@ -58,7 +55,7 @@ def test_outcomes_decide(performances, action):
 def test_calibration_that_a_recalibration_did_not_cure_retrains():
     decision = decide(seen(OFF, OFF), replace(PLENTY, recalibrated=True), PARAMS)
     assert decision.action == "retrain"
-    assert "recalibrated already" in decision.reasons[0]
+    assert "tried already" in decision.reasons[0]
 
 
 def test_administrative_drift_alone_never_retrains():
@@ -79,21 +76,51 @@ def test_inputs_retrain_only_where_the_model_leans_on_them_and_its_scores_moved(
 
 def test_enough_new_data_retrains():
     limit = int(PLENTY.new_rows / PARAMS.growth)
-    assert decide([], replace(PLENTY, trained_rows=limit), PARAMS).action == "retrain"
-    assert decide([], replace(PLENTY, trained_rows=limit + 1), PARAMS).action == "none"
+    assert decide(seen(), replace(PLENTY, trained_rows=limit), PARAMS).action == "retrain"
+    assert decide(seen(), replace(PLENTY, trained_rows=limit + 1), PARAMS).action == "none"
 
 
 def test_age_retrains():
-    assert decide([], replace(PLENTY, batches=PARAMS.max_age), PARAMS).action == "retrain"
+    assert decide(seen(), replace(PLENTY, batches=PARAMS.max_age), PARAMS).action == "retrain"
 
 
+@pytest.mark.parametrize("found", [FELL, OFF], ids=["fell", "off"])
 @pytest.mark.parametrize("scarce", [{"new_rows": 1_999}, {"new_outcomes": 199}], ids=str)
-def test_nothing_is_retrained_before_there_is_something_to_learn_from(scarce):
-    decision = decide(seen(FELL, FELL), replace(PLENTY, **scarce), PARAMS)
+def test_nothing_is_done_before_there_is_something_to_learn_from_and_to_judge_on(found, scarce):
+    decision = decide(seen(found, found), replace(PLENTY, **scarce), PARAMS)
     assert decision.action == "none"
     assert "are needed" in decision.reasons[-1]
 
 
-def test_with_too_little_to_learn_from_recalibration_is_still_open():
-    evidence = seen(FELL, replace(FELL, calibration=True, severe_calibration=True))
-    assert decide(evidence, replace(PLENTY, new_rows=0), PARAMS).action == "recalibrate"
+def test_new_data_or_age_retrains_where_a_recalibration_would_do():
+    assert decide(seen(OFF, OFF), replace(PLENTY, batches=PARAMS.max_age), PARAMS).action == "retrain"
+
+
+QUIET, LOUD = Moved(0.0, 0.0, False), Moved(0.9, 0.0, True)
+MODELS = {"1": "a", "2": "a", "3": "b"}  # 2 is 1 with another calibration
+
+
+def found(*findings):
+    """Findings in their order, as `version, what` each."""
+    return [Finding(version, what) for version, what in findings]
+
+
+def test_a_batch_that_was_not_judged_under_the_champion_is_not_one_without_drift():
+    """A batch is judged under the version before where it led to a retraining, and scored by the one after."""
+    findings = found(("1", LOUD), ("3", FINE), ("3", LOUD), ("3", FINE), ("3", LOUD))
+    evidence = gather(findings, "3", MODELS)
+    assert evidence.moved == (LOUD, LOUD)
+    assert decide(evidence, PLENTY, PARAMS).action == "retrain"
+
+
+def test_a_fall_is_remembered_over_a_recalibration_and_a_calibration_is_not():
+    evidence = gather(
+        found(("1", QUIET), ("1", replace(FELL, calibration=True)), ("1", QUIET), ("2", FELL)), "2", MODELS
+    )
+    assert evidence == Evidence((), (FELL,), (replace(FELL, calibration=True), FELL))
+    assert decide(evidence, PLENTY, PARAMS).action == "retrain"
+
+
+def test_a_rollback_does_not_bring_back_what_was_found_before():
+    findings = found(("1", FELL), ("1", LOUD), ("3", FINE), ("1", LOUD))
+    assert gather(findings, "1", MODELS) == Evidence(moved=(LOUD,))

@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
 import factories
 from health_predict.data.cohort import label, select_cohort
-from health_predict.features.calibration import log_odds
-from health_predict.params import PreprocessorParams, SearchParams
+from health_predict.features.calibration import Calibration, log_odds
+from health_predict.params import BootstrapParams, PreprocessorParams, SearchParams
 from health_predict.training.candidates import CANDIDATES
-from health_predict.training.fit import best_f1_threshold, calibrate, fit, importance, prepare
+from health_predict.training.fit import best_f1_threshold, calibrate, fit, importance, prepare, recalibration
 
 TRAIN = label(select_cohort(factories.encounters(1_500, seed=41)), "lt30")
 VALIDATION = label(select_cohort(factories.encounters(800, seed=42)), "lt30")
@@ -61,3 +62,25 @@ def test_calibration_finds_what_was_done_to_the_odds():
 
 def test_threshold_of_a_perfect_score_divides_the_classes():
     assert best_f1_threshold(np.array([0.1, 0.2, 0.7, 0.9]), np.array([False, False, True, True])) == 0.7
+
+
+def risks(shift: float, slope: float) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Probabilities whose outcomes come with odds that are shifted and stretched, one encounter a patient."""
+    rng = np.random.default_rng(5)
+    proba = rng.uniform(0.02, 0.4, 8_000)
+    y = rng.random(8_000) < Calibration(shift, slope).apply(log_odds(proba))
+    return proba, y, np.arange(8_000)
+
+
+@pytest.mark.parametrize(
+    ("shift", "slope", "expected"),
+    [(0.5, 1.0, 1.0), (0.3, 0.5, 0.5), (-1.5, -0.5, 1.0)],
+    ids=["shifted", "stretched", "turned around"],
+)
+def test_a_recalibration_meets_the_outcomes_keeps_the_order_and_changes_no_more_than_they_show(shift, slope, expected):
+    proba, y, patients = risks(shift, slope)
+    found = recalibration(proba, y, patients, BootstrapParams(100))
+    after = found.apply(log_odds(proba))
+    assert after.mean() == pytest.approx(y.mean(), rel=1e-6)
+    assert found.slope == (1.0 if expected == 1.0 else pytest.approx(expected, abs=0.1))
+    assert np.array_equal(np.argsort(after), np.argsort(proba))

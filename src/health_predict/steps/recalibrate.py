@@ -1,0 +1,168 @@
+"""The cheap remedy: a model stays as it is, and its calibration is made to fit the newest outcomes."""
+
+import tempfile
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from health_predict.data.cohort import LabelledEncounters, label, outcome
+from health_predict.data.splits import retraining as divide
+from health_predict.errors import DataError
+from health_predict.evaluation.metrics import evaluate
+from health_predict.features.calibration import Calibration, log_odds
+from health_predict.io import layout
+from health_predict.io.bundle import MODEL, Bundle, Manifest, TableDigest, load_bundle, write_bundle
+from health_predict.io.datasets import Dataset, recalibration
+from health_predict.io.export import bands, git_revision
+from health_predict.io.manifests import completed, finished, publish
+from health_predict.io.registry import BUNDLE, PREPROCESSOR, Registry
+from health_predict.io.replay import matured, read_matured, read_reference
+from health_predict.io.storage import Storage
+from health_predict.io.tables import table_bytes
+from health_predict.io.training_runs import FAMILY, experiment, validation_metrics
+from health_predict.monitoring.reference import percentiles
+from health_predict.params import TITLES, AssemblyParams, Params
+from health_predict.training.fit import recalibration as fit
+
+BELOW = 1e-9  # of a threshold; two encounters' float32 log-odds are the same or 1e-7 apart
+
+
+@dataclass(frozen=True)
+class Recalibrated:
+    """`run_id` holds the new bundle, `recalibrated` is the run of the version it is from. Counts of encounters.
+
+    `intercept` and `slope` come on top of the calibration that the version has.
+    """
+
+    batch: int
+    matured: int
+    recalibrated: str
+    run_id: str
+    intercept: float
+    slope: float
+    validation: int
+    test: int
+    test_outcomes: int
+    synthetic: bool
+    skipped: bool = False
+
+    @property
+    def dataset(self) -> Dataset:
+        return recalibration(self.batch)
+
+
+@dataclass(frozen=True)
+class _Renewed:
+    """What of a bundle is new, but for what its run says of itself."""
+
+    calibration: Calibration  # on top of the one before
+    manifest: Manifest
+    reference: bytes
+
+
+def recalibrate(
+    storage: Storage, registry: Registry, cache: Path, params: Params, number: int, version: str
+) -> Recalibrated:
+    """Calibrate a version anew on a part of the newest batch that matured before `number`; the gate has the other.
+
+    Skipped when it was done with the same version, outcomes and parameters. Raises DataError where no batch has
+    matured, or as `metrics.evaluate` does.
+    """
+    known = matured(storage, number)
+    if not known:
+        raise DataError("there is nothing to recalibrate on: no batch has matured")
+    became = completed(storage, layout.manifest(layout.outcomes(known[-1])), "simulate")
+    choices = [asdict(choice) for choice in (params.assembly, params.bundle, params.bootstrap)]
+    inputs = {"version": version, "outcomes": became["files"], "params": choices}
+    manifest, dataset = layout.recalibration_manifest(number), recalibration(number)
+    done = finished(storage, manifest, inputs)
+    if done:
+        return Recalibrated(**{**done, "skipped": True})
+    before = registry.version(version)
+    folder = registry.fetch_bundle(before, cache)
+    bundle = load_bundle(folder)
+    validation, test = _divide(read_matured(storage, known[-1]), params.assembly)
+    files = {key: table_bytes(part, key) for key, part in ((dataset.validation, validation), (dataset.test, test))}
+    labelled, digest = label(validation, bundle.manifest.target), sha256(files[dataset.validation]).hexdigest()
+    table = TableDigest(dataset.validation, validation.height, int(labelled.outcomes.sum()), digest)
+    renewed = _renew(bundle, folder, labelled, table, dataset.name, params)
+    result = Recalibrated(
+        batch=number,
+        matured=known[-1],
+        recalibrated=before.run_id,
+        run_id=_log(registry, before.run_id, folder, bundle, renewed),
+        intercept=renewed.calibration.intercept,
+        slope=renewed.calibration.slope,
+        validation=validation.height,
+        test=test.height,
+        test_outcomes=int(outcome(test).sum()),
+        synthetic=bundle.manifest.synthetic,
+    )
+    publish(storage, manifest, inputs=inputs, files=files, result=asdict(result))
+    return result
+
+
+def _divide(newest: pl.DataFrame, params: AssemblyParams) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What to calibrate on and what to compare on, no patient in both; there is no training to keep rows for."""
+    parts = divide([newest], params)
+    return pl.concat([parts.train, parts.validation]), parts.test
+
+
+def _renew(
+    bundle: Bundle, folder: Path, validation: LabelledEncounters, table: TableDigest, dataset: str, params: Params
+) -> _Renewed:
+    before, old = bundle.predict_proba(validation.encounters), bundle.manifest
+    calibration = fit(before, validation.outcomes, validation.patients, params.bootstrap)
+    y_proba = calibration.apply(log_odds(before))
+    # The same encounters are flagged: what changed is how many are readmitted, not how many can be cared for.
+    threshold = float(calibration.apply(log_odds(np.array([old.threshold])))[0]) * (1 - BELOW)
+    metrics = evaluate(validation.outcomes, y_proba, validation.patients, threshold, params.bootstrap)
+    manifest = msgspec.structs.replace(
+        old,
+        dataset=dataset,
+        threshold=threshold,
+        calibration=old.calibration.then(calibration),
+        bands=bands(y_proba, params.bundle),
+        percentiles=percentiles(y_proba),
+        trained_on=[*old.trained_on, table],
+        metrics=validation_metrics(metrics),
+        git_revision=git_revision(),
+        trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    scores = {"scores": percentiles(y_proba), "scored": len(y_proba)}
+    reference = msgspec.structs.replace(read_reference(folder), **scores)
+    return _Renewed(calibration, manifest, msgspec.json.encode(reference))
+
+
+def _log(registry: Registry, before: str, folder: Path, bundle: Bundle, renewed: _Renewed) -> str:
+    """The run of the new bundle beside the preprocessor and the model of the run `before`."""
+    manifest, name = renewed.manifest, experiment(registry.model_name)
+    tags = {
+        FAMILY: manifest.family,
+        "health_predict.git_revision": manifest.git_revision,
+        "health_predict.recalibrated_run_id": before,
+    }
+    registry.end_orphans(name)
+    with (
+        registry.run(name, f"Recalibrated_{TITLES[manifest.family]}_Model", tags) as run_id,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        for part in (Path(PREPROCESSOR).parent.as_posix(), "model"):
+            registry.download(before, part, Path(scratch))
+        manifest = msgspec.structs.replace(manifest, run_id=run_id)
+        model = (folder / MODEL).read_bytes()
+        write_bundle(Path(scratch) / BUNDLE, manifest, bundle.encoder, model, renewed.reference)
+        digest = load_bundle(Path(scratch) / BUNDLE).sha256
+        registry.log_folder(run_id, Path(scratch))
+        registry.log(
+            run_id,
+            params={"family": manifest.family, **asdict(renewed.calibration), "threshold": manifest.threshold},
+            metrics=manifest.metrics,
+            tags={"health_predict.bundle_sha256": digest},
+        )
+    return run_id

@@ -1,0 +1,116 @@
+"""More readmissions than before, of the same kinds of patients: answered by another calibration of the same model."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+from test_simulate import SIMULATE, copied, decisions, document, kill_once
+
+from health_predict.io import layout
+from health_predict.io.bundle import ENCODER, MODEL, Bundle, load_bundle
+from health_predict.io.ledger import read_ledger
+from health_predict.io.monitoring_reports import read_monitoring
+from health_predict.io.registry import PREPROCESSOR
+from health_predict.io.replay import read_arrival, read_reference
+from health_predict.io.reports import read_evaluation
+from health_predict.io.tables import json_bytes
+from health_predict.params import RetrainingParams, SplitParams
+from health_predict.steps.decide import decide
+from stores import Place, prepare
+
+pytestmark = pytest.mark.slow
+
+ROWS = 36_000
+# Much to train on and small batches: a batch more is no reason for a training, and enough for the gate.
+SPLIT = SplitParams(initial_share=0.68, train_share=0.75, validation_share=0.15, batches=2)
+SHIFTED = ("--families", "lightgbm", "--scenario", "label_shift", "--no-api")
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A first model in production, and a batch with more readmissions scored by it. Nobody may write to it."""
+    place = prepare(tmp_path_factory.mktemp("begun") / "store", ROWS, SPLIT)
+    code, _, err = place.run(*SIMULATE, *SHIFTED, "--batches", "1")
+    assert code == 0, err
+    return place
+
+
+@pytest.fixture(scope="module")
+def replayed(begun: Place, tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, dict[str, Any]]:
+    """The batch after it, and the result. Nobody may write to the store."""
+    place = copied(begun, tmp_path_factory.mktemp("replayed") / "store")
+    code, out, err = place.run(*SIMULATE, *SHIFTED)
+    assert code == 0, err
+    return place, document(out)
+
+
+def bundle_of(place: Place, version: str) -> tuple[Path, Bundle]:
+    folder = place.registry.fetch_bundle(place.registry.version(version), place.settings.cache)
+    return folder, load_bundle(folder)
+
+
+def test_more_readmissions_are_recalibrated_which_brings_expected_closer_to_observed(replayed):
+    place, found = replayed
+    _, row = found["rows"]
+    assert (row["action"], row["promoted"], row["version"]) == ("recalibrate", "2", "2")
+    assert (found["retrainings"], found["recalibrations"], found["promotions"]) == (0, 1, 1)
+    after, never = row["outcome"]["observed_expected"], row["outcome"]["observed_expected_never_retrained"]
+    assert abs(after - 1) < abs(never - 1) / 2
+    assert not place.storage.exists(layout.retraining_manifest(2))
+
+
+def test_the_model_stays_and_so_do_the_order_of_risks_and_who_is_flagged(replayed):
+    place, _ = replayed
+    (old_folder, old), (folder, new) = bundle_of(place, "1"), bundle_of(place, "2")
+    for name in (ENCODER, MODEL):
+        assert (folder / name).read_bytes() == (old_folder / name).read_bytes()
+    encounters = read_arrival(place.storage, 2)
+    before, after = old.predict_proba(encounters), new.predict_proba(encounters)
+    assert np.array_equal(np.argsort(before, kind="stable"), np.argsort(after, kind="stable"))
+    assert np.array_equal(before >= old.manifest.threshold, after >= new.manifest.threshold)
+    report = read_evaluation(place.storage, new.manifest.run_id)
+    difference = report.comparison.champion.differences.auroc
+    assert (difference.estimate, difference.lower, difference.upper) == (0.0, 0.0, 0.0)
+
+
+def test_a_recalibrated_version_says_all_that_it_has_seen_and_what_is_new(replayed):
+    place, _ = replayed
+    (old_folder, old), (folder, new) = bundle_of(place, "1"), bundle_of(place, "2")
+    validation, test = (place.root / layout.recalibration_data(2, part) for part in ("validation", "test"))
+    patients, others = (set(pl.read_parquet(table)["patient_nbr"]) for table in (validation, test))
+    assert not patients & others
+    keys = [table.key for table in new.manifest.trained_on]
+    assert keys == [*(table.key for table in old.manifest.trained_on), layout.recalibration_data(2, "validation")]
+    before, now = (read_reference(one) for one in (old_folder, folder))
+    assert now.scores != before.scores
+    assert (now.fields, now.nulls, now.importance) == (before.fields, before.nulls, before.importance)
+    assert new.manifest.percentiles == now.scores
+    assert new.manifest.bands != old.manifest.bands
+    downloaded = place.registry.download(new.manifest.run_id, Path(PREPROCESSOR).parent.as_posix(), place.root)
+    assert (downloaded / Path(PREPROCESSOR).name).exists()
+
+
+def test_risks_that_a_recalibration_did_not_cure_retrain(replayed, tmp_path):
+    place = copied(replayed[0], tmp_path / "store")
+    storage, third = place.storage, layout.batch(3)
+    before = read_monitoring(storage, layout.batch(2))
+    still_off = replace(before, batch=3, version="2", matured_batch=2, matured_version="2")
+    storage.write(layout.drift_numbers(third), json_bytes(msgspec.to_builtins(still_off)))
+    storage.write(layout.drift_manifest(third), storage.read(layout.drift_manifest(layout.batch(2))))
+    decided = decide(storage, RetrainingParams(), 3)
+    assert (decided.action, decided.version) == ("retrain", "2")
+    assert "A recalibration was tried already." in " ".join(decided.reasons)
+    assert decided.stock.batches == 2
+
+
+def test_killed_after_the_promotion_it_is_not_recalibrated_again(begun, replayed, tmp_path):
+    place = copied(begun, tmp_path / "store")
+    kill_once(place, lambda: len(read_ledger(place.storage).entries) > 1, *SHIFTED)
+    code, out, err = place.run(*SIMULATE, *SHIFTED)
+    assert code == 0, err
+    assert decisions(document(out)) == decisions(replayed[1])
+    assert [one.production for one in read_ledger(place.storage).entries] == ["1", "2"]
