@@ -143,7 +143,7 @@ def _supply(stock: Stock, params: RetrainingParams) -> list[str]:
     if stock.new_rows >= params.growth * stock.trained_rows:
         found.append(
             f"{stock.new_rows} encounters matured since the last training on {stock.trained_rows}; "
-            f"{params.growth:.0%} more are worth one."
+            f"{params.growth:.1%} more are worth one."
         )
     if stock.batches >= params.max_age:
         found.append(f"{stock.batches} batches matured since the last training; {params.max_age} is the limit.")
