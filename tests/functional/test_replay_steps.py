@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import patch
 
@@ -9,20 +10,21 @@ import polars as pl
 import pytest
 
 from factories import encounters
-from health_predict.data.schema import OUTCOME
-from health_predict.errors import DataError
+from health_predict.data.schema import CLINICAL, OUTCOME
+from health_predict.errors import DataError, StorageError
 from health_predict.evaluation.metrics import Interval
 from health_predict.io import layout
 from health_predict.io.ledger import append, entry, read_ledger
 from health_predict.io.manifests import publish
 from health_predict.io.monitoring_reports import MonitoringReport
+from health_predict.io.predictions import PredictionLog, ScoredEncounter
 from health_predict.io.replay import STATE, Plan
 from health_predict.io.reports import read_evaluation, write_evaluation
 from health_predict.io.storage import Folder
 from health_predict.io.tables import table_bytes
 from health_predict.params import BootstrapParams, DriftParams, GateParams, Params
 from health_predict.steps.begin import begin
-from health_predict.steps.monitor import monitor_file
+from health_predict.steps.monitor import monitor_file, monitor_logged
 from loop import RUN, Registry, crown, export_champion
 
 TABLE = encounters(1_600)
@@ -154,3 +156,18 @@ def test_outcomes_that_do_not_fit_the_encounters_are_an_error(storage, champion,
     outcomes.write_csv(tmp_path / "outcomes.csv")
     with pytest.raises(DataError, match=message):
         judged(storage, champion, current, tmp_path / "outcomes.csv")
+
+
+def test_what_the_service_scored_on_a_day_is_judged_as_the_same_encounters_from_a_file(storage, champion, current):
+    table = TABLE.slice(1_000)
+    log = PredictionLog(storage, pytest.fail)
+    for row in table.select(field.name for field in CLINICAL).iter_rows(named=True):
+        log.put(ScoredEncounter("t", "r", "1", "0", 0.1, patient="p", encounter=row))
+    log.close(timeout=10)
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    found = monitor_logged(storage, Registry(champion), Path("unused"), PARAMS, storage, day)
+    expected = judged(storage, champion, current)
+    assert (found.status, found.drift, found.predictions) == (expected.status, expected.drift, expected.predictions)
+    assert storage.exists(layout.drift_report(found.name))
+    with pytest.raises(StorageError, match="no scored encounters of 1999-01-01"):
+        monitor_logged(storage, Registry(champion), Path("unused"), PARAMS, storage, "1999-01-01")

@@ -224,25 +224,32 @@ def monitor(
         str | None,
         typer.Option(help="With --current: what became of its encounters, a file with encounter_id and readmitted."),
     ] = None,
+    logged: Annotated[
+        str | None, typer.Option(metavar="DAY", help="Instead: what the service scored on a day, such as 2026-01-31.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Judge a batch: have the data, the scores or the outcomes moved? The last line is NO_DRIFT or DRIFT_DETECTED.
 
-    Writes drift.json and report.html, and the numbers to MLflow. A check that cannot run is an error.
+    Writes drift.json and report.html, and the numbers to MLflow. A check that cannot run is an error. What the service
+    scored is read from HEALTH_PREDICT_PREDICTION_LOG, or from the storage root where that is not set.
 
     Example: `health-predict monitor --current march.parquet`
     """
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.steps.monitor import monitor as step  # noqa: PLC0415
-    from health_predict.steps.monitor import monitor_file  # noqa: PLC0415
+    from health_predict.steps.monitor import monitor_file, monitor_logged  # noqa: PLC0415
 
-    if (batch is None) == (current is None) or ((reference or outcomes) and not current):
-        raise typer.BadParameter("give either --batch, or --current with or without --reference and --outcomes")
+    if [batch, current, logged].count(None) != 2 or ((reference or outcomes) and not current):
+        raise typer.BadParameter("give --batch, --logged, or --current with or without --reference and --outcomes")
     settings = _settings()
     storage, registry, params = _storage(settings), _registry(settings), Params()
-    if current is None:
-        report = step(storage, registry, settings.cache, params, cast("int", batch))
+    if batch is not None:
+        report = step(storage, registry, settings.cache, params, batch)
+    elif logged is not None:
+        report = monitor_logged(storage, registry, settings.cache, params, _prediction_log(settings), logged)
     else:
+        current = cast("str", current)
         endpoint = settings.s3_endpoint
         report = monitor_file(storage, registry, settings.cache, params, current, reference, outcomes, endpoint)
     Output(json).result(report, tables.monitored)
@@ -398,6 +405,13 @@ def _storage(settings: "Settings") -> "Storage":
     from health_predict.io.storage import open_storage  # noqa: PLC0415
 
     return open_storage(settings.storage, settings.s3_endpoint)
+
+
+def _prediction_log(settings: "Settings") -> "Storage":
+    from health_predict.io.storage import open_storage  # noqa: PLC0415
+    from health_predict.settings import ServingSettings  # noqa: PLC0415
+
+    return open_storage(ServingSettings().prediction_log or settings.storage, settings.s3_endpoint)
 
 
 def _registry(settings: "Settings") -> "Registry":

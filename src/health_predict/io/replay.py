@@ -16,7 +16,7 @@ import polars as pl
 from health_predict.data.schema import FIELD, OUTCOME
 from health_predict.data.validation import DTYPES
 from health_predict.errors import BundleError, DataError, StorageError
-from health_predict.io import layout
+from health_predict.io import layout, predictions
 from health_predict.io.bundle import REFERENCE
 from health_predict.io.encounter_files import open_encounters, scan
 from health_predict.io.manifests import completed
@@ -164,6 +164,21 @@ def read_file(source: str, endpoint: str | None = None) -> pl.DataFrame:
     table = pl.concat(parts).select(*ARRIVAL)
     anonymous = -pl.int_range(1, pl.len() + 1).cast(DTYPES["patient_nbr"])
     return table.with_columns(pl.col("patient_nbr").fill_null(anonymous))
+
+
+def read_logged(store: Storage, day: str) -> pl.DataFrame:
+    """Typed encounters (`ARRIVAL`) that the service scored on a day (`2026-01-31`), from its prediction log.
+
+    Identifiers are stand-ins, as the log has none; encounters of one patient have the same. Raises StorageError where
+    nothing was kept of that day, DataError as `predictions.read_predictions` does.
+    """
+    kept = list(predictions.read_predictions(store, day))
+    if not kept:
+        raise StorageError(f"no scored encounters of {day} are below {layout.ONLINE_PREDICTIONS} in {store.root}")
+    whose = pl.Series([one.patient or f"{position}" for position, one in enumerate(kept)])
+    identifiers = {"encounter_id": range(1, len(kept) + 1), "patient_nbr": whose.rank("dense")}
+    columns = {name: [one.encounter.get(name) for one in kept] for name in ARRIVAL if name not in identifiers}
+    return pl.DataFrame(identifiers | columns).cast(pl.Schema(ARRIVAL)).select(*ARRIVAL)
 
 
 def read_outcomes(source: str, endpoint: str | None = None) -> pl.DataFrame:

@@ -22,6 +22,7 @@ from health_predict.io.replay import (
     matured,
     read_arrival,
     read_file,
+    read_logged,
     read_matured,
     read_outcomes,
     read_predictions,
@@ -107,6 +108,23 @@ def monitor_file(
     report = _judge(name, None, encounters, against, realised, params)
     files = {"current": current, "reference": reference, "outcomes": outcomes}
     inputs = {**files, "version": against.version, "params": _choices(params)}
+    _write(storage, registry, params, report, inputs, encounters, against)
+    return report
+
+
+def monitor_logged(
+    storage: Storage, registry: Registry, cache: Path, params: Params, store: Storage, day: str
+) -> MonitoringReport:
+    """As `monitor`, for what the service scored on a day, from the prediction log in `store`.
+
+    The encounters are judged by the version in production, whichever answered. The report is named after the day and
+    what was logged until now.
+    """
+    encounters = read_logged(store, day)
+    against = _champion(storage, registry, cache)
+    name = layout.judged_file(f"logged-{day}", _digest(encounters))
+    report = _judge(name, None, encounters, against, None, params)
+    inputs = {"logged": day, "version": against.version, "params": _choices(params)}
     _write(storage, registry, params, report, inputs, encounters, against)
     return report
 
