@@ -20,7 +20,7 @@ demo: $(READY)  ## The whole main job on the real dataset, then a report (ARGS="
 	$(BIN)/health-predict demo $(ARGS)
 
 test: lint  ## Lint, types, import contracts, all tests
-	$(BIN)/pytest -n 2 -m "" $(ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal -m "" $(ARGS)
 
 lint: $(READY)  ## Ruff, mypy, import-linter
 	$(BIN)/ruff format --check .

@@ -271,7 +271,9 @@ class Registry:
         if found is not None:
             return str(found.experiment_id)
         location = f"{self._artifact_root}/{name}" if self._artifact_root else None
-        return str(self._client.create_experiment(name, artifact_location=location))
+        with _unless_there():
+            self._client.create_experiment(name, artifact_location=location)
+        return str(self._client.get_experiment_by_name(name).experiment_id)
 
     def _ensure_model(self) -> None:
         try:
@@ -279,9 +281,10 @@ class Registry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-            self._client.create_registered_model(
-                self.model_name, description="Risk of readmission within 30 days of patients with diabetes."
-            )
+            with _unless_there():
+                self._client.create_registered_model(
+                    self.model_name, description="Risk of readmission within 30 days of patients with diabetes."
+                )
 
     @contextmanager
     def _telling(self, action: str) -> Iterator[None]:
@@ -315,3 +318,13 @@ def _is_whole(place: Path, version: Version) -> bool:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@contextmanager
+def _unless_there() -> Iterator[None]:
+    """What another process has made since this one looked is as good."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

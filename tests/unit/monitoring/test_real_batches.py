@@ -22,7 +22,7 @@ from health_predict.evaluation.metrics import Metrics, evaluate
 from health_predict.monitoring.drift import field_drift, separation
 from health_predict.monitoring.performance import performance, prediction_drift
 from health_predict.monitoring.reference import Reference, profile, reliance, value_counts
-from health_predict.monitoring.retraining import Evidence, Stock, decide
+from health_predict.monitoring.retraining import Evidence, Moved, Stock, decide
 from health_predict.params import Params
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import Fitted, fit, prepare
@@ -129,6 +129,6 @@ def test_new_payer_codes_alone_do_not_retrain(world, cohort):
     assert payer.drifted
     assert payer.distance > 0.3
     assert not drift.detected
-    evidence = [Evidence(number, drift.importance_drifted, drift.administrative_drifted, False) for number in range(9)]
+    evidence = Evidence(moved=(Moved(drift.importance_drifted, drift.administrative_drifted, False),) * 9)
     stock = Stock(world.reference.rows, new_rows=1_000, new_outcomes=110, batches=1)
     assert decide(evidence, stock, PARAMS.retraining).action == "none"
