@@ -59,8 +59,7 @@ class _Caller(asyncio.Protocol):
         self._next()
 
     def connection_lost(self, _error: Exception | None) -> None:
-        if not self.done.done():
-            self.done.set_exception(SystemExit(f"{self._name} closed a connection"))
+        self._fail(f"{self._name} closed a connection")
 
     def data_received(self, data: bytes) -> None:
         self._answer += data
@@ -69,7 +68,7 @@ class _Caller(asyncio.Protocol):
             if not end:
                 return
             if not head.startswith(b"HTTP/1.1 200"):
-                self.done.set_exception(SystemExit(f"{self._name} answered {head[:40]!r}"))
+                self._fail(f"{self._name} answered {head[:40]!r}")
                 return
             length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
             self._left = len(head) + 4 + int(length)
@@ -78,6 +77,10 @@ class _Caller(asyncio.Protocol):
             self._left, self._answer = 0, b""
             self._due = self._due + self._pause if self._pause else time.perf_counter()
             self._next()
+
+    def _fail(self, reason: str) -> None:
+        if not self.done.done():
+            self.done.set_exception(SystemExit(reason))
 
     def _next(self) -> None:
         now = time.perf_counter()
