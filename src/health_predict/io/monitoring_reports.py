@@ -11,8 +11,9 @@ from health_predict.io import layout
 from health_predict.io.registry import Registry
 from health_predict.io.storage import Storage
 from health_predict.io.tables import json_bytes, read_json
-from health_predict.monitoring.drift import Drift, Separation
+from health_predict.monitoring.drift import Drift
 from health_predict.monitoring.performance import Performance, PredictionDrift
+from health_predict.monitoring.separation import Separation
 
 REPORT = "health_predict.report_sha256"  # tag of a run: of the report that it is about
 Status = Literal["NO_DRIFT", "DRIFT_DETECTED"]

@@ -33,10 +33,11 @@ from health_predict.io.replay import (
 from health_predict.io.reports import read_evaluation
 from health_predict.io.storage import Storage
 from health_predict.io.tables import json_bytes, parse_table
-from health_predict.monitoring.drift import field_drift, separation
+from health_predict.monitoring.drift import field_drift
 from health_predict.monitoring.performance import Performance, performance, prediction_drift
 from health_predict.monitoring.reference import Reference, profile, value_counts
 from health_predict.monitoring.report import html
+from health_predict.monitoring.separation import separation
 from health_predict.params import Params
 
 

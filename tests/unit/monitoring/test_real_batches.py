@@ -19,10 +19,11 @@ from health_predict.data.splits import split
 from health_predict.data.validation import validate
 from health_predict.errors import DataError
 from health_predict.evaluation.metrics import Metrics, evaluate
-from health_predict.monitoring.drift import field_drift, separation
+from health_predict.monitoring.drift import field_drift
 from health_predict.monitoring.performance import performance, prediction_drift
 from health_predict.monitoring.reference import Reference, profile, reliance, value_counts
 from health_predict.monitoring.retraining import Evidence, Moved, Stock, decide
+from health_predict.monitoring.separation import separation
 from health_predict.params import Params
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import Fitted, fit, prepare
