@@ -105,7 +105,7 @@ class ServingSettings(_Environment):
         None, description="Second port for /metrics and probes, without keys; the public port then has no /metrics."
     )
     concurrency: int = Field(256, ge=1, description="Requests at a time; more are answered 503 at once.")
-    connections: int = Field(512, ge=1, description="Open connections at a time; more are answered 503 and closed..")
+    connections: int = Field(512, ge=1, description="Open connections at a time; more are answered 503 and closed.")
     request_timeout: float = Field(
         10.0, gt=0, description="Seconds until a request, its head, or a connection without any is given up."
     )

@@ -11,8 +11,8 @@ import factories
 from health_predict.data.cohort import select_cohort
 from health_predict.errors import BundleError, DataError, StorageError
 from health_predict.io.bundle import load_bundle
+from health_predict.io.bundle_copies import copy_bundle
 from health_predict.io.storage import open_storage
-from health_predict.steps.copy_bundle import copy_bundle
 from health_predict.steps.predict import predict
 from serving.support import Worker, export_bundle, free_port
 from stores import Place
@@ -167,6 +167,13 @@ def test_a_bundle_on_s3_that_is_not_whole_leaves_nothing(bundle_folder, s3_root,
     with pytest.raises(BundleError, match="was altered"):
         copy_bundle(s3_root, tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(bundle_folder, s3_root, tmp_path):
+    upload(bundle_folder, open_storage(s3_root))
+    (tmp_path / "cache").write_text("no folder")
+    with pytest.raises(StorageError, match=r"the cache .*/cache cannot be written"):
+        copy_bundle(s3_root, tmp_path / "cache")
 
 
 def test_the_service_starts_with_a_bundle_and_without_mlflow(bundle, bundle_root, tmp_path):

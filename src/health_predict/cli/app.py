@@ -422,7 +422,7 @@ def _registry(settings: "Settings") -> "Registry":
 
 def _bundle_folder(settings: "Settings", bundle: str | None) -> Path:
     if bundle:
-        from health_predict.steps.copy_bundle import copy_bundle  # noqa: PLC0415
+        from health_predict.io.bundle_copies import copy_bundle  # noqa: PLC0415
 
         return copy_bundle(bundle, settings.cache, settings.s3_endpoint)
     from health_predict.steps.fetch_bundle import fetch_bundle  # noqa: PLC0415

@@ -50,6 +50,7 @@ class RowEncoder:
 
         A field that is absent counts as missing, a value that no table knows as unknown.
         """
+        self._unknown.clear()  # first: an encounter that cannot be encoded leaves nothing to the next
         x: list[Any] = [*chain.from_iterable(map(getitem, self._tables, map(encounter.get, self._fields)))]
         x += self._zeros
         for place, amount in chain.from_iterable(self._sums(x)):
@@ -61,9 +62,7 @@ class RowEncoder:
             x[place] += sum(parts(x))
         for place, numerator, denominator in self._ratios:
             x[place] = x[numerator] / max(x[denominator], 1.0)
-        unknown = self._unknown[:]
-        self._unknown.clear()
-        return self._outputs(x), unknown
+        return self._outputs(x), self._unknown[:]
 
 
 class _Counts(dict[Any, _Part]):

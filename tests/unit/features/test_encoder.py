@@ -55,6 +55,13 @@ def test_fields_that_cannot_be_understood_are_named_and_missing_ones_are_not_amo
     assert ENCODER.missing_fields(encounter) == ["days", "diagnosis"]
 
 
+def test_an_encounter_that_cannot_be_encoded_leaves_nothing_to_the_next():
+    row_encoder = RowEncoder(ENCODER)
+    with pytest.raises(TypeError):
+        row_encoder.encode({"colour": "blue", "kind": []})
+    assert row_encoder.encode({"colour": "red", "kind": 3})[1] == []
+
+
 def test_a_table_encodes_as_its_rows_do():
     rows = [
         {"visits": 4, "days": 2, "colour": "red", "diagnosis": "250.1", "kind": 3},

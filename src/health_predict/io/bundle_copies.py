@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 
+from health_predict.errors import StorageError
 from health_predict.io.bundle import ENCODER, MANIFEST, MODEL, REFERENCE, load_bundle
 from health_predict.io.storage import open_storage
 
@@ -15,14 +16,16 @@ def copy_bundle(root: str, cache: Path, endpoint: str | None = None) -> Path:
     """The folder of the bundle at `root`: that folder, or the copy in the cache of what an s3:// prefix holds.
 
     A copy is made and verified once, and named by the SHA-256 of its bundle.json. Raises StorageError when a part
-    cannot be read, BundleError when the parts are not a whole bundle; neither leaves anything. `endpoint` is an
-    S3-compatible address other than AWS.
+    cannot be read or the cache not written, BundleError when the parts are not a whole bundle; neither leaves
+    anything. `endpoint` is an S3-compatible address other than AWS.
     """
     if not root.startswith("s3://"):
         return Path(root)
     storage = open_storage(root, endpoint)
     place = cache / COPIES / hashlib.sha256(storage.read(MANIFEST)).hexdigest()
-    if not place.exists():
+    if place.exists():
+        return place
+    try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=".") as scratch:
             copy = Path(scratch, "bundle")
@@ -30,9 +33,8 @@ def copy_bundle(root: str, cache: Path, endpoint: str | None = None) -> Path:
             for name in (MANIFEST, ENCODER, MODEL, REFERENCE, *filter(storage.exists, BESIDE)):
                 (copy / name).write_bytes(storage.read(name))
             load_bundle(copy)
-            try:
-                copy.rename(place)
-            except OSError:  # another process was faster; what it put there is the same
-                if not place.exists():
-                    raise
+            copy.rename(place)
+    except OSError as error:
+        if not place.exists():  # else another process was faster; what it put there is the same
+            raise StorageError(f"the cache {cache} cannot be written: {error.strerror}") from error
     return place
