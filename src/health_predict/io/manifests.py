@@ -71,7 +71,7 @@ def _altered(storage: Storage, record: Any) -> list[str]:
 
 
 def _digest_of(storage: Storage, key: str) -> str | None:
-    found = storage.read_with_version(key)
+    found = storage.read_with_state(key)
     return _sha256(found[0]) if found else None
 
 
