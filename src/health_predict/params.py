@@ -11,6 +11,9 @@ Target = Literal["lt30", "any"]
 Protocol = Literal["grouped-cv", "chronological"]
 Family = Literal["logistic_regression", "random_forest", "xgboost", "lightgbm", "catboost"]
 
+LIVE_TARGET: Target = "lt30"  # what CMS penalises, and known 30 days after discharge; the other is for study
+OUTCOMES: dict[Target, str] = {"lt30": "readmission within 30 days", "any": "readmission at any time"}
+
 TITLES: dict[Family, str] = {
     "logistic_regression": "LogisticRegression",
     "random_forest": "RandomForest",

@@ -1,7 +1,8 @@
 """The promotion ledger: who decided what about which version, when and why. Append-only, one JSON object a line.
 
-It is the authority on what is in production, for one registered model of one MLflow, which every line names. Appending
-is a compare-and-swap on the whole file, so of two decisions made on the same state one is written and the other is told.
+It is the authority on what is in production, for one registered model of one MLflow, which every line names.
+Appending is a compare-and-swap on the whole file, so of two decisions made on the same state one is written and the
+other is told.
 
     evaluated     a hold-out was asked about a model; nothing moves
     declined      the gate, or an earlier rollback, kept a model out; nothing moves
@@ -119,6 +120,11 @@ class Ledger(msgspec.Struct, frozen=True):
         """The first version in production ever: the fixed point that small losses are measured against."""
         return next(self._arrivals(), None)
 
+    @property
+    def numbers(self) -> list[str]:
+        """Of the versions that were ever in production, in the order in which they came."""
+        return [str(entry.subject.version) for entry in self._arrivals()]
+
     def version(self, number: str) -> Version:
         """A version that was in production at some time. StorageError for any other."""
         subject = self.subject(number)
@@ -133,8 +139,7 @@ class Ledger(msgspec.Struct, frozen=True):
 
     def before(self, number: str) -> str | None:
         """The newest version that was in production before this one first was, and was not rolled back; or None."""
-        arrived = [str(entry.subject.version) for entry in self._arrivals()]
-        earlier = reversed(arrived[: arrived.index(number)])
+        earlier = reversed(self.numbers[: self.numbers.index(number)])
         return next((one for one in earlier if one != number and self.barred(self.subject(one)) is None), None)
 
     def barred(self, subject: Subject) -> Entry | None:

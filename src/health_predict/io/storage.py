@@ -313,7 +313,7 @@ def _replace(file: Path, data: bytes) -> None:
     _sweep(file.parent)
     temporary, descriptor = _temporary(file.parent)
     try:
-        with open(descriptor, "wb") as handle:
+        with os.fdopen(descriptor, "wb") as handle:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())

@@ -48,7 +48,8 @@ def fetch(storage: Storage, source: str | None, url: str, synthetic_rows: int | 
     fetched = _described(content, synthetic=synthetic_rows is not None)
     if downloads and _is_uci(url) and not fetched.published:
         raise DataError(f"{url} gave another file than the one published: SHA-256 {fetched.sha256}")
-    inputs = {"origin": url if downloads else "synthetic" if fetched.synthetic else "file"}
+    origin = url if downloads else "synthetic" if fetched.synthetic else "file"
+    inputs = {"origin": origin, "layout": layout.NUMBER}
     if present and present["inputs"] == inputs and present["result"] == asdict(fetched):
         return replace(fetched, skipped=True)
     publish(
