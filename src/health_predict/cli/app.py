@@ -221,6 +221,10 @@ def rollback(
 @app.command()
 def adopt(
     reason: Annotated[str, typer.Option(help="For the ledger.")],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Storage root that has what production was trained on; else the one that held it."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Let this store speak for the registered model: after a restored backup, or where another store held it.
@@ -230,10 +234,18 @@ def adopt(
     Example: `health-predict adopt --reason "the storage moved to S3"`
     """
     from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.io.production import holder_of  # noqa: PLC0415
+    from health_predict.io.storage import open_storage  # noqa: PLC0415
     from health_predict.steps.adopt import adopt as step  # noqa: PLC0415
 
     settings = _settings()
-    Output(json).result(step(_storage(settings), _registry(settings), settings.actor, reason), tables.adopted)
+    storage, registry = _storage(settings), _registry(settings)
+    before = holder_of(registry)
+    other = source or (before.store if before else None)
+    report = step(
+        storage, registry, settings.actor, reason, open_storage(other, settings.s3_endpoint) if other else None
+    )
+    Output(json).result(report, tables.adopted)
 
 
 @app.command()

@@ -43,13 +43,13 @@ def checked(storage: Storage, registry: Registry) -> Ledger:
     Raises ConflictError where the ledger speaks for another model, or another ledger (a copy of this one that has gone
     on, too) holds this model.
     """
+    holder = holder_of(registry)  # before the ledger: what goes on meanwhile, goes on from what is read here
     ledger = read_ledger(storage)
     if ledger.model not in (None, registry.model_name):
         raise ConflictError(
             f"the ledger in {storage.root} speaks for the registered model {ledger.model}, not for "
             f"{registry.model_name}: set MODEL_NAME={ledger.model}, or use another storage root"
         )
-    holder = holder_of(registry)
     if holder is None and ledger.moved and not registry.has_version(str(ledger.entries[-1].production)):
         raise ConflictError(
             f"the ledger in {storage.root} has version {ledger.production} of {ledger.model} in production, which "

@@ -43,13 +43,13 @@ def promote(
     ConflictError when production changed since the evaluation or while deciding, BundleError when the run lacks a part
     or its model is for study or from a replay, StorageError before `evaluate`.
     """
+    ledger, simulation = settle(storage, registry), simulation_of(storage)
     run_id = run_id or read_training(storage).winner
+    if ledger.production and ledger.version(ledger.production).run_id == run_id:
+        return Promotion(ledger.version(ledger.production), ledger.previous, simulation, skipped=True)
     report = read_evaluation(storage, run_id)
     if report is None:
         raise StorageError(f"the run {run_id} has no evaluation in {storage.root}; run `health-predict evaluate` first")
-    ledger, simulation = settle(storage, registry), simulation_of(storage)
-    if ledger.production and ledger.version(ledger.production).run_id == run_id:
-        return Promotion(ledger.version(ledger.production), ledger.previous, simulation, skipped=True)
     bundle = registry.complete_bundle(run_id)
     require_target(bundle.manifest)
     _require_world(bundle, simulation)
