@@ -101,9 +101,7 @@ def run(settings: Settings, synthetic: bool, trials: int) -> None:
     out.print(f"\nThe API answered {len(answers):,} held-out encounters; {SHOWN} of them:")
     out.print(_risks(answers))
     out.print(f"largest difference between the API's and the bundle's probability: {difference:.0e}")
-    out.print(
-        f"\nThe loop in the simulation {simulate.DEFAULT_NAME}, with versions of its own: retrained beside never retrained"
-    )
+    out.print(f"\nThe loop, a simulation of its own ({simulate.DEFAULT_NAME}): retrained beside never retrained")
     out.print(tables.replayed(replay))
     out.print(f"\nIn production: version {production} of {settings.model_name}")
     out.print(_where(settings, storage, registry, time.monotonic() - began))

@@ -88,6 +88,6 @@ def check_layout(storage: Storage) -> None:
     if found != layout.NUMBER:
         raise StorageError(
             f"{storage.root} has layout {found} of Health Predict's stores, and this version reads layout "
-            f"{layout.NUMBER}: set HEALTH_PREDICT_STORAGE to a new place, or move that folder away, and start again with "
-            "`health-predict demo` or `health-predict data fetch`. Nothing in it was changed"
+            f"{layout.NUMBER}: set HEALTH_PREDICT_STORAGE to a new place, or move that folder away, and start again "
+            "with `health-predict demo` or `health-predict data fetch`. Nothing in it was changed"
         )

@@ -28,9 +28,9 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
 
     What is in production is what this store's ledger says, or, where that never said anything, what the alias points
     at. Its bundle is verified, and the tables that it was trained on are copied from `source` where this store lacks
-    them, before anything is decided. Raises ConflictError where the ledger speaks for another model, or there is nothing
-    to adopt; StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or its model is
-    for study.
+    them, before anything is decided. Raises ConflictError where the ledger speaks for another model, or there is
+    nothing to adopt; StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or its
+    model is for study.
     """
     ledger = read_ledger(storage)
     if ledger.model not in (None, registry.model_name):

@@ -43,9 +43,9 @@ def begin(storage: Storage, registry: Registry, who: str, name: str, plan: Plan,
     if begun and simulation and not restart:
         if begun != plan:
             raise ConflictError(
-                f"another replay was begun in {place.root}: scenario {begun.scenario} from batch {begun.from_batch} on, "
-                f"{', '.join(begun.families)} with {begun.trials} trials, seed {begun.seed}. Say the same, --restart to "
-                "drop it, or --name to begin another"
+                f"another replay was begun in {place.root}: scenario {begun.scenario} from batch {begun.from_batch}, "
+                f"{', '.join(begun.families)} with {begun.trials} trials, seed {begun.seed}. Say the same, --restart "
+                "to drop it, or --name to begin another"
             )
         return Begun(begun, place, registry.for_model(simulation.model))
     place.delete(layout.REPLAY)  # with it, the world is whole

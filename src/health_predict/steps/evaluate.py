@@ -105,8 +105,8 @@ def _approved(ledger: Ledger, report: EvaluationReport) -> EvaluationReport:
     if report.run_id != serving and report.champion != ledger.production and not barred:
         raise ConflictError(
             f"the run {report.run_id} was promoted before, against version {report.champion}, and that evaluation is "
-            f"kept; production is {ledger.production} now. `health-predict rollback --to VERSION` goes back to a version, "
-            "or train anew"
+            f"kept; production is {ledger.production} now. `health-predict rollback --to VERSION` goes back to a "
+            "version; or train anew"
         )
     return replace(report, skipped=True)
 

@@ -28,9 +28,9 @@ def download_bundle(
 def _chosen(storage: Storage, connect: Connect, model: str, version: str | None, alias: str) -> Version:
     ledger = read_ledger(storage)
     decided = {"production": ledger.production, "previous": ledger.previous}
-    if ledger.moved and ledger.model == model and (number := version or decided.get(alias)):
-        if number in ledger.numbers:
-            return ledger.version(number)
+    number = version or decided.get(alias)
+    if ledger.model == model and number in ledger.numbers:
+        return ledger.version(str(number))
     registry = connect()
     found = registry.version(version) if version else registry.at(alias)
     if found is None:

@@ -92,8 +92,8 @@ def _require_world(bundle: Bundle, simulation: str | None) -> None:
     """What learnt from a what-if, or from another one, knows nothing of what really happened."""
     if bundle.manifest.simulation not in (None, simulation):
         raise BundleError(
-            f"the run {bundle.manifest.run_id} was trained in the simulation {bundle.manifest.simulation}, and cannot be "
-            f"promoted {'in the simulation ' + simulation if simulation else 'into production'}"
+            f"the run {bundle.manifest.run_id} was trained in the simulation {bundle.manifest.simulation}, and cannot "
+            f"be promoted {'in the simulation ' + simulation if simulation else 'into production'}"
         )
 
 

@@ -57,8 +57,8 @@ def rollback(
         raise Declined(
             f"version {target} stays out of production:",
             [
-                f"It was rolled back on {barred.at} by {barred.who} ({'; '.join(barred.reasons)}). Only a person lets it "
-                "return, with --allow-rolled-back REASON."
+                f"It was rolled back on {barred.at} by {barred.who} ({'; '.join(barred.reasons)}). Only a person lets "
+                "it return, with --allow-rolled-back REASON."
             ],
         )
     _keep_verified(storage, registry, version)

@@ -141,7 +141,7 @@ def _require_holdout(storage: Storage, vouched: Vouched, gate: GateParams) -> No
             [
                 f"Of the {test.height} encounters set aside for the comparison, {unseen.height} with {outcomes} "
                 f"readmissions were not seen by the models in production; {gate.min_rows} and {gate.min_outcomes} are "
-                "needed. Wait until more outcomes have matured; a training then sets aside what production has not seen."
+                "needed. Wait until more outcomes have matured: a training sets aside what production has not seen."
             ],
         )
 
