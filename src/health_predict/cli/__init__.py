@@ -73,9 +73,9 @@ def _open_missing_streams() -> None:
         opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
         if opened != number:
             os.dup2(opened, number)
-    sys.stdin = sys.stdin or open(0, closefd=False)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
     if 1 in missing:
         _complain("error: stdout is closed, so the result would be lost; send it to /dev/null if it is not wanted")
         sys.exit(StorageError.exit_code)

@@ -21,6 +21,7 @@ from pathlib import Path
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
 
 import mlflow
 import requests
@@ -31,6 +32,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from health_predict.errors import BundleError, StorageError, TrackingError
+from health_predict.io.addresses import without_secrets
 from health_predict.io.bundle import ENCODER, MANIFEST, MODEL, REFERENCE, load_bundle
 from health_predict.io.processes import Process, is_gone, machine, this_process
 
@@ -66,7 +68,7 @@ class Registry:
 
         `artifact_root` is where new experiments keep their artifacts; None leaves that to the server.
         """
-        self.tracking_uri = tracking_uri
+        self.tracking_uri = without_secrets(tracking_uri)  # to be shown
         self.model_name = model_name
         self._artifact_root = artifact_root
         with self._telling("reach MLflow"):
@@ -297,7 +299,7 @@ class Registry:
         except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
             reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
             raise TrackingError(
-                f"cannot {action} (MLflow at {self.tracking_uri}): {reason}. Is the server running? "
+                f"cannot {action} (MLflow at {self.tracking_uri}): {without_secrets(reason)}. Is the server running? "
                 "MLFLOW_TRACKING_URI says where it is; unset, a SQLite file below the storage root is used."
             ) from error
 
