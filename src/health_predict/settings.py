@@ -6,6 +6,7 @@ Everything has a default that works on a laptop. Choices that shape a result are
 import getpass
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from health_predict.errors import ServiceError
+from health_predict.io.addresses import without_secrets
 
 DATASET_URL = "https://archive.ics.uci.edu/static/public/296/diabetes+130-us+hospitals+for+years+1999-2008.zip"
 ACTOR_LENGTH = 200  # characters
@@ -29,6 +31,11 @@ class _Environment(BaseSettings):
         except ValidationError as error:
             told = [f"{self._variable(one['loc'][0])} is not valid: {one['msg']}" for one in error.errors()]
             raise ServiceError("; ".join(told)) from None
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Without secrets: this may be in a traceback."""
+        for name, value in super().__repr_args__():
+            yield name, without_secrets(value) if isinstance(value, str) else value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -118,7 +125,7 @@ class Settings(_Environment):
     def _printable(cls, actor: str) -> str:
         if not actor.isprintable():  # a line break would forge a line of a log
             raise ValueError("it has characters that cannot be printed")
-        return actor.strip() or _actor()
+        return without_secrets(actor.strip()) or _actor()
 
     @model_validator(mode="after")
     def _mlflow_can_be_there(self) -> "Settings":

@@ -297,9 +297,10 @@ class Registry:
         try:
             yield
         except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-            reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+            said = without_secrets(str(error)).strip() or type(error).__name__
+            reason = said.splitlines()[0][:300]
             raise TrackingError(
-                f"cannot {action} (MLflow at {self.tracking_uri}): {without_secrets(reason)}. Is the server running? "
+                f"cannot {action} (MLflow at {self.tracking_uri}): {reason}. Is the server running? "
                 "MLFLOW_TRACKING_URI says where it is; unset, a SQLite file below the storage root is used."
             ) from error
 
