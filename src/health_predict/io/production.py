@@ -53,7 +53,7 @@ def checked(storage: Storage, registry: Registry) -> Ledger:
     if holder is None and ledger.moved and not registry.has_version(str(ledger.entries[-1].production)):
         raise ConflictError(
             f"the ledger in {storage.root} has version {ledger.production} of {ledger.model} in production, which "
-            f"MLflow at {registry.address} does not have; the ledger was written with MLflow at "
+            f"MLflow at {registry.tracking_uri} does not have; the ledger was written with MLflow at "
             f"{ledger.entries[-1].registry}: is MLFLOW_TRACKING_URI right?"
         )
     if holder is not None and not _is_of(holder, ledger):
@@ -116,7 +116,7 @@ def _is_of(holder: Holder, ledger: Ledger) -> bool:
 
 
 def _held(holder: Holder, ledger: Ledger, storage: Storage, registry: Registry) -> str:
-    model = f"the registered model {registry.model_name} of MLflow at {registry.address}"
+    model = f"the registered model {registry.model_name} of MLflow at {registry.tracking_uri}"
     if holder.ledger == ledger.id:
         why = (
             f"{model} is held by a ledger that went on from here: it had {holder.entries} decisions in {holder.store}, "
@@ -145,7 +145,7 @@ def drafted(
         decision,
         subject,
         who=who,
-        registry=registry.address,
+        registry=registry.tracking_uri,
         model=registry.model_name,
         simulation=simulation_of(storage),
         **rest,

@@ -35,7 +35,7 @@ def _chosen(storage: Storage, connect: Connect, model: str, version: str | None,
     found = registry.version(version) if version else registry.at(alias)
     if found is None:
         raise TrackingError(
-            f"no version of {model} is at the alias {alias} (MLflow at {registry.address}); run "
+            f"no version of {model} is at the alias {alias} (MLflow at {registry.tracking_uri}); run "
             "`health-predict promote` first"
         )
     return found

@@ -52,7 +52,7 @@ def status(storage: Storage, registry: Registry) -> Status:
     move = ledger.newest_move
     return Status(
         storage=storage.root,
-        tracking_uri=registry.address,
+        tracking_uri=registry.tracking_uri,
         simulation=simulation_of(storage),
         steps=steps,
         production=ledger.version(ledger.production) if ledger.production else None,
