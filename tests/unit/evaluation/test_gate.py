@@ -117,6 +117,53 @@ def test_no_objections_when_all_is_well():
     assert len({check.name for check in checks(FINE, PARAMS)}) == len(checks(FINE, PARAMS)) == 13
 
 
+SAYS = {
+    "target": (
+        "Predicted is lt30 for the challenger, lt30 for the champion, lt30 for the first model; production "
+        "answers for lt30 alone."
+    ),
+    "unseen data": "0 of the 8000 encounters compared were used in training one of the models; none may be.",
+    "enough encounters": "8000 encounters compared; at least 2000 needed.",
+    "enough outcomes": "900 readmissions among them; at least 200 needed.",
+    "looks": (
+        "Question 1 to this hold-out; after 5 a fresh one is needed, of outcomes that have matured since "
+        "(docs/gate.md)."
+    ),
+    "better than LACE (adapted)": (
+        "AUROC minus that of LACE (adapted) (0.580) is +0.090 (95%: +0.070 to +0.110); the lower bound has to"
+        " be above 0."
+    ),
+    "calibration in the large": (
+        "Readmissions observed over expected are 1.000 (0.930 to 1.070); the estimate has to lie within 0.80 and 1.25."
+    ),
+    "AUROC against champion 7": (
+        "AUROC minus that of champion 7 is +0.000 (95%: +0.000 to +0.000); the lower bound has to be above -0.015."
+    ),
+    "average precision against champion 7": (
+        "Average precision minus that of champion 7 is +0.000 (95%: +0.000 to +0.000); the lower bound has to"
+        " be above -0.025."
+    ),
+    "Brier score against champion 7": (
+        "Brier score minus that of champion 7 is +0.00000 (95%: +0.00000 to +0.00000) (lower is better); the "
+        "lower bound may not be above 0, which would show that the risks got worse."
+    ),
+    "AUROC against first model 1": (
+        "AUROC minus that of first model 1 is +0.000 (95%: +0.000 to +0.000); the lower bound has to be above -0.020."
+    ),
+    "AUROC floor, sex Female": (
+        "AUROC for sex Female is 0.660 (97.5%: 0.626 to 0.694); the upper bound may not be below 0.50."
+    ),
+    "AUROC loss, sex Female": (
+        "AUROC for sex Female minus the champion's is +0.000 (97.5%: +0.000 to +0.000); it may not be below "
+        "-0.050 with the whole interval below 0."
+    ),
+}
+
+
+def test_every_rule_says_its_number_and_its_limit_whether_it_passed_or_not():
+    assert {check.name: check.sentence for check in checks(FINE, PARAMS)} == SAYS
+
+
 @pytest.mark.parametrize("rule", TRIPS)
 def test_each_rule_trips_alone_and_names_its_numbers(rule):
     comparison, says = TRIPS[rule]
