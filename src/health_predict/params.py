@@ -49,13 +49,17 @@ class BootstrapParams:
 
 @dataclass(frozen=True)
 class GateParams:
-    """Lower and upper bounds are those of 95% intervals that resample patients; differences are paired.
+    """Bounds are those of intervals that resample patients; differences are paired. docs/gate.md has their levels.
 
     Their standard errors on real splits, for retrained boosters | different families:
     AUROC .004 | .008 and average precision .005 | .009 on 2,980 rows with 340 readmissions; AUROC .002 to .005 |
     .004 and average precision .002 to .010 | .005 on 7,950 with 900. AUROC minus HOSPITAL's: .015 and .010.
     """
 
+    target: Target = "lt30"  # what production predicts; `any` is known too late for a stream, and is for study only
+    tail: float = 0.025  # outside each bound of a 95% interval, at the first question to a hold-out; every further
+    # question gets half of the one before, so that all together stay below .05, however many are asked
+    max_looks: int = 5  # questions to one hold-out; at the fifth an equal challenger passes less than every second time
     min_rows: int = 2_000  # below it the 95% interval of AUROC is wider than +-.035
     min_outcomes: int = 200  # readmissions; as above
     max_auroc_loss: float = 0.015  # the lower bound of the paired difference stays above its negative; the error is

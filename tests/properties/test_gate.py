@@ -1,5 +1,7 @@
 """The gate is monotonic: making a challenger worse never helps it."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,3 +84,15 @@ def test_a_model_is_never_refused_for_being_worse_than_itself(seed):
     risks = rng.uniform(0.05, 0.6, ROWS)
     names = failed(compared(y, risks, risks.copy(), SMALL))
     assert not [name for name in names if "against" in name or "loss" in name]
+
+
+@SETTINGS
+@given(seed=seeds, skill=st.floats(-1, 3))
+def test_asking_a_hold_out_again_is_never_easier(seed, skill):
+    rng = np.random.default_rng(seed)
+    y = rng.random(ROWS) < 0.3
+    champion, challenger = rng.uniform(0.05, 0.6, ROWS), np.clip(0.3 + 0.1 * skill * y + rng.normal(0, 0.1, ROWS), 0, 1)
+    comparison = compared(y, challenger, champion, SMALL)
+    for look in range(1, SMALL.max_looks + 2):
+        assert failed(replace(comparison, look=look)) <= failed(replace(comparison, look=look + 1))
+    assert "looks" in failed(replace(comparison, look=SMALL.max_looks + 1))

@@ -5,6 +5,15 @@ failed; an empty list means promote. Nothing here reads or writes anything.
 
 Without a champion the rules that need one are left out; sample size, unseen data, calibration, the clinical scores
 and the floor of the subgroups still hold.
+
+Rules are of two kinds, and a mistake of each is another one. Some ask the challenger to show something (not worse than
+the champion by a margin, better than a clinical score): the mistake is to believe it, and grows with every challenger
+that is tried on one hold-out. So each look, a question to that hold-out, has half the error of the one before (alpha
+spending; Tian and Ramdas, Stat Methods Med Res 2021;30:976), whose sum bounds the error over all looks however
+the challengers depend on each other. As all of these rules have to hold, none needs a correction for the others
+(Berger, Technometrics 1982;24:295). The others refuse what was shown to be bad (a worse Brier score, a subgroup): there
+the mistake is to refuse, and grows with the number of subgroups, over whose tests the error is divided (Bonferroni).
+These are not made harder to trip by further looks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,13 +31,14 @@ from health_predict.evaluation.metrics import (
     AurocComparison,
     Differences,
     Interval,
+    Measurement,
     Metrics,
     compare,
     compare_auroc,
     evaluate,
 )
 from health_predict.evaluation.subgroups import SubgroupMetrics, subgroups
-from health_predict.params import BootstrapParams, GateParams
+from health_predict.params import BootstrapParams, GateParams, Target
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class Scores:
     version: str
     y_proba: NDArray[np.float64]
     threshold: float
+    target: Target = "lt30"
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,7 @@ class Opponent:
     version: str
     metrics: Metrics
     differences: Differences
+    target: Target = "lt30"
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,8 @@ class Comparison:
 
     `seen` is the number of encounters that one of the models was trained on. `clinical` holds each clinical score's
     AUROC and challenger minus score. `fingerprints` name the data: of the comparison, and of what the models were
-    trained on.
+    trained on. `target` is what the challenger predicts. `look` counts the questions to this hold-out, this one
+    included: `replace(comparison, look=3)` is the same comparison asked third.
     """
 
     challenger_version: str
@@ -66,6 +79,12 @@ class Comparison:
     subgroups: tuple[SubgroupMetrics, ...]
     seen: int
     fingerprints: Mapping[str, str]
+    target: Target = "lt30"
+    look: int = 1
+
+    def __post_init__(self) -> None:
+        if self.look < 1:
+            raise ValueError(f"the first look at a hold-out is 1, not {self.look}")
 
     @property
     def rows(self) -> int:
@@ -125,7 +144,7 @@ def compare_models(
         if opponent is None:
             return None
         differences = compare(y, challenger.y_proba, opponent.y_proba, patients, bootstrap)
-        return Opponent(opponent.version, measure(opponent), differences)
+        return Opponent(opponent.version, measure(opponent), differences, opponent.target)
 
     return Comparison(
         challenger_version=challenger.version,
@@ -149,6 +168,7 @@ def compare_models(
         ),
         seen=int(encounters["encounter_id"].is_in(trained_on.implode()).sum()),
         fingerprints=dict(fingerprints),
+        target=challenger.target,
     )
 
 
@@ -160,13 +180,28 @@ def objections(comparison: Comparison, params: GateParams) -> list[str]:
 def checks(comparison: Comparison, params: GateParams) -> list[Check]:
     """Every rule that applies to this comparison, in the order in which a reader asks."""
     return [
+        *_target(comparison, params),
         *_data(comparison, params),
-        *_against_clinical_scores(comparison),
+        *_looks(comparison, params),
+        *_against_clinical_scores(comparison, params),
         *_calibration(comparison, params),
         *_against_champion(comparison, params),
         *_against_first(comparison, params),
         *_within_subgroups(comparison, params),
     ]
+
+
+def _target(comparison: Comparison, params: GateParams) -> Iterator[Check]:
+    targets = {"challenger": comparison.target}
+    for role, opponent in (("champion", comparison.champion), ("first model", comparison.first)):
+        if opponent is not None:
+            targets[role] = opponent.target
+    named = ", ".join(f"{target} for the {role}" for role, target in targets.items())
+    yield Check(
+        "target",
+        set(targets.values()) == {params.target},
+        f"Predicted is {named}; production answers for {params.target} alone.",
+    )
 
 
 def _data(comparison: Comparison, params: GateParams) -> Iterator[Check]:
@@ -186,12 +221,23 @@ def _data(comparison: Comparison, params: GateParams) -> Iterator[Check]:
     )
 
 
-def _against_clinical_scores(comparison: Comparison) -> Iterator[Check]:
+def _looks(comparison: Comparison, params: GateParams) -> Iterator[Check]:
+    yield Check(
+        "looks",
+        comparison.look <= params.max_looks,
+        f"Question {comparison.look} to this hold-out; after {params.max_looks} a fresh one is needed, of outcomes "
+        "that have matured since (docs/gate.md).",
+    )
+
+
+def _against_clinical_scores(comparison: Comparison, params: GateParams) -> Iterator[Check]:
+    tail = _tail(comparison, params)
     for name, score in comparison.clinical.items():
+        found = _at(tail, score.difference, params)
         yield Check(
             f"better than {name}",
-            score.difference.lower > 0,
-            f"AUROC minus that of {name} ({score.reference.estimate:.3f}) is {_signed(score.difference)}; "
+            found.lower > 0,
+            f"AUROC minus that of {name} ({score.reference.estimate:.3f}) is {_signed(found, tail)}; "
             "the lower bound has to be above 0.",
         )
 
@@ -210,53 +256,75 @@ def _against_champion(comparison: Comparison, params: GateParams) -> Iterator[Ch
     if comparison.champion is None:
         return
     against = f"champion {comparison.champion.version}"
-    differences = comparison.champion.differences
-    yield _not_inferior("AUROC", against, differences.auroc, params.max_auroc_loss)
-    yield _not_inferior("average precision", against, differences.average_precision, params.max_average_precision_loss)
+    found, tail = comparison.champion.differences, _tail(comparison, params)
+    yield _not_inferior("AUROC", against, found.auroc, params.max_auroc_loss, tail, params)
+    yield _not_inferior(
+        "average precision", against, found.average_precision, params.max_average_precision_loss, tail, params
+    )
     yield Check(
         f"Brier score against {against}",
-        differences.brier.lower <= 0,
-        f"Brier score minus that of {against} is {_signed(differences.brier, 5)} (lower is better); "
+        found.brier.lower <= 0,
+        f"Brier score minus that of {against} is {_signed(found.brier, params.tail, 5)} (lower is better); "
         "the lower bound may not be above 0, which would show that the risks got worse.",
     )
 
 
 def _against_first(comparison: Comparison, params: GateParams) -> Iterator[Check]:
     if comparison.first is not None:
-        against = f"first model {comparison.first.version}"
-        yield _not_inferior("AUROC", against, comparison.first.differences.auroc, params.max_auroc_loss_from_first)
+        against, found = f"first model {comparison.first.version}", comparison.first.differences.auroc
+        margin, tail = params.max_auroc_loss_from_first, _tail(comparison, params)
+        yield _not_inferior("AUROC", against, found, margin, tail, params)
 
 
 def _within_subgroups(comparison: Comparison, params: GateParams) -> Iterator[Check]:
+    judged = [found for one in comparison.subgroups for found in (one.auroc, one.auroc_difference) if found is not None]
+    tail = params.tail / max(len(judged), 1)
     for subgroup in comparison.subgroups:
         where = f"{subgroup.attribute} {subgroup.group}"
         if subgroup.auroc is not None:
+            auroc = _at(tail, subgroup.auroc, params)
             yield Check(
                 f"AUROC floor, {where}",
-                subgroup.auroc.upper >= params.min_subgroup_auroc,
-                f"AUROC for {where} is {subgroup.auroc}; "
+                auroc.upper >= params.min_subgroup_auroc,
+                f"AUROC for {where} is {_interval(auroc, tail)}; "
                 f"the upper bound may not be below {params.min_subgroup_auroc:.2f}.",
             )
         if subgroup.auroc_difference is not None:
-            lost = subgroup.auroc_difference
+            lost = _at(tail, subgroup.auroc_difference, params)
             yield Check(
                 f"AUROC loss, {where}",
                 lost.estimate >= -params.max_subgroup_auroc_loss or lost.upper >= 0,
-                f"AUROC for {where} minus the champion's is {_signed(lost)}; "
+                f"AUROC for {where} minus the champion's is {_signed(lost, tail)}; "
                 f"it may not be below -{params.max_subgroup_auroc_loss:.3f} with the whole interval below 0.",
             )
 
 
-def _not_inferior(metric: str, against: str, difference: Interval, margin: float) -> Check:
+def _not_inferior(
+    metric: str, against: str, difference: Measurement, margin: float, tail: float, params: GateParams
+) -> Check:
+    found = _at(tail, difference, params)
     return Check(
         f"{metric} against {against}",
-        difference.lower > -margin,
-        f"{metric[0].upper()}{metric[1:]} minus that of {against} is {_signed(difference)}; "
+        found.lower > -margin,
+        f"{metric[0].upper()}{metric[1:]} minus that of {against} is {_signed(found, tail)}; "
         f"the lower bound has to be above -{margin:.3f}.",
     )
 
 
-def _signed(difference: Interval, decimals: int = 3) -> str:
-    values = (difference.estimate, difference.lower, difference.upper)
-    estimate, lower, upper = (f"{value + 0.0:+.{decimals}f}" for value in values)
-    return f"{estimate} ({lower} to {upper})"
+def _tail(comparison: Comparison, params: GateParams) -> float:
+    """Probability of a mistake that this look may still make in believing what the challenger has to show."""
+    return params.tail * 0.5 ** (comparison.look - 1)
+
+
+def _at(tail: float, found: Measurement, params: GateParams) -> Interval:
+    """The bootstrap's own interval where it is asked for, one from its standard error further out."""
+    return found if tail >= params.tail else found.at(tail)
+
+
+def _interval(found: Interval, tail: float, form: str = ".3f") -> str:
+    return f"{found.estimate:{form}} ({100 * (1 - 2 * tail):.4g}%: {found.lower:{form}} to {found.upper:{form}})"
+
+
+def _signed(found: Interval, tail: float, decimals: int = 3) -> str:
+    without_minus_zero = Interval(found.estimate + 0.0, found.lower + 0.0, found.upper + 0.0)
+    return _interval(without_minus_zero, tail, f"+.{decimals}f")

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from health_predict.data.schema import AGE_BANDS
 from health_predict.errors import DataError
-from health_predict.evaluation.metrics import Interval, compare_auroc, evaluate
+from health_predict.evaluation.metrics import Interval, Measurement, compare_auroc, evaluate
 from health_predict.params import BootstrapParams
 
 # Discrimination falls with age (AUROC .81 below 30, .72 to 60, .645 from 70), hence these cuts, in years.
@@ -33,8 +33,8 @@ class SubgroupMetrics:
     group: str
     rows: int
     outcomes: int
-    auroc: Interval | None = None
-    auroc_difference: Interval | None = None
+    auroc: Measurement | None = None
+    auroc_difference: Measurement | None = None
     false_negative_rate: Interval | None = None
     precision: Interval | None = None
     flag_rate: Interval | None = None
@@ -73,9 +73,8 @@ def subgroups(
             found.append(SubgroupMetrics(attribute, group, rows, outcomes))
             continue
         metrics = evaluate(y[member], risks[member], patients[member], threshold, params)
-        difference = None
-        if champion is not None:
-            difference = compare_auroc(y[member], risks[member], champion[member], patients[member], params).difference
+        opponent = risks if champion is None else champion
+        compared = compare_auroc(y[member], risks[member], opponent[member], patients[member], params)
         recall = metrics.recall
         found.append(
             SubgroupMetrics(
@@ -83,8 +82,8 @@ def subgroups(
                 group=group,
                 rows=rows,
                 outcomes=outcomes,
-                auroc=metrics.auroc,
-                auroc_difference=difference,
+                auroc=compared.challenger,
+                auroc_difference=None if champion is None else compared.difference,
                 false_negative_rate=Interval(1 - recall.estimate, 1 - recall.upper, 1 - recall.lower),
                 precision=metrics.precision,
                 flag_rate=metrics.flag_rate,

@@ -11,7 +11,7 @@ from health_predict.data.cohort import outcome, select_cohort
 from health_predict.data.synthetic import generate
 from health_predict.errors import DataError
 from health_predict.evaluation.gate import Comparison, Opponent, Scores, checks, compare_models, objections
-from health_predict.evaluation.metrics import AurocComparison, Differences, Interval, Metrics
+from health_predict.evaluation.metrics import AurocComparison, Differences, Interval, Measurement, Metrics
 from health_predict.evaluation.subgroups import SubgroupMetrics
 from health_predict.params import BootstrapParams, GateParams
 
@@ -19,7 +19,13 @@ PARAMS = GateParams()
 FEW = BootstrapParams(replicates=40)
 NOBODY = pl.Series("encounter_id", [], dtype=pl.Int64)
 
-SAME = Interval(0.0, 0.0, 0.0)
+
+def measured_at(estimate: float, lower: float, upper: float) -> Measurement:
+    """With the standard error that a normal 95% interval of this width has."""
+    return Measurement(estimate, lower, upper, (upper - lower) / 3.92)
+
+
+SAME = Measurement(0.0, 0.0, 0.0, 0.0)
 EQUAL = Differences(SAME, SAME, SAME)
 METRICS = Metrics(
     rows=8_000,
@@ -35,7 +41,7 @@ METRICS = Metrics(
         if field.name != "observed_expected"
     },
 )
-AMONG_WOMEN = SubgroupMetrics("sex", "Female", 4_000, 450, Interval(0.66, 0.63, 0.69), SAME)
+AMONG_WOMEN = SubgroupMetrics("sex", "Female", 4_000, 450, measured_at(0.66, 0.63, 0.69), SAME)
 FINE = Comparison(
     challenger_version="8",
     challenger=METRICS,
@@ -43,7 +49,7 @@ FINE = Comparison(
     first=Opponent("1", METRICS, EQUAL),
     clinical={
         "LACE (adapted)": AurocComparison(
-            Interval(0.67, 0.65, 0.69), Interval(0.58, 0.56, 0.60), Interval(0.09, 0.07, 0.11)
+            measured_at(0.67, 0.65, 0.69), measured_at(0.58, 0.56, 0.60), measured_at(0.09, 0.07, 0.11)
         )
     },
     subgroups=(AMONG_WOMEN, SubgroupMetrics("race", "Asian", 50, 4)),
@@ -56,7 +62,7 @@ def against(opponent: Opponent, **differences) -> Opponent:
     return replace(opponent, differences=replace(opponent.differences, **differences))
 
 
-def clinical(difference: Interval) -> dict:
+def clinical(difference: Measurement) -> dict:
     return {name: replace(score, difference=difference) for name, score in FINE.clinical.items()}
 
 
@@ -65,10 +71,12 @@ def women(**changes) -> tuple:
 
 
 TRIPS = {
+    "target": (replace(FINE, target="any"), "any for the challenger, lt30 for the champion, lt30 for the first model"),
+    "looks": (replace(FINE, look=6), "Question 6 to this hold-out; after 5 a fresh one is needed"),
     "seen": (replace(FINE, seen=3), "3 of the 8000 encounters compared were used in training"),
     "rows": (replace(FINE, challenger=replace(METRICS, rows=1_999)), "1999 encounters compared; at least 2000"),
     "outcomes": (replace(FINE, challenger=replace(METRICS, outcomes=199)), "199 readmissions among them; at least 200"),
-    "clinical": (replace(FINE, clinical=clinical(Interval(0.02, 0.0, 0.04))), "LACE (adapted) (0.580) is +0.020"),
+    "clinical": (replace(FINE, clinical=clinical(measured_at(0.02, 0.0, 0.04))), "LACE (adapted) (0.580) is +0.020"),
     "too few expected": (
         replace(FINE, challenger=replace(METRICS, observed_expected=Interval(1.26, 1.2, 1.3))),
         "observed over expected are 1.260 (1.200 to 1.300)",
@@ -78,35 +86,82 @@ TRIPS = {
         "within 0.80 and 1.25",
     ),
     "auroc": (
-        replace(FINE, champion=against(FINE.champion, auroc=Interval(-0.004, -0.0151, 0.006))),
-        "AUROC minus that of champion 7 is -0.004 (-0.015 to +0.006); the lower bound has to be above -0.015.",
+        replace(FINE, champion=against(FINE.champion, auroc=measured_at(-0.004, -0.0151, 0.006))),
+        "AUROC minus that of champion 7 is -0.004 (95%: -0.015 to +0.006); the lower bound has to be above -0.015.",
     ),
     "average precision": (
-        replace(FINE, champion=against(FINE.champion, average_precision=Interval(0.0, -0.026, 0.026))),
-        "Average precision minus that of champion 7 is +0.000 (-0.026 to +0.026)",
+        replace(FINE, champion=against(FINE.champion, average_precision=measured_at(0.0, -0.026, 0.026))),
+        "Average precision minus that of champion 7 is +0.000 (95%: -0.026 to +0.026)",
     ),
     "brier": (
-        replace(FINE, champion=against(FINE.champion, brier=Interval(0.0009, 0.0001, 0.0017))),
-        "Brier score minus that of champion 7 is +0.00090 (+0.00010 to +0.00170)",
+        replace(FINE, champion=against(FINE.champion, brier=measured_at(0.0009, 0.0001, 0.0017))),
+        "Brier score minus that of champion 7 is +0.00090 (95%: +0.00010 to +0.00170)",
     ),
     "first": (
-        replace(FINE, first=against(FINE.first, auroc=Interval(-0.015, -0.021, -0.009))),
+        replace(FINE, first=against(FINE.first, auroc=measured_at(-0.015, -0.021, -0.009))),
         "AUROC minus that of first model 1 is -0.015",
     ),
     "subgroup floor": (
-        replace(FINE, subgroups=women(auroc=Interval(0.45, 0.41, 0.49))),
-        "AUROC for sex Female is 0.450 (0.410 to 0.490)",
+        replace(FINE, subgroups=women(auroc=measured_at(0.45, 0.41, 0.49))),
+        "AUROC for sex Female is 0.450 (97.5%: 0.404 to 0.496)",
     ),
     "subgroup loss": (
-        replace(FINE, subgroups=women(auroc_difference=Interval(-0.06, -0.1, -0.02))),
-        "AUROC for sex Female minus the champion's is -0.060 (-0.100 to -0.020)",
+        replace(FINE, subgroups=women(auroc_difference=measured_at(-0.06, -0.1, -0.02))),
+        "AUROC for sex Female minus the champion's is -0.060 (97.5%: -0.106 to -0.014)",
     ),
 }
 
 
 def test_no_objections_when_all_is_well():
     assert objections(FINE, PARAMS) == []
-    assert len({check.name for check in checks(FINE, PARAMS)}) == len(checks(FINE, PARAMS)) == 11
+    assert len({check.name for check in checks(FINE, PARAMS)}) == len(checks(FINE, PARAMS)) == 13
+
+
+SAYS = {
+    "target": (
+        "Predicted is lt30 for the challenger, lt30 for the champion, lt30 for the first model; production "
+        "answers for lt30 alone."
+    ),
+    "unseen data": "0 of the 8000 encounters compared were used in training one of the models; none may be.",
+    "enough encounters": "8000 encounters compared; at least 2000 needed.",
+    "enough outcomes": "900 readmissions among them; at least 200 needed.",
+    "looks": (
+        "Question 1 to this hold-out; after 5 a fresh one is needed, of outcomes that have matured since "
+        "(docs/gate.md)."
+    ),
+    "better than LACE (adapted)": (
+        "AUROC minus that of LACE (adapted) (0.580) is +0.090 (95%: +0.070 to +0.110); the lower bound has to"
+        " be above 0."
+    ),
+    "calibration in the large": (
+        "Readmissions observed over expected are 1.000 (0.930 to 1.070); the estimate has to lie within 0.80 and 1.25."
+    ),
+    "AUROC against champion 7": (
+        "AUROC minus that of champion 7 is +0.000 (95%: +0.000 to +0.000); the lower bound has to be above -0.015."
+    ),
+    "average precision against champion 7": (
+        "Average precision minus that of champion 7 is +0.000 (95%: +0.000 to +0.000); the lower bound has to"
+        " be above -0.025."
+    ),
+    "Brier score against champion 7": (
+        "Brier score minus that of champion 7 is +0.00000 (95%: +0.00000 to +0.00000) (lower is better); the "
+        "lower bound may not be above 0, which would show that the risks got worse."
+    ),
+    "AUROC against first model 1": (
+        "AUROC minus that of first model 1 is +0.000 (95%: +0.000 to +0.000); the lower bound has to be above -0.020."
+    ),
+    "AUROC floor, sex Female": (
+        "AUROC for sex Female is 0.660 (97.5%: 0.626 to 0.694); the upper bound may not be below 0.50."
+    ),
+    "AUROC loss, sex Female": (
+        "AUROC for sex Female minus the champion's is +0.000 (97.5%: +0.000 to +0.000); it may not be below "
+        "-0.050 with the whole interval below 0."
+    ),
+}
+
+
+def test_every_rule_says_its_number_and_its_limit_whether_it_passed_or_not():
+    assert {check.name: check.sentence for check in checks(FINE, PARAMS)} == SAYS
 
 
 @pytest.mark.parametrize("rule", TRIPS)
@@ -132,23 +187,99 @@ def test_objections_add_up():
     [
         replace(FINE, challenger=replace(METRICS, rows=2_000, outcomes=200)),
         replace(FINE, challenger=replace(METRICS, observed_expected=Interval(0.80, 0.7, 0.9))),
-        replace(FINE, champion=against(FINE.champion, auroc=Interval(-0.002, -0.0099, 0.006))),
-        replace(FINE, champion=against(FINE.champion, brier=Interval(0.0009, -0.0001, 0.0019))),
-        replace(FINE, subgroups=women(auroc=Interval(0.45, 0.39, 0.51))),  # not shown to be below chance
-        replace(FINE, subgroups=women(auroc_difference=Interval(-0.06, -0.13, 0.01))),  # not shown to be a loss
-        replace(FINE, subgroups=women(auroc_difference=Interval(-0.04, -0.06, -0.02))),  # a small loss
+        replace(FINE, champion=against(FINE.champion, auroc=measured_at(-0.002, -0.0099, 0.006))),
+        replace(FINE, champion=against(FINE.champion, brier=measured_at(0.0009, -0.0001, 0.0019))),
+        replace(FINE, look=5),
+        replace(FINE, subgroups=women(auroc=measured_at(0.45, 0.39, 0.51))),  # not shown to be below chance
+        replace(FINE, subgroups=women(auroc_difference=measured_at(-0.06, -0.13, 0.01))),  # not shown to be a loss
+        replace(FINE, subgroups=women(auroc_difference=measured_at(-0.04, -0.06, -0.02))),  # a small loss
     ],
 )
 def test_just_inside_a_limit_passes(comparison):
     assert objections(comparison, PARAMS) == []
 
 
-@pytest.mark.parametrize("rule", ["seen", "rows", "outcomes", "clinical", "too few expected", "subgroup floor"])
+@pytest.mark.parametrize(
+    "rule", ["target", "looks", "seen", "rows", "outcomes", "clinical", "too few expected", "subgroup floor"]
+)
 def test_without_a_champion_the_absolute_rules_hold(rule):
     alone = replace(FINE, champion=None, first=None, subgroups=women(auroc_difference=None))
     assert objections(alone, PARAMS) == []
     comparison, says = TRIPS[rule]
-    assert any(says in sentence for sentence in objections(replace(comparison, champion=None, first=None), PARAMS))
+    found = objections(replace(comparison, champion=None, first=None), PARAMS)
+    assert any(says.split(",")[0] in sentence for sentence in found)
+
+
+@pytest.mark.parametrize("role", ["champion", "first"])
+def test_models_of_another_target_are_not_compared(role):
+    other = replace(FINE, **{role: replace(getattr(FINE, role), target="any")})
+    assert [sentence.startswith("Predicted is lt30 for the challenger") for sentence in objections(other, PARAMS)] == [
+        True
+    ]
+
+
+def test_production_may_answer_for_another_target_if_all_models_do():
+    everyone = {role: replace(getattr(FINE, role), target="any") for role in ("champion", "first")}
+    assert objections(replace(FINE, target="any", **everyone), replace(PARAMS, target="any")) == []
+
+
+# The lower bounds at looks 1 to 4 of an estimate with standard error .01: 1.96, 2.24, 2.50 and 2.73 errors below it.
+@pytest.mark.parametrize(("look", "errors"), [(1, 1.9600), (2, 2.2414), (3, 2.4977), (4, 2.7344), (5, 2.9552)])
+@pytest.mark.parametrize(
+    ("rule", "limit"), [("auroc", -0.015), ("average_precision", -0.025), ("first", -0.020), ("clinical", 0.0)]
+)
+def test_each_look_halves_the_error_of_what_has_to_be_shown(look, errors, rule, limit):
+    def asked(estimate: float) -> list[str]:
+        found = Measurement(estimate, estimate - 0.0196, estimate + 0.0196, 0.01)
+        asked = replace(FINE, look=look)
+        if rule == "clinical":
+            return objections(replace(asked, clinical=clinical(found)), PARAMS)
+        if rule == "first":
+            return objections(replace(asked, first=against(FINE.first, auroc=found)), PARAMS)
+        return objections(replace(asked, champion=against(FINE.champion, **{rule: found})), PARAMS)
+
+    assert asked(limit + 0.01 * errors + 1e-4) == []
+    (said,) = asked(limit + 0.01 * errors - 1e-4)
+    assert f"({100 * (1 - 0.05 / 2 ** (look - 1)):.4g}%: " in said
+
+
+def test_all_looks_together_stay_below_one_error_in_twenty():
+    tails = [PARAMS.tail * 0.5 ** (look - 1) for look in range(1, 100)]
+    assert sum(tails) <= 0.05
+    assert PARAMS.tail == pytest.approx(
+        (1 - BootstrapParams().level) / 2
+    )  # the first look's interval is the bootstrap's
+
+
+@pytest.mark.parametrize("look", [1, 5])
+def test_what_is_refused_when_shown_to_be_bad_is_refused_at_every_look_alike(look):
+    worse = replace(FINE, look=look, champion=against(FINE.champion, brier=measured_at(0.0009, 0.0001, 0.0017)))
+    assert len(objections(worse, PARAMS)) == 1
+    harmful = replace(FINE, look=look, subgroups=women(auroc_difference=measured_at(-0.06, -0.1, -0.02)))
+    assert len(objections(harmful, PARAMS)) == 1
+
+
+def test_a_finding_in_one_of_many_subgroups_has_to_be_clearer():
+    lost = replace(AMONG_WOMEN, auroc_difference=measured_at(-0.06, -0.11, -0.01))
+    alone = replace(FINE, subgroups=(lost,))
+    among = replace(FINE, subgroups=(lost, *(replace(AMONG_WOMEN, group=f"group {n}") for n in range(5))))
+    assert len(objections(alone, PARAMS)) == 1
+    assert objections(among, PARAMS) == []
+    sentence = next(check.sentence for check in checks(among, PARAMS) if check.name == "AUROC loss, sex Female")
+    assert "(99.58%: -0.133 to +0.013)" in sentence  # twelve tests: .05 / 12 outside
+
+
+def test_groups_that_are_not_judged_cost_nothing():
+    judged = [check.sentence for check in checks(FINE, PARAMS) if "sex" in check.name]
+    more = replace(FINE, subgroups=(*FINE.subgroups, SubgroupMetrics("race", "Other", 50, 4)))
+    assert [check.sentence for check in checks(more, PARAMS) if "sex" in check.name] == judged
+
+
+def test_there_is_no_look_before_the_first():
+    with pytest.raises(ValueError, match="not 0"):
+        replace(FINE, look=0)
+    with pytest.raises(DataError, match="not 0"):
+        Comparison.from_dict(FINE.to_dict() | {"look": 0})
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +335,18 @@ def test_a_comparison_survives_json(measured, with_champion):
     comparison = gated(measured, champion=measured[2] if with_champion else None)
     assert Comparison.from_dict(json.loads(json.dumps(comparison.to_dict()))) == comparison
     assert Comparison.from_dict(json.loads(json.dumps(FINE.to_dict()))) == FINE
+
+
+def test_look_and_target_survive_json(measured):
+    asked = replace(gated(measured), look=3, target="any")
+    assert Comparison.from_dict(json.loads(json.dumps(asked.to_dict()))) == asked
+
+
+def test_each_model_brings_its_target(measured):
+    scores = measured[2]
+    comparison = gated(measured, challenger=replace(scores, target="any"), champion=scores)
+    assert (comparison.target, comparison.champion.target, comparison.first.target) == ("any", "lt30", "lt30")
+    assert gated(measured).look == 1
 
 
 @pytest.mark.parametrize("field", ["challenger", "champion", "clinical", "subgroups", "seen"])

@@ -13,7 +13,15 @@ from sklearn.metrics import (
 )
 
 from health_predict.errors import DataError
-from health_predict.evaluation.metrics import auroc, average_precision, compare, compare_auroc, evaluate
+from health_predict.evaluation.metrics import (
+    Interval,
+    Measurement,
+    auroc,
+    average_precision,
+    compare,
+    compare_auroc,
+    evaluate,
+)
 from health_predict.params import BootstrapParams
 
 FEW = BootstrapParams(replicates=40)
@@ -148,7 +156,29 @@ def test_a_paired_difference_is_that_of_the_estimates_and_changes_sign_with_the_
     single = evaluate(y, p, patients, 0.2, FEW).auroc
     assert there.auroc.upper - there.auroc.lower < single.upper - single.lower
     assert compare_auroc(y, p, worse, patients, FEW).difference == there.auroc
-    assert compare_auroc(y, p, 100 * worse, patients, FEW).challenger == single
+    rescaled = compare_auroc(y, p, 100 * worse, patients, FEW).challenger
+    assert (rescaled.estimate, rescaled.lower, rescaled.upper) == (single.estimate, single.lower, single.upper)
+
+
+def test_bounds_further_out_are_normal_with_the_standard_error_and_never_closer():
+    found = Measurement(0.0, -1.8, 2.1, 1.0)
+    assert found.at(0.025) == Interval(0.0, pytest.approx(-1.95996, abs=1e-5), 2.1)
+    assert found.at(0.00135) == Interval(0.0, pytest.approx(-3, abs=1e-3), pytest.approx(3, abs=1e-3))
+    assert found.at(0.05) == Interval(0.0, -1.8, 2.1)
+
+
+def test_the_standard_error_is_the_spread_of_the_resamples():
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(0.55, 0.2, 4_000), rng.normal(0.5, 0.2, 4_000)
+    y = np.arange(4_000) < 2_000
+    score = np.where(y, a, b)
+    found = compare_auroc(y, score, score, np.arange(4_000), BootstrapParams(replicates=400)).challenger
+    # Hanley and McNeil, Radiology 1982;143:29
+    A, m = found.estimate, 2_000
+    q1, q2 = A / (2 - A), 2 * A**2 / (1 + A)
+    expected = np.sqrt((A * (1 - A) + (m - 1) * (q1 - A**2 + q2 - A**2)) / m**2)
+    assert found.error == pytest.approx(expected, rel=0.12)
+    assert found.upper - found.lower == pytest.approx(2 * 1.96 * found.error, rel=0.15)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from health_predict.evaluation.metrics import Interval
+from health_predict.evaluation.metrics import Interval, Measurement
 from health_predict.monitoring.replay import Outcome, Row, realised, summarise
 from health_predict.monitoring.replay_page import page
 from health_predict.params import BootstrapParams
@@ -39,7 +39,7 @@ ROWS = (
 
 def test_a_model_beside_itself_differs_by_exactly_nothing():
     found = realised(Y, RISK, RISK, np.arange(400), BootstrapParams(50))
-    assert found.auroc_difference == Interval(0.0, 0.0, 0.0)
+    assert found.auroc_difference == Measurement(0.0, 0.0, 0.0, 0.0)
     assert found.auroc == found.auroc_never_retrained
     assert found.observed_expected == pytest.approx(Y.sum() / RISK.sum())
 

@@ -1,0 +1,177 @@
+"""Would the tests notice? Changes one thing at a time in the modules that decide, and counts what the tests find.
+
+    make mutate                  # all modules, one after the other
+    make mutate MODULE=gate      # one of them
+
+mutmut works in a copy of the tree that is deleted afterwards. The tables of docs/mutation.md are replaced; what was
+said there about a mutant that lives is kept as long as that mutant lives. Ends with 1 when fewer mutants of a module
+are killed than is required, or when nothing is said about one that lives.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.markers import replace_section
+
+PAGE = Path("docs/mutation.md")
+REQUIRED = 0.85  # of all mutants
+UNSAID = "(to be said)"
+# What the tests import, loaded once before a process is forked for each mutant: libraries alone, which start no threads
+# by being imported. The package itself is imported by each, mutated.
+LIBRARIES = ("numpy", "polars", "msgspec", "scipy.stats", "sklearn.linear_model", "sklearn.metrics", "pytest", "mlflow")
+
+
+@dataclass(frozen=True)
+class Module:
+    """A file to mutate, and the tests that are to notice."""
+
+    path: str
+    tests: tuple[str, ...]
+    conftest: bool = False  # whether the tests need those of the tree, which import everything
+
+
+MODULES: Mapping[str, Module] = {
+    "gate": Module("evaluation/gate.py", ("tests/unit/evaluation/test_gate.py",)),
+    "metrics": Module("evaluation/metrics.py", ("tests/unit/evaluation/test_metrics.py",)),
+    "policy": Module("monitoring/retraining.py", ("tests/unit/monitoring/test_retraining.py",)),
+    "ledger": Module("io/ledger.py", ("tests/integration/test_ledger.py",), conftest=True),
+    "registry": Module("io/registry.py", ("tests/integration/test_registry.py",), conftest=True),
+}
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """A mutant that no test noticed."""
+
+    function: str
+    was: str
+    became: str
+
+    @property
+    def cells(self) -> str:
+        return f"| `{self.function}` | {_code(self.was)} | {_code(self.became)} |"
+
+
+@dataclass(frozen=True)
+class Found:
+    killed: int
+    timed_out: int
+    survivors: tuple[Survivor, ...]
+    minutes: float
+
+    @property
+    def share(self) -> float:
+        killed = self.killed + self.timed_out
+        return killed / (killed + len(self.survivors))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("module", nargs="*", choices=[*MODULES, []], default=[], help="all of them if left out")
+    complete = True
+    for name in parser.parse_args().module or MODULES:
+        with tempfile.TemporaryDirectory() as scratch:
+            found = _mutate(MODULES[name], Path(scratch))
+        said = _said(PAGE.read_text())
+        replace_section(PAGE, name, table(MODULES[name], found, said))
+        complete &= found.share >= REQUIRED and all(survivor.cells in said for survivor in found.survivors)
+        sys.stderr.write(f"{name}: {found.share:.1%} of mutants killed, {len(found.survivors)} live\n")
+    sys.exit(not complete)
+
+
+def table(module: Module, found: Found, said: Mapping[str, str]) -> str:
+    """Markdown: how many were killed, and a row for each that lives."""
+    total = found.killed + found.timed_out + len(found.survivors)
+    lines = [
+        f"`{module.path}`, by `{' '.join(module.tests)}`: {found.killed + found.timed_out} of {total} mutants killed "
+        f"({found.share:.1%}), {found.timed_out} of them because the tests did not end; {found.minutes:.0f} minutes.",
+    ]
+    if found.survivors:
+        lines += ["", "| in | was | became | why it may live |", "|---|---|---|---|"]
+        lines += [f"{survivor.cells} {said.get(survivor.cells, UNSAID)} |" for survivor in found.survivors]
+    return "\n".join(lines)
+
+
+def _said(page: str) -> dict[str, str]:
+    """Why each survivor of an earlier run may live, by its first three cells."""
+    rows = (line.rstrip(" |").rpartition(" | ") for line in page.splitlines() if line.startswith("| `"))
+    return {f"{cells} |": reason for cells, _, reason in rows if reason != UNSAID}
+
+
+def _mutate(module: Module, tree: Path) -> Found:
+    _copy(tree, module)
+    started = time.monotonic()
+    _mutmut(tree, "run", "--max-children", "1", stdout=sys.stderr)
+    minutes = (time.monotonic() - started) / 60
+    meta = json.loads((tree / "mutants/src/health_predict" / f"{module.path}.meta").read_text())
+    codes = meta["exit_code_by_key"]
+    lives = [name for name, code in codes.items() if code in (0, 5, 33)]  # 5 and 33: no test reaches it
+    killed = sum(code in (1, 3) for code in codes.values())
+    survivors = tuple(_survivor(tree, name) for name in lives)
+    return Found(killed, len(codes) - killed - len(lives), survivors, minutes)
+
+
+def _copy(tree: Path, module: Module) -> None:
+    """What the tests need, with a configuration for one module."""
+    for part in ("src", "tests", "docs"):
+        shutil.copytree(part, tree / part, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    if not module.conftest:
+        (tree / "tests/conftest.py").unlink()
+    (tree / "libraries.txt").write_text("\n".join(LIBRARIES))
+    (tree / "pyproject.toml").write_text(Path("pyproject.toml").read_text() + _configuration(module))
+
+
+def _configuration(module: Module) -> str:
+    return f"""
+[tool.mutmut]
+source_paths = ["src"]
+only_mutate = ["src/health_predict/{module.path}"]
+also_copy = ["src", "docs"]
+pytest_add_cli_args = ["-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
+pytest_add_cli_args_test_selection = {json.dumps(module.tests)}
+process_isolation = "forkserver"
+forkserver_warmup = "import"
+preload_modules_file = "libraries.txt"
+timeout_multiplier = 30.0
+timeout_constant = 3.0
+use_git_change_detection = false
+"""
+
+
+def _survivor(tree: Path, name: str) -> Survivor:
+    lines = _mutmut(tree, "show", name, stdout=subprocess.PIPE).splitlines()
+    return Survivor(_function(name), _changed(lines, "-"), _changed(lines, "+"))
+
+
+def _function(name: str) -> str:
+    """`health_predict.evaluation.gate.xǁComparisonǁto_dict__mutmut_1` is `Comparison.to_dict`."""
+    mangled = name.rpartition("__mutmut_")[0].rpartition(".")[2]
+    return mangled.removeprefix("xǁ").replace("ǁ", ".").removeprefix("x_")
+
+
+def _changed(lines: Sequence[str], sign: str) -> str:
+    return " ".join(line[1:].strip() for line in lines if line.startswith(sign) and not line.startswith(sign * 3))
+
+
+def _code(text: str) -> str:
+    return f"`{text.replace('|', chr(92) + '|').replace('`', chr(39))}`"
+
+
+def _mutmut(tree: Path, *arguments: str, stdout: object) -> str:
+    environment = {**os.environ, "PYTHONPATH": "", "POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    command = [str(Path(sys.executable).parent / "mutmut"), *arguments]
+    done = subprocess.run(command, cwd=tree, env=environment, stdout=stdout, check=True, text=True)  # type: ignore
+    return done.stdout or ""
+
+
+if __name__ == "__main__":
+    main()
