@@ -68,7 +68,7 @@ def evaluated(report: "EvaluationReport") -> RenderableType:
     verdict = "The gate would decline it." if refused else "The gate has no objection."
     subject = f"{TITLES[report.family]} of run {report.run_id}"
     against = f"against version {report.champion}" if report.champion else "with nothing in production yet"
-    against += f"; question {report.look} to this hold-out" if report.look > 1 else ""
+    against += f"; question {report.comparison.look} to this hold-out" if report.comparison.look > 1 else ""
     against += "".join(f"; {seen:,} encounters left out, seen by {name}" for name, seen in report.left_out.items())
     return _labelled(report.synthetic, f"{subject}, {against}", scores(report.comparison), gate(report.checks), verdict)
 

@@ -55,8 +55,7 @@ class TrainingReport:
 class EvaluationReport:
     """What the gate decides on. `champion` is the version in production that the run was compared with.
 
-    `holdout` is the SHA-256 of the table compared on, `look` how many questions it has been asked with this one.
-    `left_out` counts, by model, encounters of the hold-out that the model had seen; they are in no figure.
+    `holdout` is the SHA-256 of the table compared on. `left_out` counts, by model, encounters of the hold-out that the model had seen; they are in no figure.
     """
 
     run_id: str
@@ -65,7 +64,6 @@ class EvaluationReport:
     synthetic: bool
     simulation: str | None
     holdout: str
-    look: int
     left_out: dict[str, int]
     comparison: Comparison
     checks: tuple[Check, ...]

@@ -76,6 +76,7 @@ def evaluate(
         gate=params.gate,
         bootstrap=params.bootstrap,
     )
+    comparison = replace(comparison, look=question.look)
     report = EvaluationReport(
         run_id=run_id,
         family=models.challenger.manifest.family,
@@ -83,7 +84,6 @@ def evaluate(
         synthetic=models.challenger.manifest.synthetic,
         simulation=simulation_of(storage),
         holdout=question.holdout,
-        look=question.look,
         left_out=left_out,
         comparison=comparison,
         checks=tuple(checks(comparison, params.gate)),
@@ -172,4 +172,5 @@ def _asked(
 
 
 def _scores(version: str, bundle: Bundle, data: LabelledEncounters) -> Scores:
-    return Scores(version, bundle.predict_proba(data.encounters), bundle.manifest.threshold)
+    manifest = bundle.manifest
+    return Scores(version, bundle.predict_proba(data.encounters), manifest.threshold, manifest.target)

@@ -53,7 +53,7 @@ def promote(
     bundle = registry.complete_bundle(run_id)
     require_target(bundle.manifest)
     _require_world(bundle, simulation)
-    subject, question = subject_of(bundle), Question(report.holdout, report.champion, report.look)
+    subject, question = subject_of(bundle), Question(report.holdout, report.champion, report.comparison.look)
     reasons = _barred(ledger, subject, allow_rolled_back)
     if not reasons and report.champion != ledger.production:
         raise ConflictError(
