@@ -1,5 +1,6 @@
 """Commands and their options. Each builds `Settings`, runs one step, and shows what it returns."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -227,24 +228,42 @@ def monitor(
     logged: Annotated[
         str | None, typer.Option(metavar="DAY", help="Instead: what the service scored on a day, such as 2026-01-31.")
     ] = None,
+    matured: Annotated[
+        bool, typer.Option("--matured", help="Instead: outcomes that have matured and were not judged yet.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Judge a batch: have the data, the scores or the outcomes moved? The last line is NO_DRIFT or DRIFT_DETECTED.
 
-    Writes drift.json and report.html, and the numbers to MLflow. A check that cannot run is an error. What the service
-    scored is read from HEALTH_PREDICT_PREDICTION_LOG, or from the storage root where that is not set.
+    Writes drift.json and report.html, and the numbers to MLflow. A check that cannot run is an error; exit code 99
+    says that a batch waits for more encounters to be judged with. Encounters that ended in death or a hospice are left
+    out and counted; so are outcomes of those that the model was trained on. What the service scored is read from
+    HEALTH_PREDICT_PREDICTION_LOG, or from the storage root where that is not set.
 
     Example: `health-predict monitor --current march.parquet`
     """
     from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.errors import Declined  # noqa: PLC0415
+    from health_predict.steps.judge import judge  # noqa: PLC0415
     from health_predict.steps.monitor import monitor as step  # noqa: PLC0415
     from health_predict.steps.monitor import monitor_file, monitor_logged  # noqa: PLC0415
 
-    if [batch, current, logged].count(None) != 2 or ((reference or outcomes) and not current):
-        raise typer.BadParameter("give --batch, --logged, or --current with or without --reference and --outcomes")
+    if [batch, current, logged, matured or None].count(None) != 3 or ((reference or outcomes) and not current):
+        raise typer.BadParameter(
+            "give --batch, --logged, --matured, or --current with or without --reference and --outcomes"
+        )
+    if logged is not None and not _is_day(logged):
+        raise typer.BadParameter("give one day as YYYY-MM-DD, such as 2026-01-31", param_hint="--logged")
     settings = _settings()
     storage, registry, params = _storage(settings), _registry(settings), Params()
+    if matured:
+        found = judge(storage, registry, settings.cache, params)
+        if not found:
+            raise Declined("nothing has matured that was not judged before", [])
+        Output(json).result(found, tables.judged)
+        return
     if batch is not None:
+        judge(storage, registry, settings.cache, params)
         report = step(storage, registry, settings.cache, params, batch)
     elif logged is not None:
         report = monitor_logged(storage, registry, settings.cache, params, _prediction_log(settings), logged)
@@ -428,6 +447,13 @@ def _bundle_folder(settings: "Settings", bundle: str | None) -> Path:
     from health_predict.steps.fetch_bundle import fetch_bundle  # noqa: PLC0415
 
     return fetch_bundle(_registry(settings), settings.model_version, settings.model_alias, settings.cache)
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return f"{datetime.strptime(text, '%Y-%m-%d').date():%Y-%m-%d}" == text
+    except ValueError:
+        return False
 
 
 def _families(listed: str) -> tuple[Family, ...]:

@@ -28,6 +28,7 @@ from health_predict.steps.begin import begin
 from health_predict.steps.decide import Decided, decide
 from health_predict.steps.evaluate import evaluate
 from health_predict.steps.fetch_bundle import fetch_bundle
+from health_predict.steps.judge import judge
 from health_predict.steps.mature import mature
 from health_predict.steps.monitor import monitor
 from health_predict.steps.promote import promote
@@ -79,6 +80,7 @@ def run(settings: Settings, params: Params, options: Options, output: Output) ->
                 _replay(ready, number, plan)
         for number in scored(storage, last):
             mature(storage, number)
+        judge(storage, registry, settings.cache, params)
     return report_replay(storage, params.bootstrap)
 
 
@@ -112,29 +114,41 @@ def _replay(world: _World, number: int, plan: Plan) -> None:
         world.output.say(f"batch {number}: refused. {arrived.refused}")
         write_ended(storage, Ended(number, refused=True))
         return
-    found = monitor(storage, registry, cache, world.params, number)
-    world.output.say(f"batch {number}: {arrived.rows:,} encounters, {found.status}")
-    for reason in found.reasons:
-        world.output.say(f"  {reason}")
-    decided = decide(storage, world.params.retraining, number)
-    ended = Ended(number, action=decided.action)
-    if decided.action != "none":
-        world.output.say(f"  {decided.action}: {' '.join(decided.reasons)}")
-        run_id, dataset = _remedy(world, decided)
-        ended = _ask_the_gate(world, replace(ended, run_id=run_id), dataset, plan)
+    ended = _watch(world, number, plan)
     score(storage, registry, cache, number, plan.first, world.service.ask if world.service else None)
     write_ended(storage, ended)
+
+
+def _watch(world: _World, number: int, plan: Plan) -> Ended:
+    """Judge the batch and what has matured, and do what is decided; nothing while too few have arrived to judge."""
+    storage, registry, cache, params = world.storage, world.registry, world.settings.cache, world.params
+    judge(storage, registry, cache, params)
+    try:
+        found = monitor(storage, registry, cache, params, number)
+    except Declined as waits:
+        world.output.say(str(waits))
+        return Ended(number)
+    world.output.say(f"batch {number}: {found.drift.rows:,} encounters, {found.status}")
+    for reason in found.reasons:
+        world.output.say(f"  {reason}")
+    decided = decide(storage, registry, cache, params, number)
+    ended = Ended(number, action=decided.action)
+    if decided.action == "none":
+        return ended
+    world.output.say(f"  {decided.action}: {' '.join(decided.reasons)}")
+    run_id, dataset = _remedy(world, decided)
+    return _ask_the_gate(world, replace(ended, run_id=run_id), dataset, plan)
 
 
 def _remedy(world: _World, decided: Decided) -> tuple[str, Dataset]:
     """The run of a model recalibrated, or trained on everything matured, and the data set for the gate."""
     storage, params = world.storage, world.params
-    if decided.action == "recalibrate" and decided.version:
-        # Of that version: after a promotion and a stop, the one in production is recalibrated already.
-        cache = world.settings.cache
-        recalibrated = recalibrate(storage, world.registry, cache, params, decided.batch, decided.version)
+    registry, cache = world.registry, world.settings.cache
+    # For that version: after a promotion and a stop, another is in production already.
+    if decided.action == "recalibrate":
+        recalibrated = recalibrate(storage, registry, cache, params, decided.batch, decided.version)
         return recalibrated.run_id, recalibrated.dataset
-    assembled = assemble(storage, params.assembly, decided.batch)
+    assembled = assemble(storage, registry, cache, params, decided.batch, decided.version)
     return _train(world, assembled.dataset), assembled.dataset
 
 

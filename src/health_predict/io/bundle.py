@@ -27,7 +27,7 @@ from health_predict.errors import BundleError
 from health_predict.features.calibration import Calibration
 from health_predict.features.encoder import Encoder
 from health_predict.features.row_encoder import RowEncoder
-from health_predict.params import Family, Target
+from health_predict.params import LIVE_TARGET, OUTCOMES, Family, Target
 
 if TYPE_CHECKING:
     import polars as pl
@@ -164,6 +164,16 @@ class _RowScorer:
             self._pack(self._memory, 0, *numbers)
         self._session.run_with_iobinding(self._binding)
         return float(self._log_odds.item())
+
+
+def require_target(manifest: Manifest, target: Target = LIVE_TARGET) -> None:
+    """BundleError for a model of another outcome: its risks answer another question."""
+    if manifest.target != target:
+        raise BundleError(
+            f"the model of run {manifest.run_id} predicts {OUTCOMES[manifest.target]}, not {OUTCOMES[target]}: it is "
+            "for study, and is never compared with, promoted over or served as the other. `health-predict evaluate "
+            f"--protocol grouped-cv --target {manifest.target}` studies that outcome"
+        )
 
 
 def draft(manifest: Manifest, encoder: Encoder, model: bytes) -> Bundle:

@@ -17,11 +17,18 @@ FUTURE = "processed_data/future/"
 RECALIBRATIONS = "processed_data/recalibration_"
 SPLIT_MANIFEST = "processed_data/split.json"
 
+ARRIVALS, PREDICTIONS, OUTCOMES = "arrivals/batch_", "predictions/batch_", "outcomes/batch_"
 ONLINE_PREDICTIONS = "predictions/online/"  # what the service scored, a folder a day
 
 REPLAY = "reports/replay/replay.json"  # what is replayed, and from which version on
 REPLAY_NUMBERS = "reports/replay/results.json"
 REPLAY_PAGE = "reports/replay/index.html"
+
+HOLDOUTS = "holdouts/"  # ids of encounters that a gate was to be asked about: no later one is
+DRIFT_REPORTS = "drift_reports/batch_"  # of batches; those of files are elsewhere below
+PERFORMANCE = "performance/"  # what became of each matured batch
+
+TABLES = "tables/"  # what models were trained on and compared on, by content
 
 TRAINING = "reports/training.json"  # of the newest training; older ones are in MLflow
 LEDGER = "promotions.jsonl"
@@ -32,6 +39,11 @@ TRACKING_ARTIFACTS = "mlartifacts"
 def raw_data(suffix: str) -> str:
     """The dataset as received; the suffix is `zip` or `csv`."""
     return f"{RAW}{suffix}"
+
+
+def table(digest: str) -> str:
+    """A table by the SHA-256 of its file."""
+    return f"{TABLES}{digest}.parquet"
 
 
 def future_batch(number: int) -> str:
@@ -59,6 +71,16 @@ def outcomes(number: int) -> str:
 def manifest(key: str) -> str:
     """Of a table that is a step's only file."""
     return key.removesuffix(".parquet") + ".json"
+
+
+def performance(number: int) -> str:
+    """How good the version that scored a batch was on it; written once, when the batch had matured."""
+    return f"{PERFORMANCE}{batch(number)}.json"
+
+
+def holdout(digest: str) -> str:
+    """Named after what the hold-out was drawn from."""
+    return f"{HOLDOUTS}{digest[:16]}.parquet"
 
 
 def judged_file(stem: str, digest: str) -> str:

@@ -8,25 +8,24 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import polars as pl
 
 from health_predict.data.cohort import LabelledEncounters, label, outcome
-from health_predict.data.splits import retraining as divide
-from health_predict.errors import DataError
+from health_predict.data.splits import recalibration as divide
 from health_predict.evaluation.metrics import evaluate
 from health_predict.features.calibration import Calibration, log_odds
 from health_predict.io import layout
-from health_predict.io.bundle import MODEL, Bundle, Manifest, TableDigest, load_bundle, write_bundle
+from health_predict.io.bundle import MODEL, Bundle, Manifest, TableDigest, load_bundle, require_target, write_bundle
 from health_predict.io.datasets import Dataset, recalibration
 from health_predict.io.export import bands, git_revision
 from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.registry import BUNDLE, PREPROCESSOR, Registry
 from health_predict.io.replay import matured, read_matured, read_reference
+from health_predict.io.seen import candidates, holdout_bytes, known
 from health_predict.io.storage import Storage
-from health_predict.io.tables import table_bytes
+from health_predict.io.tables import json_bytes, table_bytes
 from health_predict.io.training_runs import FAMILY, experiment, validation_metrics
 from health_predict.monitoring.reference import percentiles
-from health_predict.params import TITLES, AssemblyParams, Params
+from health_predict.params import TITLES, Params
 from health_predict.training.fit import recalibration as fit
 
 BELOW = 1e-9  # of a threshold; two encounters' float32 log-odds are the same or 1e-7 apart
@@ -68,17 +67,17 @@ class _Renewed:
 def recalibrate(
     storage: Storage, registry: Registry, cache: Path, params: Params, number: int, version: str
 ) -> Recalibrated:
-    """Calibrate a version anew on a part of the newest batch that matured before `number`; the gate has the other.
+    """Calibrate a version anew on a part of the newest outcomes that matured before `number`; the gate has the other.
 
-    Skipped when it was done with the same version, outcomes and parameters. Raises DataError where no batch has
-    matured, or as `metrics.evaluate` does.
+    Both are fresh, as in `assemble`: neither the version nor the first approved model has seen them, and no earlier
+    hold-out had them. Skipped when it was done with the same version, outcomes and parameters. Raises Declined where
+    fewer encounters are fresh than the gate needs to decide, BundleError for a version of another outcome, DataError
+    where no batch has matured, or as `metrics.evaluate` does.
     """
-    known = matured(storage, number)
-    if not known:
-        raise DataError("there is nothing to recalibrate on: no batch has matured")
-    became = completed(storage, layout.manifest(layout.outcomes(known[-1])), "simulate")
-    choices = [asdict(choice) for choice in (params.assembly, params.bundle, params.bootstrap)]
-    inputs = {"version": version, "outcomes": became["files"], "params": choices}
+    numbers = matured(storage, number)
+    became = {one: completed(storage, layout.manifest(layout.outcomes(one)), "simulate")["files"] for one in numbers}
+    choices = [asdict(choice) for choice in (params.assembly, params.gate, params.bundle, params.bootstrap)]
+    inputs = {"version": version, "outcomes": {str(one): files for one, files in became.items()}, "params": choices}
     manifest, dataset = layout.recalibration_manifest(number), recalibration(number)
     done = finished(storage, manifest, inputs)
     if done:
@@ -86,14 +85,19 @@ def recalibrate(
     before = registry.version(version)
     folder = registry.fetch_bundle(before, cache)
     bundle = load_bundle(folder)
-    validation, test = _divide(read_matured(storage, known[-1]), params.assembly)
+    require_target(bundle.manifest)
+    batches = [read_matured(storage, one) for one in numbers]
+    holdout = layout.holdout(sha256(json_bytes(["recalibration", number, inputs])).hexdigest())
+    held = candidates(batches, known(storage, registry, cache, version, own=holdout), params)
+    validation, test = divide(held, params.assembly, params.gate)
     files = {key: table_bytes(part, key) for key, part in ((dataset.validation, validation), (dataset.test, test))}
+    files[holdout] = holdout_bytes(test, holdout)
     labelled, digest = label(validation, bundle.manifest.target), sha256(files[dataset.validation]).hexdigest()
     table = TableDigest(dataset.validation, validation.height, int(labelled.outcomes.sum()), digest)
     renewed = _renew(bundle, folder, labelled, table, dataset.name, params)
     result = Recalibrated(
         batch=number,
-        matured=known[-1],
+        matured=numbers[-1],
         recalibrated=before.run_id,
         run_id=_log(registry, before.run_id, folder, bundle, renewed),
         intercept=renewed.calibration.intercept,
@@ -105,12 +109,6 @@ def recalibrate(
     )
     publish(storage, manifest, inputs=inputs, files=files, result=asdict(result))
     return result
-
-
-def _divide(newest: pl.DataFrame, params: AssemblyParams) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What to calibrate on and what to compare on, no patient in both; there is no training to keep rows for."""
-    parts = divide([newest], params)
-    return pl.concat([parts.train, parts.validation]), parts.test
 
 
 def _renew(

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from health_predict.errors import ConflictError, ServiceError
 from health_predict.io import layout
-from health_predict.io.bundle import load_bundle
+from health_predict.io.bundle import require_target
 from health_predict.io.ledger import read_ledger
 from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.registry import Registry
 from health_predict.io.replay import PREDICTIONS, parquet, read_arrival
+from health_predict.io.seen import version_bundle
 from health_predict.io.storage import Storage
 
 
@@ -31,13 +32,14 @@ Ask = Callable[[pl.DataFrame], Answers]
 
 @dataclass(frozen=True)
 class Scored:
-    """`through`: which way the probabilities came."""
+    """`through`: which way the probabilities came; `decisions`: how many lines the ledger had then."""
 
     batch: int
     rows: int
     version: str
     first: str
     through: str  # "api" or "bundle"
+    decisions: int
     skipped: bool = False
 
 
@@ -46,14 +48,16 @@ def score(storage: Storage, registry: Registry, cache: Path, number: int, first:
 
     Beside each probability stands what the version `first` would have said. Skipped when the batch was scored,
     whatever is in production now. Raises StorageError before the batch arrived, ConflictError with nothing in
-    production, ServiceError where the service does not answer or answers with another version.
+    production, BundleError for a model of another outcome, ServiceError where the service does not answer or answers
+    with another version.
     """
     arrived = completed(storage, layout.manifest(layout.arrival(number)), "simulate")
     key, inputs = layout.predictions(number), {"arrival": arrived["files"], "first": first}
     done = finished(storage, layout.manifest(key), inputs)
     if done:
         return Scored(**{**done, "skipped": True})
-    production = read_ledger(storage).production
+    ledger = read_ledger(storage)
+    production = ledger.production
     if production is None:
         raise ConflictError("nothing is in production; run `health-predict promote` first")
     encounters = read_arrival(storage, number)
@@ -72,11 +76,13 @@ def score(storage: Storage, registry: Registry, cache: Path, number: int, first:
         pl.lit(production).alias("version"),
         pl.Series("first_probability", beside),
     )
-    result = Scored(number, table.height, production, first, "bundle" if ask is None else "api")
+    result = Scored(number, table.height, production, first, "bundle" if ask is None else "api", len(ledger.entries))
     files = {key: parquet(table, PREDICTIONS, key)}
     publish(storage, layout.manifest(key), inputs=inputs, files=files, result=asdict(result))
     return result
 
 
 def _predict(registry: Registry, cache: Path, version: str, encounters: pl.DataFrame) -> NDArray[np.float64]:
-    return load_bundle(registry.fetch_bundle(registry.version(version), cache)).predict_proba(encounters)
+    bundle = version_bundle(registry, version, cache)
+    require_target(bundle.manifest)
+    return bundle.predict_proba(encounters)
