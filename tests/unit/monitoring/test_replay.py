@@ -69,5 +69,6 @@ def test_the_page_says_what_happened_and_loads_nothing():
     for text in ("Invented data", "time_in_hospital is missing", "Half as many again.", "version 2 promoted",
                  "37 requests", "off the realised one by 0.030",
                  "100 (12 died or went to a hospice, left out)", "waits for more encounters", "not judged: 0 of 20",
-                 "AUROC 0.680, O/E 1.10", "not matured yet", "declined", "AUROC &lt;fell&gt;.", "concept_shift from batch 3 on"):  # fmt: skip
+                 "AUROC 0.680, O/E 1.10", "not matured yet",
+                 "declined", "AUROC &lt;fell&gt;.", "concept_shift from batch 3 on"):  # fmt: skip
         assert text in found
