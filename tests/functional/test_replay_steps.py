@@ -296,6 +296,9 @@ def test_what_was_refused_does_not_mature(storage):
 
 
 def test_a_retraining_is_declined_before_it_is_trained_where_the_gate_could_not_decide(storage, champion):
+    assert next_assembly(storage) == 1
+    with pytest.raises(Declined, match="Only 0 matured"):
+        assemble(storage, Registry(champion), Path("unused"), PARAMS, next_assembly(storage))
     arrive(storage, PARAMS.scenario, 1, "none", from_batch=1)
     mature(storage, 1)
     before = storage.list()

@@ -19,7 +19,7 @@ from health_predict.io import layout
 from health_predict.io.ledger import append, entry, read_ledger
 from health_predict.io.manifests import publish
 from health_predict.io.monitoring_reports import read_judgements, read_watched
-from health_predict.io.replay import matured
+from health_predict.io.replay import matured, read_arrival
 from health_predict.io.storage import Folder
 from health_predict.io.tables import json_bytes, read_json, table_bytes
 from health_predict.params import AssemblyParams, BootstrapParams, DriftParams, GateParams, Params
@@ -236,3 +236,18 @@ def test_each_matured_batch_is_judged_once_under_the_version_that_scored_it(cham
         assert len(told) == len(set(told))
         assert len(arrivals) == len(set(arrivals))
         assert sorted(logged) == sorted(judged)
+
+
+def test_small_batches_wait_and_are_judged_together(champion, tmp_path):
+    storage, registry = Folder(str(tmp_path)), Registry(champion)
+    set_aside(storage, [60, 70, 150])
+    crown(storage, champion, PARAMS)
+    for number in (1, 2, 3):
+        arrive(storage, PARAMS.scenario, number, "none", from_batch=1)
+    with pytest.raises(Declined, match=r"100 .* are needed"):
+        monitor(storage, registry, tmp_path, PARAMS, 1)
+    found = monitor(storage, registry, tmp_path, PARAMS, 2)
+    assert found.batches == (1, 2)
+    assert found.drift.rows == read_arrival(storage, 1).height + read_arrival(storage, 2).height
+    assert monitor(storage, registry, tmp_path, PARAMS, 1) == replace(found, skipped=True)
+    assert monitor(storage, registry, tmp_path, PARAMS, 3).batches == (3,)

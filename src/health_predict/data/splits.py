@@ -42,9 +42,6 @@ class Supply:
     def covers(self, other: "Supply") -> bool:
         return self.rows >= other.rows and self.outcomes >= other.outcomes
 
-    def __add__(self, other: "Supply") -> "Supply":
-        return Supply(self.rows + other.rows, self.outcomes + other.outcomes)
-
 
 def split(cohort: pl.DataFrame, params: SplitParams) -> Splits:
     """Divide the first part of the cohort by patient; what follows is the future.
@@ -79,6 +76,11 @@ def supply(encounters: pl.DataFrame) -> Supply:
     return Supply(encounters.height, int(outcome(encounters).sum()))
 
 
+def total(batches: Sequence[pl.DataFrame]) -> Supply:
+    """As `supply`, of several tables together; nothing of none."""
+    return supply(pl.concat(batches)) if batches else Supply(0, 0)
+
+
 def fresh(batches: Sequence[pl.DataFrame], known: pl.Series) -> list[pl.DataFrame]:
     """What is left of each batch without the encounters whose ids are `known`."""
     return [batch.filter(~pl.col("encounter_id").is_in(known.implode())) for batch in batches]
@@ -91,7 +93,10 @@ def pool(batches: Sequence[pl.DataFrame], known: pl.Series, params: AssemblyPara
     or that an earlier hold-out had. Batches are taken from the newest back until there are enough for test and
     validation as they should be; all of them where there are fewer.
     """
-    wanted = Supply(ceil((params.test_rows + params.validation_rows) / params.max_share), needed(params, gate).outcomes)
+    least = needed(params, gate)
+    wanted = Supply(
+        max(ceil((params.test_rows + params.validation_rows) / params.max_share), least.rows), least.outcomes
+    )
     taken: list[pl.DataFrame] = []
     for batch in reversed(fresh(batches, known)):
         if taken and supply(pl.concat(taken)).covers(wanted):

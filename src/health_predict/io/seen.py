@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from health_predict.data.splits import needed, pool, supply
+from health_predict.data.splits import fresh, needed, pool, total
 from health_predict.data.validation import DTYPES
 from health_predict.errors import DataError, Declined, StorageError
 from health_predict.io import layout
@@ -44,12 +44,11 @@ def candidates(batches: Sequence[pl.DataFrame], known_ids: pl.Series, params: Pa
 
     Raises Declined where they are too few for the gate to decide on.
     """
-    found = pool(batches, known_ids, params.assembly, params.gate)
-    there, enough = supply(found), needed(params.assembly, params.gate)
+    there, enough = total(fresh(batches, known_ids)), needed(params.assembly, params.gate)
     if not there.covers(enough):
         reason = too_few(there.rows, there.outcomes, enough.rows, enough.outcomes)
         raise Declined("nothing is trained, as the gate could not decide on it:", [reason, "Wait for more outcomes."])
-    return found
+    return pool(batches, known_ids, params.assembly, params.gate)
 
 
 def seen(storage: Storage, bundles: Iterable[Bundle]) -> pl.Series:

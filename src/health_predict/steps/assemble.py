@@ -53,7 +53,7 @@ def assemble(
     seen them, and no earlier hold-out had them. `io.replay.next_assembly` says the number by which everything counts
     that has matured by now. Skipped when it was done with the same batches, parameters and version. Raises Declined,
     with nothing written, where fewer encounters are fresh than the gate needs to decide; StorageError before
-    `data split`, DataError where no batch has matured.
+    `data split`.
     """
     version = version or read_ledger(storage).production
     initial = vouch(storage, INITIAL)

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from health_predict.data.splits import Supply, fresh, needed, supply
+from health_predict.data.splits import fresh, needed, total
 from health_predict.errors import ConflictError
 from health_predict.io import layout
 from health_predict.io.bundle import Manifest
@@ -91,7 +91,7 @@ def _stock(storage: Storage, registry: Registry, cache: Path, champion: str, par
     fitted = pl.concat([read_seen(storage, table)["encounter_id"] for table in manifest.trained_on[:2]])
     batches = [read_matured(storage, one) for one in matured(storage, number)]
     new = [batch for batch in batches if not batch["encounter_id"].is_in(fitted.implode()).any()]
-    left = sum((supply(part) for part in fresh(batches, known(storage, registry, cache, champion))), Supply(0, 0))
+    left = total(fresh(batches, known(storage, registry, cache, champion)))
     enough = needed(params.assembly, params.gate)
     return Stock(
         trained_rows=len(fitted),

@@ -71,9 +71,9 @@ def monitor(storage: Storage, registry: Registry, cache: Path, params: Params, n
     """Judge a batch that has arrived under the version in production; report outcomes judged since the last one.
 
     Earlier batches that were too small to be judged are judged with it. Writes `drift.json` and `report.html`, and logs
-    the numbers to MLflow. Skipped when it was judged, whatever is in production now. Raises Declined while too few
-    encounters have arrived; what keeps a check from running: StorageError before the batch arrived, ConflictError with
-    nothing in production.
+    the numbers to MLflow. Skipped when it was judged, alone or with a later one, whatever is in production now. Raises
+    Declined while too few encounters have arrived; what keeps a check from running: StorageError before the batch
+    arrived, ConflictError with nothing in production.
     """
     name = layout.batch(number)
     record = completed(storage, layout.manifest(layout.arrival(number)), "simulate")
@@ -83,18 +83,21 @@ def monitor(storage: Storage, registry: Registry, cache: Path, params: Params, n
     if record["result"]["refused"]:
         raise DataError(f"batch {number} was refused and cannot be judged: {record['result']['refused']}")
     against = _champion(storage, registry, cache)
-    earlier = [report for report in read_watched(storage) if report.batch != number]
-    batch = _pooled(storage, earlier, number, params)
-    told = {judged.batch for report in earlier for judged in report.outcomes}
+    others = [report for report in read_watched(storage) if report.batch != number]
+    together = [report for report in others if number in report.batches]
+    if together:
+        return replace(together[0], skipped=True)
+    batch = _pooled(storage, others, number, params)
+    told = {judged.batch for report in others for judged in report.outcomes}
     outcomes = tuple(judged for judged in read_judgements(storage) if judged.batch not in told)
     report = _judge(batch, number, against, outcomes, params)
     _write(storage, registry, params, report, inputs, batch.encounters, against)
     return report
 
 
-def _pooled(storage: Storage, earlier: list[MonitoringReport], number: int, params: Params) -> _Batch:
+def _pooled(storage: Storage, others: list[MonitoringReport], number: int, params: Params) -> _Batch:
     """The batch with those before it that no report has."""
-    judged = {one for report in earlier for one in report.batches}
+    judged = {one for report in others for one in report.batches}
     numbers = [one for one in arrived(storage, number) if one not in judged]
     encounters = pl.concat([read_arrival(storage, one) for one in numbers])
     if encounters.height < params.drift.min_rows:

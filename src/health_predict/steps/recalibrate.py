@@ -72,7 +72,7 @@ def recalibrate(
     Both are fresh, as in `assemble`: neither the version nor the first approved model has seen them, and no earlier
     hold-out had them. Skipped when it was done with the same version, outcomes and parameters. Raises Declined where
     fewer encounters are fresh than the gate needs to decide, BundleError for a version of another outcome, DataError
-    where no batch has matured, or as `metrics.evaluate` does.
+    as `metrics.evaluate` does.
     """
     numbers = matured(storage, number)
     became = {one: completed(storage, layout.manifest(layout.outcomes(one)), "simulate")["files"] for one in numbers}

@@ -66,7 +66,11 @@ def test_fewer_encounters_are_divided_in_proportion():
     assert not parts.train.is_empty()
 
 
-@pytest.mark.parametrize("gate", [GATE, replace(GATE, min_rows=100, min_outcomes=10), replace(GATE, min_outcomes=30)])
+@pytest.mark.parametrize(
+    "gate",
+    [GATE, replace(GATE, min_rows=100, min_outcomes=10), replace(GATE, min_outcomes=30), replace(GATE, min_rows=400)],
+    ids=["few", "more", "many readmissions", "more than the test part should have"],
+)
 def test_from_as_many_as_are_needed_the_gate_gets_what_it_needs(gate):
     enough = needed(PARAMS, gate)
     height = next(rows for rows in range(TABLE.height) if supply(TABLE.tail(rows)).covers(enough))
