@@ -27,11 +27,11 @@ from health_predict.errors import Declined
 from health_predict.io import layout
 from health_predict.io.bundle import ENCODER, MODEL, REFERENCE, load_bundle, write_bundle
 from health_predict.io.datasets import Dataset, read_part, vouch
+from health_predict.io.holdouts import seen, version_bundle
 from health_predict.io.ledger import append, entry, read_ledger
 from health_predict.io.manifests import publish
 from health_predict.io.registry import BUNDLE, Version
 from health_predict.io.reports import read_evaluation, write_evaluation
-from health_predict.io.seen import seen, version_bundle
 from health_predict.io.storage import Folder
 from health_predict.io.tables import read_table, table_bytes
 from health_predict.params import (

@@ -10,11 +10,11 @@ from health_predict.data.cohort import outcome
 from health_predict.data.splits import retraining as divide
 from health_predict.io import layout
 from health_predict.io.datasets import INITIAL, Dataset, retraining, vouch
+from health_predict.io.holdouts import candidates, holdout_bytes, known
 from health_predict.io.ledger import read_ledger
 from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.registry import Registry
 from health_predict.io.replay import matured, read_matured
-from health_predict.io.seen import candidates, holdout_bytes, known
 from health_predict.io.storage import Storage
 from health_predict.io.tables import json_bytes, read_table, table_bytes
 from health_predict.params import Params

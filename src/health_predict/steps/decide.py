@@ -10,12 +10,12 @@ from health_predict.data.splits import fresh, needed, total
 from health_predict.errors import ConflictError
 from health_predict.io import layout
 from health_predict.io.bundle import Manifest
+from health_predict.io.holdouts import known, read_seen, version_bundle
 from health_predict.io.ledger import Ledger, read_ledger
 from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.monitoring_reports import read_judgements, read_watched
 from health_predict.io.registry import Registry
 from health_predict.io.replay import matured, read_matured, trained_in
-from health_predict.io.seen import known, read_seen, version_bundle
 from health_predict.io.storage import Storage
 from health_predict.io.tables import read_json
 from health_predict.monitoring.retraining import Action, Evidence, Finding, Moved, Stock, gather

@@ -9,11 +9,11 @@ from health_predict.errors import DataError
 from health_predict.evaluation.metrics import Metrics
 from health_predict.io import layout
 from health_predict.io.bundle import load_bundle, require_target
+from health_predict.io.holdouts import seen
 from health_predict.io.manifests import completed
 from health_predict.io.monitoring_reports import Judged, write_judged
 from health_predict.io.registry import Registry
 from health_predict.io.replay import approved, matured, read_matured, read_predictions, scored
-from health_predict.io.seen import seen
 from health_predict.io.storage import Storage
 from health_predict.monitoring.performance import Performance, performance
 from health_predict.params import Params

@@ -13,6 +13,7 @@ from health_predict.data.cohort import LabelledEncounters, outcome, select_cohor
 from health_predict.errors import ConflictError, DataError, Declined
 from health_predict.io import layout
 from health_predict.io.bundle import Bundle, load_bundle, require_target
+from health_predict.io.holdouts import read_seen, seen
 from health_predict.io.ledger import read_ledger
 from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.monitoring_reports import (
@@ -34,7 +35,6 @@ from health_predict.io.replay import (
     read_outcomes,
     read_reference,
 )
-from health_predict.io.seen import read_seen, seen
 from health_predict.io.storage import Storage
 from health_predict.io.tables import json_bytes
 from health_predict.monitoring.drift import field_drift

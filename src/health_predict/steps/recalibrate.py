@@ -17,10 +17,10 @@ from health_predict.io import layout
 from health_predict.io.bundle import MODEL, Bundle, Manifest, TableDigest, load_bundle, require_target, write_bundle
 from health_predict.io.datasets import Dataset, recalibration
 from health_predict.io.export import bands, git_revision
+from health_predict.io.holdouts import candidates, holdout_bytes, known
 from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.registry import BUNDLE, PREPROCESSOR, Registry
 from health_predict.io.replay import matured, read_matured, read_reference
-from health_predict.io.seen import candidates, holdout_bytes, known
 from health_predict.io.storage import Storage
 from health_predict.io.tables import json_bytes, table_bytes
 from health_predict.io.training_runs import FAMILY, experiment, validation_metrics

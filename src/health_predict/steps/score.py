@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from health_predict.errors import ConflictError, ServiceError
 from health_predict.io import layout
 from health_predict.io.bundle import require_target
+from health_predict.io.holdouts import version_bundle
 from health_predict.io.ledger import read_ledger
 from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.registry import Registry
 from health_predict.io.replay import PREDICTIONS, parquet, read_arrival
-from health_predict.io.seen import version_bundle
 from health_predict.io.storage import Storage
 
 

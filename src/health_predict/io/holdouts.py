@@ -1,4 +1,4 @@
-"""Which encounters cannot be compared on any more: a model has seen them, or an earlier hold-out had them."""
+"""What models may be compared on: encounters that none of them has seen, and that no earlier hold-out had."""
 
 import hashlib
 import io
