@@ -70,7 +70,7 @@ def test_versions_are_found_by_number_and_no_other(storage):
     found = ledger.version("1")
     assert (found.name, found.version, found.run_id, found.sha256) == ("Invented", "1", "one", "bundle of one")
     assert ledger.numbers == ["1", "2"]
-    with pytest.raises(ConflictError, match="version 3 was never in production.* these were: 1, 2"):
+    with pytest.raises(ConflictError, match=r"version 3 was never in production.* these were: 1, 2"):
         ledger.version("3")
 
 

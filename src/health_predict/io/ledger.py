@@ -135,9 +135,8 @@ class Ledger(msgspec.Struct, frozen=True):
         for entry in self._arrivals():
             if entry.subject.version == number:
                 return entry.subject
-        raise ConflictError(
-            f"version {number} was never in production, says the ledger; these were: {', '.join(self.numbers) or 'none'}"
-        )
+        those = ", ".join(self.numbers) or "none"
+        raise ConflictError(f"version {number} was never in production, says the ledger; these were: {those}")
 
     def before(self, number: str) -> str | None:
         """The newest version that was in production before this one first was, and was not rolled back; or None."""
