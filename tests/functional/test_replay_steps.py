@@ -1,5 +1,6 @@
 """Steps of the loop in this process: batches, and files that are judged."""
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ from unittest.mock import patch
 
 import polars as pl
 import pytest
+from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
 from factories import encounters
+from health_predict.cli import tables
 from health_predict.cli.app import app
 from health_predict.data.cohort import select_cohort
 from health_predict.data.schema import CLINICAL, EXCLUDED_DISPOSITIONS, OUTCOME
@@ -124,6 +127,13 @@ def test_auroc_of_a_recalibrated_model_is_held_to_what_it_was_when_it_was_traine
     assert found.reference == replace(approved.comparison.challenger, auroc=better.auroc)
 
 
+def shown(report: RenderableType) -> str:
+    """A report as a command prints it."""
+    console = Console(file=io.StringIO(), width=200)
+    console.print(report)
+    return console.file.getvalue()
+
+
 def with_deaths(table: pl.DataFrame, count: int) -> pl.DataFrame:
     """The table, and after it as many more encounters that ended in death or a hospice."""
     more = encounters(4_000, seed=7).filter(pl.col("discharge_disposition_id").is_in(EXCLUDED_DISPOSITIONS)).head(count)
@@ -148,6 +158,13 @@ def test_who_died_is_left_out_and_counted_at_every_door(storage, champion, tmp_p
     for name in ("status", "reasons", "drift", "separation", "predictions"):
         assert getattr(found, name) == getattr(expected, name)
     assert found.outcomes[0].performance == expected.outcomes[0].performance
+    for line in (
+        "90 encounters ended in death or a hospice and are left out",
+        "90 encounters of the reference ended in death or a hospice and are left out",
+        "90 of those who died or went to a hospice are left out",
+    ):
+        assert line in shown(tables.monitored(found))
+        assert line not in shown(tables.monitored(expected))
 
 
 def test_encounters_that_the_champion_was_trained_on_do_not_tell_how_good_it_is(storage, champion, tmp_path):
@@ -159,6 +176,7 @@ def test_encounters_that_the_champion_was_trained_on_do_not_tell_how_good_it_is(
     assert (found.seen, found.rows) == (cohort.height - unseen.height, unseen.height)
     assert expected.seen == 0
     assert found.performance == expected.performance
+    assert f"{found.seen} encounters that version 1 was trained on are left out" in shown(tables.judged([found]))
     cohort.head(760).write_parquet(alike)
     with pytest.raises(DataError, match=r"version 1 was trained on .* too few to judge it"):
         judged(storage, champion, alike, alike)
