@@ -128,6 +128,7 @@ class MissingParams:
     max_rise: float = 0.05  # of encounters; a join that fails upstream loses more
     max_chance: float = 0.001  # probability of a file or window with as many and nothing wrong
     least_share: float = 0.0002  # that is taken for usual: a field never missing in 14,000 encounters may be in one
+    window: int = 500  # encounters that the service judges together, besides each request: a failed join is in all
 
 
 @dataclass(frozen=True)

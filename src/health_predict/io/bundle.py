@@ -84,6 +84,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trained_at: str  # UTC, ISO 8601
     golden: list[Golden]
     files: dict[str, str]
+    simulation: str | None = None  # name of the replay whose world the model belongs to; None: of the live one
 
 
 class _Counts(msgspec.Struct, frozen=True):

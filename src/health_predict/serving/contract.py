@@ -127,15 +127,7 @@ def other_encoding(body: bytes) -> Problem | None:
 
 def _is_too_deep(document: bytes) -> bool:
     """Of well-formed JSON: each turn takes away the innermost arrays and objects."""
-    brackets = _STRING.sub(b"", document).translate(_ONE_MEMBER = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*("(?:[^"\\]|\\.)*+")[ \t\r\n]*:')
-_ENCODINGS = (  # by how a document in them begins
-    (b"\xef\xbb\xbf", "must begin without a byte order mark"),
-    (b"\xff\xfe", "must be UTF-8, not UTF-16"),
-    (b"\xfe\xff", "must be UTF-8, not UTF-16"),
-    (b"\x1f\x8b", "must not be compressed"),
-)
-_BATCH = msgspec.json.Decoder(list[msgspec.Raw])
-_AS_ARRAYS, _NO_BRACKETS)
+    brackets = _STRING.sub(b"", document).translate(_AS_ARRAYS, _NO_BRACKETS)
     for _ in range(DEEPEST):
         brackets = brackets.replace(b"[]", b"")
     return bool(brackets)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,20 +16,20 @@ from health_predict.errors import HealthPredictError
 from health_predict.io.audit import AuditLog, Entry
 from health_predict.io.predictions import PredictionLog, ScoredEncounter, pseudonym
 from health_predict.serving import answers, heap
-from health_predict.serving.contract import NESTING, Encounter, InvalidEncounterError, Problem, read_encounter
+from health_predict.serving.contract import (
+    NESTING,
+    Encounter,
+    InvalidEncounterError,
+    Problem,
+    other_encoding,
+    read_encounter,
+    split_batch,
+)
 from health_predict.serving.log import Log
 from health_predict.serving.metrics import Metrics
 from health_predict.serving.model import Model, load_model
 
 PAUSE_AFTER = 0.002  # seconds of work on a batch: then other requests have their turn
-_BATCH = msgspec.json.Decoder(list[msgspec.Raw])
-
-
-class _BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
-    encounters: list[msgspec.Raw]
-
-
-_BATCH_OBJECT = msgspec.json.Decoder(_BatchRequest)
 
 
 class NotReadyError(Exception):
@@ -64,6 +65,7 @@ class Service:
         self._model: Model | None = None
         self._last_reload: answers.Reload | None = None
         self._loading = asyncio.Lock()
+        self._scored_in_window, self._missing_before = 0, dict[str, int]()
 
     @property
     def model_version(self) -> str:
@@ -106,6 +108,7 @@ class Service:
             model_version=model.version,
             sha256=model.bundle.sha256,
             synthetic=model.bundle.manifest.synthetic,
+            simulation=model.bundle.manifest.simulation,
             last_reload=reload,
         )
 
@@ -145,9 +148,14 @@ class Service:
         self._audit(model, body, call, "/predict/batch", scores)
         for encounter, prediction in scored:
             self._note(model, encounter, prediction, call)
+        missing = Counter(name for _, prediction in scored for name in prediction.missing_fields)
         return answers.Batch(
             predictions=results,
             refused=len(results) - len(scored),
+            unknown=Counter(name for _, prediction in scored for name in prediction.unknown_fields),
+            missing=missing,
+            warnings=[*model.warn_of_many(missing, len(scored)).values()],
+            bundle_sha256=model.bundle.sha256,
             model_version=model.version,
             request_id=call.request_id,
         )
@@ -173,6 +181,7 @@ class Service:
             ],
             missing_fields=encoder.missing_fields(encounter),
             unknown_fields=encoder.unknown_fields(encounter),
+            bundle_sha256=model.bundle.sha256,
             outside_cohort=_outside_cohort(encounter),
             synthetic=model.bundle.manifest.synthetic,
             model_version=model.version,
@@ -209,24 +218,27 @@ class Service:
 
     def _read_batch(self, body: bytes) -> list[msgspec.Raw]:
         try:
-            raw = _BATCH.decode(body) if body.lstrip()[:1] == b"[" else _BATCH_OBJECT.decode(body).encounters
+            raw = split_batch(body)
         except RecursionError:
             self.metrics.refused(None, NESTING.kind)
             raise InvalidEncounterError([NESTING]) from None
-        except msgspec.MsgspecError:
-            raise self._refused("must be a JSON array of encounters, or an object with it as `encounters`") from None
+        except ValueError:
+            rule = "must be a JSON array of encounters, or an object that holds it as `encounters`, once and alone"
+            raise self._refused(rule, other_encoding(body)) from None
         if len(raw) > self._batch_limit:
             raise self._refused(f"must hold at most {self._batch_limit} encounters")
         return raw
 
-    def _refused(self, rule: str) -> InvalidEncounterError:
-        self.metrics.refused(None, "batch")
-        return InvalidEncounterError([Problem(None, rule, "batch")])
+    def _refused(self, rule: str, instead: Problem | None = None) -> InvalidEncounterError:
+        problem = instead or Problem(None, rule, "batch")
+        self.metrics.refused(None, problem.kind)
+        return InvalidEncounterError([problem])
 
     def _score(self, model: Model, encounter: Encounter, call: Call) -> answers.Prediction:
         bundle = model.bundle
         probability, unknown = bundle.score(encounter)
         band = bundle.band(probability)
+        missing = model.missing_fields(encounter)
         return answers.Prediction(
             prediction=int(probability >= bundle.manifest.threshold),
             probability_score=probability,
@@ -234,18 +246,35 @@ class Service:
             risk_band=band,
             percentile=bundle.percentile(probability),
             unknown_fields=unknown,
+            missing_fields=missing,
+            warnings=model.warn_of_one(missing),
             outside_cohort=_outside_cohort(encounter),
             synthetic=bundle.manifest.synthetic,
             model_version=model.version,
+            bundle_sha256=bundle.sha256,
             request_id=call.request_id,
         )
 
     def _note(self, model: Model, encounter: Encounter, prediction: answers.Prediction, call: Call) -> None:
         """Count a prediction that is answered, and keep it where that is switched on."""
-        self.metrics.predicted(prediction.risk_band, prediction.unknown_fields, prediction.outside_cohort)
+        unknown, missing = prediction.unknown_fields, prediction.missing_fields
+        self.metrics.predicted(prediction.risk_band, unknown, missing, prediction.outside_cohort)
+        self._scored_in_window += 1
+        if self._scored_in_window >= model.missing_params.window:
+            self._judge_missing(model)
         if self._journal.predictions:
             scored = self._scored(model, encounter, prediction.probability_score, call)
             self._journal.predictions.put(scored)
+
+    def _judge_missing(self, model: Model) -> None:
+        """Say in metrics and log what the newest window of encounters lacks far more often than in training."""
+        before, now = self._missing_before, self.metrics.missing
+        missing = {name: count - before.get(name, 0) for name, count in now.items()}
+        warnings = model.warn_of_many(missing, self._scored_in_window)
+        self.metrics.far_more_missing({name: name in warnings for name in now})
+        for warning in warnings.values():
+            self.log.event("missing_far_more_often", reason=warning, model_version=model.version)
+        self._scored_in_window, self._missing_before = 0, now
 
     def _scored(self, model: Model, encounter: Encounter, probability: float, call: Call) -> ScoredEncounter:
         patient = encounter.get("patient_nbr")
