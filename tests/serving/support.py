@@ -98,7 +98,8 @@ class Worker:
 
 @contextmanager
 def running(bundle: Path, scratch: Path, host: str = "127.0.0.1", **settings: str) -> Iterator[Worker]:
-    """A worker on a free port; `settings` are HEALTH_PREDICT_ variables."""
+    """A worker on a free port that does not drain for long; `settings` are HEALTH_PREDICT_ variables."""
+    settings = {"drain_seconds": "0", **settings}
     port, output = free_port(), scratch / f"worker-{time.monotonic_ns()}.log"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEALTH_PREDICT_")}
     environment = {**kept, **{f"HEALTH_PREDICT_{name.upper()}": value for name, value in settings.items()}}

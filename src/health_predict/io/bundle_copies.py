@@ -22,6 +22,8 @@ def copy_bundle(root: str, cache: Path, endpoint: str | None = None) -> Path:
     address other than AWS.
     """
     if not root.startswith("s3://"):
+        if not Path(root).is_dir():
+            raise BundleError(f"there is no folder {root}, so no bundle")
         return Path(root)
     storage = open_storage(root, endpoint)
     small = {name: storage.read(name) for name in (MANIFEST, *filter(storage.exists, BESIDE))}

@@ -1,17 +1,19 @@
 """`python -m health_predict.serving`: one worker."""
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
 from health_predict.errors import HealthPredictError
-from health_predict.serving import heap
+from health_predict.serving import heap, standard_streams
 from health_predict.serving.server import Listen, run
 from health_predict.settings import ServingSettings
 
 
 def main() -> int:
     """Serve until told to stop; returns the exit code of `errors.py`."""
+    standard_streams.reopen_closed()
     parser = argparse.ArgumentParser(prog="python -m health_predict.serving", description="One prediction worker.")
     parser.add_argument("--bundle", type=Path, required=True, help="folder of a bundle, or a link to one")
     parser.add_argument("--host", default="127.0.0.1")
@@ -21,7 +23,9 @@ def main() -> int:
     try:
         run(given.bundle, Listen(given.host, given.port), ServingSettings())
     except HealthPredictError as error:
-        sys.stderr.write(f"error: {error}\n")
+        with contextlib.suppress(OSError):  # where nobody can read it, the exit code tells
+            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.flush()
         return error.exit_code
     return 0
 

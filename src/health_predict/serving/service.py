@@ -29,6 +29,7 @@ from health_predict.serving.log import Log
 from health_predict.serving.metrics import Metrics
 from health_predict.serving.model import Model, load_model
 
+NO_BUNDLE = "there is no bundle yet; the output of `health-predict serve` says what it waits for"
 PAUSE_AFTER = 0.002  # seconds of work on a batch: then other requests have their turn
 
 
@@ -71,9 +72,18 @@ class Service:
     def model_version(self) -> str:
         return self._model.version if self._model else "-"
 
+    @property
+    def has_model(self) -> bool:
+        return self._model is not None
+
     async def reload(self) -> None:
-        """Take up what is in the folder now. A bundle that does not verify leaves the one before answering."""
+        """Take up what is in the folder now. A bundle that does not verify leaves the one before answering.
+
+        Before the first bundle, a folder that is not there yet is waited for: whoever makes it says so.
+        """
         async with self._loading:
+            if self._model is None and not self._folder.exists():
+                return
             now = datetime.now(UTC).isoformat(timespec="seconds")
             try:
                 model = await asyncio.to_thread(load_model, self._folder)
@@ -89,17 +99,18 @@ class Service:
             self.metrics.loaded(model.name, model.version, model.bundle.sha256)
             self.log.event("bundle_taken_up", model_version=model.version, sha256=model.bundle.sha256)
 
-    def drain(self) -> None:
-        """No longer ready; what was accepted is answered."""
+    def drain(self, seconds: float) -> None:
+        """No longer ready; what is asked in these seconds is answered."""
         self.draining = True
         self.metrics.draining()
-        self.log.event("draining")
+        self.log.event("draining", seconds=seconds)
 
     def health(self) -> answers.Health:
         model, reload = self._model, self._last_reload
         reason = reload.reason if reload and not reload.ok else None
         if model is None:
-            status, said = ("failed", reason) if reason else ("loading", "the bundle is being loaded and verified")
+            loading = "the bundle is being loaded and verified" if self._folder.exists() else NO_BUNDLE
+            status, said = ("failed", reason) if reason else ("loading", loading)
             return answers.Health(status=status, reason=said, last_reload=reload)
         return answers.Health(
             status="draining" if self.draining else "ok",
@@ -115,12 +126,12 @@ class Service:
     def describe_model(self) -> dict[str, Any]:
         return self._ready().description
 
-    def predict(self, body: bytes, call: Call) -> answers.Prediction:
+    async def predict(self, body: bytes, call: Call) -> answers.Prediction:
         """Score one encounter. Raises InvalidEncounterError, NotReadyError, StorageError (audit)."""
         model = self._ready()
         encounter = self._read(body)
         prediction = self._score(model, encounter, call)
-        self._audit(model, body, call, "/predict", [prediction.probability_score])
+        await self._audit(model, body, call, "/predict", [prediction.probability_score])
         self._note(model, encounter, prediction, call)
         return prediction
 
@@ -145,7 +156,7 @@ class Service:
                 await asyncio.sleep(0)
                 began = perf_counter()
         scores = [r.probability_score if isinstance(r, answers.Prediction) else None for r in results]
-        self._audit(model, body, call, "/predict/batch", scores)
+        await self._audit(model, body, call, "/predict/batch", scores)
         for encounter, prediction in scored:
             self._note(model, encounter, prediction, call)
         missing = Counter(name for _, prediction in scored for name in prediction.missing_fields)
@@ -160,12 +171,12 @@ class Service:
             request_id=call.request_id,
         )
 
-    def explain(self, body: bytes, call: Call) -> answers.Explanation:
+    async def explain(self, body: bytes, call: Call) -> answers.Explanation:
         """Contributions to one encounter's probability. Raises as `predict`."""
         model = self._ready()
         encounter = self._read(body)
         explained = model.explainer.explain(encounter)
-        self._audit(model, body, call, "/explain", [explained.probability])
+        await self._audit(model, body, call, "/explain", [explained.probability])
         encoder = model.bundle.encoder
         return answers.Explanation(
             probability_score=explained.probability,
@@ -188,11 +199,11 @@ class Service:
             request_id=call.request_id,
         )
 
-    def close(self) -> None:
-        """Write down what is waiting."""
+    def close(self, seconds: float) -> None:
+        """Write down what is waiting, for at most these seconds."""
         predictions = self._journal.predictions
         if predictions:
-            predictions.close(timeout=5.0)
+            predictions.close(timeout=seconds)
             self.log.event("prediction_log_closed", written=predictions.written, dropped=predictions.dropped)
         if self._journal.audit:
             self._journal.audit.close()
@@ -288,10 +299,12 @@ class Service:
             encounter={name: value for name, value in encounter.items() if name not in IDENTIFIERS},
         )
 
-    def _audit(self, model: Model, body: bytes, call: Call, route: str, scores: list[float | None]) -> None:
-        if self._journal.audit is None:
+    async def _audit(self, model: Model, body: bytes, call: Call, route: str, scores: list[float | None]) -> None:
+        """Return when it is on the disk: nothing is answered before."""
+        audit = self._journal.audit
+        if audit is None:
             return
-        self._journal.audit.append(
+        audit.append(
             Entry(
                 time=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 request_id=call.request_id,
@@ -303,6 +316,7 @@ class Service:
                 scores=scores,
             )
         )
+        await audit.flush()
 
 
 def _reason(error: Exception) -> str:
