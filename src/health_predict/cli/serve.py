@@ -51,13 +51,13 @@ def supervise(
     signal.signal(signal.SIGHUP, lambda *_: wakes.put(TOLD))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: wakes.put(END))
-    looks = _Looks(resolve, wakes)
+    looks = Looks(resolve, wakes)
     with tempfile.TemporaryDirectory(prefix="health-predict-") as folder:
         link = Path(folder) / "in-service"
         service = _start(command(link, host=host, port=port))
         try:
             threading.Thread(target=_wake_at_end, args=(service, wakes), daemon=True).start()
-            _HandOver(link, service, watch_seconds).run(looks, wakes)
+            HandOver(link, service, watch_seconds).run(looks, wakes)
         finally:
             code = _end(service, wakes, drain_seconds + GRACE_SECONDS, has_bundle=link.exists())
     if looks.busy:
@@ -65,7 +65,7 @@ def supervise(
     return code
 
 
-class _Looks:
+class Looks:
     """Looks for the bundle that should be served, one at a time; what it finds is a wake."""
 
     def __init__(self, resolve: Callable[[], Path], wakes: "SimpleQueue[Wake]"):
@@ -85,7 +85,7 @@ class _Looks:
         self._wakes.put(found)
 
 
-class _HandOver:
+class HandOver:
     """Points the link at what is found, and tells the service."""
 
     def __init__(self, link: Path, service: "subprocess.Popen[bytes]", watch_seconds: float | None):
@@ -93,12 +93,12 @@ class _HandOver:
         self._handed_over: tuple[Path, int, int] | None = None
         self._back_off = 1
 
-    def run(self, looks: _Looks, wakes: "SimpleQueue[Wake]") -> None:
+    def run(self, looks: Looks, wakes: "SimpleQueue[Wake]") -> None:
         """Until the service ends, or this process is told to end. Raises what a first look without `watch` did."""
         looks.begin()
         look_again = False
         while True:
-            wake = _next(wakes, None if looks.busy else self._pause)
+            wake = _next(wakes, None if looks.busy else self.pause)
             if wake in (END, ENDED):
                 return
             if wake == TOLD:
@@ -106,19 +106,20 @@ class _HandOver:
                 self._service.send_signal(signal.SIGHUP)
                 look_again = looks.busy
             elif isinstance(wake, Exception):
-                self._explain(wake)
+                self.explain(wake)
             elif isinstance(wake, Path):
-                self._take(wake)
+                self.take(wake)
             if not looks.busy and (wake in (None, TOLD) or look_again):
                 look_again = False
                 looks.begin()
 
     @property
-    def _pause(self) -> float | None:
+    def pause(self) -> float | None:
         """Seconds until the next look; None: it waits for a signal."""
         return self._watch_seconds and self._watch_seconds * self._back_off
 
-    def _take(self, folder: Path) -> None:
+    def take(self, folder: Path) -> None:
+        """Hand over what a look has found, if it is new."""
         found = folder.stat()
         identity = (folder.resolve(), found.st_ino, found.st_mtime_ns)
         if identity == self._handed_over:
@@ -131,12 +132,13 @@ class _HandOver:
         self._handed_over = identity
         self._service.send_signal(signal.SIGHUP)
 
-    def _explain(self, error: Exception) -> None:
+    def explain(self, error: Exception) -> None:
+        """Say why a look has found nothing. Raises the error where that cannot be waited for."""
         first = self._handed_over is None
         if not isinstance(error, HealthPredictError | OSError) or (first and self._watch_seconds is None):
             raise error
         self._back_off = min(self._back_off * 2, MOST_BACK_OFF)
-        again = f" (looking again in {self._pause:.0f} s)" if self._pause else ""
+        again = f" (looking again in {self.pause:.0f} s)" if self.pause else ""
         said = "no model can be served yet" if first else "the model in service stays"
         with contextlib.suppress(OSError):  # that nobody reads it is no reason to stop
             sys.stderr.write(f"{said}: {error}{again}\n")

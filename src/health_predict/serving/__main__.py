@@ -1,19 +1,23 @@
 """`python -m health_predict.serving`: one worker."""
 
+# ruff: noqa: E402  # the libraries open files when they are imported
+from health_predict.serving import standard_streams
+
+standard_streams.reopen_closed()
+
 import argparse
 import contextlib
 import sys
 from pathlib import Path
 
 from health_predict.errors import HealthPredictError
-from health_predict.serving import heap, standard_streams
+from health_predict.serving import heap
 from health_predict.serving.server import Listen, run
 from health_predict.settings import ServingSettings
 
 
 def main() -> int:
     """Serve until told to stop; returns the exit code of `errors.py`."""
-    standard_streams.reopen_closed()
     parser = argparse.ArgumentParser(prog="python -m health_predict.serving", description="One prediction worker.")
     parser.add_argument("--bundle", type=Path, required=True, help="folder of a bundle, or a link to one")
     parser.add_argument("--host", default="127.0.0.1")
