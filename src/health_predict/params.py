@@ -71,6 +71,7 @@ class PreprocessorParams:
     folds: int = 5  # of the cross-fitting inside TargetEncoder
     decimals: int = 6  # encoded rates are rounded: neighbours stay apart in float32 (see encoder.py)
     min_frequency: int = 20  # rows; rarer categories share one column of the one-hot encoding
+    min_of_each_outcome: int = 10  # encounters, of training and of validation: fewer fit and calibrate nothing
     seed: int = SEED
 
 

@@ -6,13 +6,15 @@ Everything has a default that works on a laptop. Choices that shape a result are
 import getpass
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from health_predict.errors import ServiceError
+from health_predict.io.addresses import without_secrets
 
 DATASET_URL = "https://archive.ics.uci.edu/static/public/296/diabetes+130-us+hospitals+for+years+1999-2008.zip"
 ACTOR_LENGTH = 200  # characters
@@ -29,6 +31,18 @@ class _Environment(BaseSettings):
         except ValidationError as error:
             told = [f"{self._variable(one['loc'][0])} is not valid: {one['msg']}" for one in error.errors()]
             raise ServiceError("; ".join(told)) from None
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Without secrets: this may be in a traceback."""
+        for name, value in super().__repr_args__():
+            yield name, without_secrets(value) if isinstance(value, str) else value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise ValueError("it is not UTF-8; is it a file name from another system? rename the file")
+        return value
 
     @classmethod
     def _variable(cls, name: str | int) -> str:
@@ -111,7 +125,18 @@ class Settings(_Environment):
     def _printable(cls, actor: str) -> str:
         if not actor.isprintable():  # a line break would forge a line of a log
             raise ValueError("it has characters that cannot be printed")
-        return actor.strip() or _actor()
+        return without_secrets(actor.strip()) or _actor()
+
+    @model_validator(mode="after")
+    def _mlflow_can_be_there(self) -> "Settings":
+        """MLflow takes paths apart as it does addresses."""
+        odd = [letter for letter in "%?#" if letter in str(Path(self.storage).absolute())]
+        if self.is_local and self.artifact_root and odd:
+            raise ServiceError(
+                f"HEALTH_PREDICT_STORAGE is not valid: MLflow can keep nothing in a folder with {odd[0]} in its path; "
+                "rename the folder, or set MLFLOW_TRACKING_URI to an MLflow server"
+            )
+        return self
 
     @property
     def is_local(self) -> bool:

@@ -23,6 +23,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from health_predict.errors import HealthPredictError
+from health_predict.io.addresses import without_secrets
 from health_predict.serving import command
 
 GRACE_SECONDS = 60.0  # after draining, to end the requests in flight, before the service is killed
@@ -141,7 +142,7 @@ class HandOver:
         again = f" (looking again in {self.pause:.0f} s)" if self.pause else ""
         said = "no model can be served yet" if first else "the model in service stays"
         with contextlib.suppress(OSError):  # that nobody reads it is no reason to stop
-            sys.stderr.write(f"{said}: {error}{again}\n")
+            sys.stderr.write(f"{said}: {without_secrets(str(error))}{again}\n")
             sys.stderr.flush()
 
 

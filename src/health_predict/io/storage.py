@@ -185,6 +185,8 @@ class Bucket:
         self._prefix = f"{_checked(prefix)}/" if prefix else ""
         if not self._bucket:
             raise StorageError(f"{root!r} names no bucket; give s3://bucket/prefix")
+        if "@" in self._bucket:  # it holds a secret, so it is not shown
+            raise StorageError("an s3:// address has no credentials; they come from where boto3 looks for them")
 
     def read(self, key: str) -> bytes:
         found = self.read_with_version(key)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from health_predict.errors import HealthPredictError
+from health_predict.io.addresses import without_secrets
 from health_predict.serving import heap
 from health_predict.serving.server import Listen, run
 from health_predict.settings import ServingSettings
@@ -28,7 +29,7 @@ def main() -> int:
         run(given.bundle, Listen(given.host, given.port), ServingSettings())
     except HealthPredictError as error:
         with contextlib.suppress(OSError):  # where nobody can read it, the exit code tells
-            sys.stderr.write(f"error: {error}\n")
+            sys.stderr.write(f"error: {without_secrets(str(error))}\n")
             sys.stderr.flush()
         return error.exit_code
     return 0
