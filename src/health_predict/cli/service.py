@@ -102,10 +102,10 @@ def service(folder: Path) -> Iterator[Service]:
             _wait_until_healthy(address, process, log)
             yield Service(address, link, process)
         finally:
-            _end(process)
+            end(process)
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: "subprocess.Popen[bytes]") -> None:
     """End the process, whatever it does, and whatever happens to this one meanwhile."""
     try:
         process.terminate()
