@@ -75,6 +75,19 @@ def test_a_registry_that_is_down_is_asked_less_and_less_until_it_answers(service
     assert said[-1].startswith("the model in service stays: MLflow does not answer")
 
 
+def test_a_folder_that_is_gone_again_changes_nothing(service, tmp_path, capsys):
+    wakes: SimpleQueue[Any] = SimpleQueue()
+
+    def resolve() -> Path:
+        wakes.put(tmp_path / "gone")
+        wakes.put(ENDED)
+        return folder(tmp_path, "1")
+
+    HandOver(tmp_path / "link", service, watch_seconds=30).run(Looks(resolve, wakes), wakes)
+    assert service.told == []
+    assert "no model can be served yet" in capsys.readouterr().err
+
+
 def test_without_watch_the_first_error_ends_it_and_a_later_one_does_not(service, tmp_path):
     hand_over = HandOver(tmp_path / "link", service, watch_seconds=None)
     with pytest.raises(TrackingError):

@@ -97,6 +97,8 @@ def test_a_compressed_body_is_refused_unread(gateway, path, encoding):
 def test_identity_is_no_compression_and_what_has_no_body_is_answered(gateway):
     assert gateway.ask("POST", "/predict", SOUND, ((b"content-encoding", b"identity"),))[0] == 200
     assert gateway.ask("GET", "/health", b"", ((b"content-encoding", b"gzip"),))[0] == 200
+    both = ((b"content-encoding", b"identity"), (b"content-encoding", b"gzip"))
+    assert gateway.ask("POST", "/predict", gzip.compress(SOUND), both)[0] == 415
 
 
 @pytest.mark.parametrize(

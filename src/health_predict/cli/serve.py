@@ -109,7 +109,10 @@ class HandOver:
             elif isinstance(wake, Exception):
                 self.explain(wake)
             elif isinstance(wake, Path):
-                self.take(wake)
+                try:
+                    self.take(wake)
+                except OSError as error:
+                    self.explain(error)
             if not looks.busy and (wake in (None, TOLD) or look_again):
                 look_again = False
                 looks.begin()

@@ -292,8 +292,8 @@ def _error(detail: str, request_id: str) -> bytes:
 
 def _is_compressed(given: list[Header]) -> bool:
     for name, value in given:
-        if name == b"content-encoding":
-            return value.strip().lower() not in (b"", b"identity")
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            return True
     return False
 
 
