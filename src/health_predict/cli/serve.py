@@ -27,6 +27,7 @@ from health_predict.io.addresses import without_secrets
 from health_predict.serving import command
 
 GRACE_SECONDS = 60.0  # after draining, to end the requests in flight, before the service is killed
+HEED_SECONDS = 0.25  # until a signal is heeded, at the latest
 MOST_BACK_OFF = 8  # times the usual pause between two looks
 TOLD, END, ENDED = "told", "end", "ended"  # by a signal to look, by a signal to end; the service has ended
 Wake = str | Path | Exception  # or what a look has found
@@ -150,11 +151,18 @@ class HandOver:
 
 
 def _next(wakes: "SimpleQueue[Wake]", seconds: float | None) -> Wake | None:
-    """The next wake; None when there is none for so long."""
-    try:
-        return wakes.get(timeout=seconds)
-    except Empty:
-        return None
+    """The next wake; None when there is none for so long.
+
+    Waits in short pieces: a signal that the system gives to the thread of a look, or to one of a library, does not end
+    the waiting of this one, and only this one runs its handler.
+    """
+    latest = monotonic() + (float("inf") if seconds is None else seconds)
+    while True:
+        try:
+            return wakes.get(timeout=max(min(latest - monotonic(), HEED_SECONDS), 0.0))
+        except Empty:
+            if monotonic() >= latest:
+                return None
 
 
 def _start(arguments: list[str]) -> "subprocess.Popen[bytes]":
