@@ -387,24 +387,31 @@ def serve(
 ) -> None:
     """Answer over HTTP with the model in production: POST /predict, GET /health, documentation at /docs.
 
-    SIGHUP takes up a newly promoted version. MODEL_VERSION pins one.
+    SIGHUP takes up a newly promoted version. MODEL_VERSION pins one. With --watch it waits for a registry that is down
+    and for a first promotion, not ready; without, either ends it.
 
     Example: `health-predict serve --port 8080 --watch`
     """
     from health_predict.cli.serve import become, supervise  # noqa: PLC0415
+    from health_predict.settings import ServingSettings  # noqa: PLC0415
 
     settings = _settings()
     if bundle:
         if watch:
             raise typer.BadParameter("--bundle names one model, so there is nothing to --watch for; give one of them")
         become(_bundle_folder(settings, bundle), host, port)
-    from health_predict.steps.fetch_bundle import download_bundle  # noqa: PLC0415
+
+    def resolve() -> Path:
+        from health_predict.steps.fetch_bundle import download_bundle  # noqa: PLC0415
+
+        return download_bundle(*_model(settings))
 
     code = supervise(
-        lambda: download_bundle(*_model(settings)),
+        resolve,
         host=host,
         port=port,
         watch_seconds=watch_seconds if watch else None,
+        drain_seconds=ServingSettings().drain_seconds,
     )
     raise typer.Exit(code)
 
