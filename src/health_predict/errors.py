@@ -2,14 +2,15 @@
 
     HealthPredictError              (never raised itself)
     ├── DataError            10     the data does not fit: columns, types, too many bad rows
-    ├── StorageError         11     the storage root cannot be read or written
+    ├── StorageError         11     the storage root, or stdout, cannot be read or written
     ├── TrackingError        12     MLflow does not answer, or answers no
     ├── BundleError          13     a bundle or its parts are missing, incomplete or altered
     ├── ConflictError        14     somebody else changed production meanwhile
     ├── ServiceError         15     the API, or a Ray cluster, does not start or does not answer
     └── Declined             99     a rule said no; nothing is broken (Airflow shows it as skipped)
 
-0 is success, 1 a bug of ours (with its traceback), 2 a command line that cannot be understood.
+0 is success, 1 a bug of ours (with its traceback), 2 a command line that cannot be understood, 130 an interruption,
+141 output whose reader has left (`| head -1`).
 """
 
 

@@ -11,6 +11,9 @@ Target = Literal["lt30", "any"]
 Protocol = Literal["grouped-cv", "chronological"]
 Family = Literal["logistic_regression", "random_forest", "xgboost", "lightgbm", "catboost"]
 
+LIVE_TARGET: Target = "lt30"  # what CMS penalises, and known 30 days after discharge; the other is for study
+OUTCOMES: dict[Target, str] = {"lt30": "readmission within 30 days", "any": "readmission at any time"}
+
 TITLES: dict[Family, str] = {
     "logistic_regression": "LogisticRegression",
     "random_forest": "RandomForest",
@@ -75,6 +78,7 @@ class PreprocessorParams:
     folds: int = 5  # of the cross-fitting inside TargetEncoder
     decimals: int = 6  # encoded rates are rounded: neighbours stay apart in float32 (see encoder.py)
     min_frequency: int = 20  # rows; rarer categories share one column of the one-hot encoding
+    min_of_each_outcome: int = 10  # encounters, of training and of validation: fewer fit and calibrate nothing
     seed: int = SEED
 
 

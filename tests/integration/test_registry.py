@@ -12,21 +12,31 @@ from mlflow.tracking import MlflowClient
 
 from health_predict.errors import BundleError, StorageError, TrackingError
 from health_predict.io.bundle import MODEL, load_bundle
+from health_predict.io.bundles import VERSION, download_bundle, fetch_bundle
+from health_predict.io.ledger import Version
 from health_predict.io.registry import (
     BUNDLE,
     HOST,
+    MACHINE,
     PID,
     PREPROCESSOR,
     PREVIOUS,
     PRODUCTION,
     REQUIRED,
-    VERSION_FILE,
+    STARTED,
     Registry,
 )
+from health_predict.io.storage import Folder
 from health_predict.serving.model import load_model
 
 EXPERIMENT = "Invented"
 TAGS = {"family": "lightgbm"}
+NOTHING = Folder("/nowhere")  # a store that keeps no bundle
+
+
+def fetched(registry: Registry, version: Version, cache: Path) -> Path:
+    """The bundle of a version that only MLflow has."""
+    return fetch_bundle(NOTHING, lambda: registry, version, cache)
 
 
 @pytest.fixture
@@ -126,33 +136,38 @@ def test_runs_of_a_process_that_is_gone_are_ended_and_others_are_left(registry, 
         gone.wait()
     with registry.run(EXPERIMENT, "mine", {}) as mine:
         experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-        here = socket.gethostname()
-        orphan = client.create_run(experiment, tags={HOST: here, PID: str(gone.pid)}).info.run_id
-        elsewhere = client.create_run(experiment, tags={HOST: f"not-{here}", PID: str(gone.pid)}).info.run_id
-        assert registry.end_orphans(EXPERIMENT) == 1
-        found = [client.get_run(run_id).info.status for run_id in (orphan, elsewhere, mine)]
-    assert found == ["KILLED", "RUNNING", "RUNNING"]
+        tags = client.get_run(mine).data.tags
+        written = [
+            {**tags, PID: str(gone.pid)},
+            {**tags, STARTED: "1"},  # its process id was given to another process since
+            {**tags, PID: str(gone.pid), MACHINE: "another container on a host of the same name"},
+            {HOST: tags[HOST], PID: str(gone.pid)},  # no proof
+        ]
+        others = [client.create_run(experiment, tags=one).info.run_id for one in written]
+        assert registry.end_orphans(EXPERIMENT) == 2
+        found = [client.get_run(run_id).info.status for run_id in (*others, mine)]
+    assert found == ["KILLED", "KILLED", "RUNNING", "RUNNING", "RUNNING"]
     assert registry.end_orphans(EXPERIMENT) == 0
     assert registry.end_orphans("No such experiment") == 0
 
 
 def test_a_bundle_is_downloaded_once_and_verified(store, registry, tmp_path):
     version = registry.register(store.winner, TAGS)
-    folder = registry.fetch_bundle(version, tmp_path / "cache")
+    folder = fetched(registry, version, tmp_path / "cache")
     assert load_bundle(folder).manifest.run_id == store.winner
     changed = (folder / MODEL).stat().st_mtime_ns
-    assert registry.fetch_bundle(version, tmp_path / "cache") == folder
+    assert fetched(registry, version, tmp_path / "cache") == folder
     assert (folder / MODEL).stat().st_mtime_ns == changed
 
 
 def test_a_bundle_in_the_cache_that_was_damaged_is_downloaded_again(store, registry, tmp_path):
     version = registry.register(store.winner, TAGS)
-    folder = registry.fetch_bundle(version, tmp_path / "cache")
-    for name in (MODEL, VERSION_FILE):
+    folder = fetched(registry, version, tmp_path / "cache")
+    for name in (MODEL, VERSION):
         (folder / name).write_bytes(b"cut")
-        assert registry.fetch_bundle(version, tmp_path / "cache") == folder
+        assert fetched(registry, version, tmp_path / "cache") == folder
     (folder / MODEL).unlink()
-    assert load_bundle(registry.fetch_bundle(version, tmp_path / "cache"))
+    assert load_bundle(fetched(registry, version, tmp_path / "cache"))
 
 
 def test_a_download_that_does_not_verify_is_refused_until_it_does(registry, parts, client, tmp_path):
@@ -163,9 +178,9 @@ def test_a_download_that_does_not_verify_is_refused_until_it_does(registry, part
     cache = tmp_path / "cache"
     for _ in range(2):
         with pytest.raises(BundleError, match=MODEL):
-            registry.fetch_bundle(version, cache)
+            fetched(registry, version, cache)
     shutil.copy(parts / BUNDLE / MODEL, artifacts / BUNDLE / MODEL)
-    assert load_bundle(registry.fetch_bundle(version, cache))
+    assert load_bundle(fetched(registry, version, cache))
 
 
 def test_a_download_that_fails_leaves_nothing(registry, parts, client, tmp_path):
@@ -173,7 +188,7 @@ def test_a_download_that_fails_leaves_nothing(registry, parts, client, tmp_path)
     version = registry.register(run_id, TAGS)
     shutil.rmtree(Path(client.get_run(run_id).info.artifact_uri.removeprefix("file://")) / BUNDLE)
     with pytest.raises(TrackingError, match="download bundle"):
-        registry.fetch_bundle(version, tmp_path / "cache")
+        fetched(registry, version, tmp_path / "cache")
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
@@ -184,17 +199,17 @@ def test_another_whole_bundle_in_the_place_of_the_registered_one_is_refused(stor
     shutil.rmtree(artifacts / BUNDLE)
     shutil.copytree(registry.download(store.other, BUNDLE, tmp_path / "other"), artifacts / BUNDLE)
     with pytest.raises(BundleError, match="not the one that was registered"):
-        registry.fetch_bundle(version, tmp_path / "cache")
+        fetched(registry, version, tmp_path / "cache")
     with pytest.raises(BundleError, match="another bundle"):
         registry.register(run_id, TAGS)
     with pytest.raises(BundleError, match=r"not the one that version\.json names"):
-        load_model(registry.download_bundle(version, tmp_path / "cache"))
+        load_model(download_bundle(NOTHING, lambda: registry, version, tmp_path / "cache"))
 
 
 def test_a_cache_that_cannot_be_written_is_a_storage_error(store, registry, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(StorageError, match=r"the cache .* cannot be written"):
-        registry.fetch_bundle(registry.register(store.winner, TAGS), tmp_path / "cache")
+        fetched(registry, registry.register(store.winner, TAGS), tmp_path / "cache")
 
 
 def test_a_server_that_does_not_answer_is_told_within_seconds():

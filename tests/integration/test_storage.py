@@ -48,7 +48,7 @@ def test_a_missing_key_is_an_error_that_names_key_and_root(storage):
         storage.read("nowhere.json")
     assert storage.root in str(caught.value)
     assert caught.value.exit_code == 11
-    assert storage.read_with_version("nowhere.json") is None
+    assert storage.read_with_state("nowhere.json") is None
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_paths_say_where_a_key_is(storage):
 
 def test_write_if_writes_over_the_version_that_was_read(storage):
     storage.write_if("ledger", b"1", None)
-    content, version = storage.read_with_version("ledger")
+    content, version = storage.read_with_state("ledger")
     storage.write_if("ledger", content + b"2", version)
     assert storage.read("ledger") == b"12"
     assert storage.list() == ["ledger"]
@@ -76,7 +76,7 @@ def test_write_if_writes_over_the_version_that_was_read(storage):
 def test_of_two_writers_one_wins_and_the_other_is_told(storage_root):
     first, second = open_storage(storage_root), open_storage(storage_root)
     first.write("ledger", b"start")
-    (_, seen_by_first), (_, seen_by_second) = first.read_with_version("ledger"), second.read_with_version("ledger")
+    (_, seen_by_first), (_, seen_by_second) = first.read_with_state("ledger"), second.read_with_state("ledger")
     first.write_if("ledger", b"first", seen_by_first)
     with pytest.raises(ConflictError, match=r"ledger in .* was changed by somebody else") as caught:
         second.write_if("ledger", b"second", seen_by_second)
@@ -88,7 +88,7 @@ def test_write_if_sees_that_a_key_came_or_went(storage):
     storage.write("here", b"x")
     with pytest.raises(ConflictError):
         storage.write_if("here", b"y", None)
-    _, version = storage.read_with_version("here")
+    _, version = storage.read_with_state("here")
     storage.delete("here")
     with pytest.raises(ConflictError):
         storage.write_if("here", b"y", version)
@@ -99,7 +99,7 @@ def test_many_writers_at_once_lose_nothing(tmp_path):
     def append(line: int) -> None:
         store = Folder(str(tmp_path))
         while True:
-            content, version = store.read_with_version("ledger") or (b"", None)
+            content, version = store.read_with_state("ledger") or (b"", None)
             try:
                 return store.write_if("ledger", content + b"%d\n" % line, version)
             except ConflictError:
@@ -118,7 +118,7 @@ def test_a_root_that_is_neither_folder_nor_bucket_is_refused(root):
 
 def test_a_bucket_that_does_not_exist_is_named_by_every_use(s3_root):
     store = open_storage("s3://no-such-bucket-here/x")
-    uses = (store.read, store.exists, store.read_with_version, store.list, lambda key: store.write(key, b"x"))
+    uses = (store.read, store.exists, store.read_with_state, store.list, lambda key: store.write(key, b"x"))
     for use in uses:
         with pytest.raises(StorageError, match=r"no-such-bucket-here/x: the bucket does not exist"):
             use("key")

@@ -1,24 +1,113 @@
 """The command line, `health-predict`. Commands import what they run when they run, so that `--help` is quick."""
 
+import os
 import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
 
 import typer
 
 from health_predict.cli.app import app
-from health_predict.errors import HealthPredictError
+from health_predict.errors import HealthPredictError, StorageError
+from health_predict.io.addresses import without_secrets
+
+READER_GONE = 141  # as a shell has it for a program that SIGPIPE ended
 
 
 def main() -> None:
-    """Run a command; the exit code says how it ended (`errors.py`)."""
+    """Run a command; the exit code says how it ended (`errors.py`). Nothing that is shown holds a secret."""
+    sys.excepthook = _show_bug
+    _open_missing_streams()
     try:
-        code = app(standalone_mode=False)
+        code = _run()
     except HealthPredictError as error:
-        sys.stderr.write(f"{error}\n" if error.exit_code == 99 else f"error: {error}\n")
-        sys.exit(error.exit_code)
+        _complain(f"{error}" if error.exit_code == 99 else f"error: {error}")
+        code = error.exit_code
     except typer.TyperException as error:
         error.show()  # type: ignore[attr-defined]  # all that are raised have it
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        sys.stderr.write("interrupted; run the same command again to go on\n")
-        sys.exit(130)
-    sys.exit(code or 0)
+        _complain("interrupted; run the same command again to go on")
+        code = 130
+    except OSError:
+        if not (code := _delivered(0)):  # it was not the output that failed
+            raise
+    sys.exit(_delivered(code))
+
+
+def _run() -> int:
+    _check_surroundings()
+    command = typer.main.get_command(app)
+    try:  # not its own `main`, which ends in its own way when a reader has left
+        with command.make_context("health-predict", sys.argv[1:]) as context:
+            command.invoke(context)
+    except typer.Exit as ended:
+        return ended.exit_code
+    return 0
+
+
+def _check_surroundings() -> None:
+    """Raises what no command could work with, before one has begun."""
+    if any(not _is_text(argument) for argument in sys.argv[1:]):
+        raise typer.BadParameter("not UTF-8; is it a file name from another system? rename the file, and try again")
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise StorageError("the current folder is gone or may not be read; change to another one") from error
+
+
+def _is_text(argument: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in argument)
+
+
+def _open_missing_streams() -> None:
+    """Give closed standard streams somewhere to go, lest a file that is opened later becomes one of them.
+
+    Raises StorageError, after that, where stdout was closed: the result would be lost.
+    """
+    missing = [number for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)) if stream is None]
+    for number in missing:
+        opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+        if opened != number:
+            os.dup2(opened, number)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    if 1 in missing:
+        _complain("error: stdout is closed, so the result would be lost; send it to /dev/null if it is not wanted")
+        sys.exit(StorageError.exit_code)
+
+
+def _delivered(code: int) -> int:
+    """The exit code, if what was said on stdout could be written, else another."""
+    _flush(sys.stderr)  # where that fails there is nobody to tell
+    failure = _flush(sys.stdout)
+    if failure is None:
+        return code
+    if isinstance(failure, BrokenPipeError):
+        return code or READER_GONE
+    _complain(f"error: cannot write to stdout: {failure.strerror}")
+    return code or StorageError.exit_code
+
+
+def _flush(stream: TextIO) -> OSError | None:
+    """Why the stream does not take what was written to it, which is then given up; None where it does."""
+    try:
+        stream.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        stream.flush()
+        return error
+    return None
+
+
+def _complain(text: str) -> None:
+    with suppress(OSError):  # there is nobody else to tell
+        sys.stderr.write(f"{without_secrets(text)}\n")
+
+
+def _show_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(without_secrets("".join(traceback.format_exception(kind, error, trace))))

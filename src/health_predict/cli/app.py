@@ -1,5 +1,6 @@
 """Commands and their options. Each builds `Settings`, runs one step, and shows what it returns."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -9,6 +10,8 @@ from health_predict.cli.console import Output
 from health_predict.params import Family, Params, Protocol, SearchParams, Target
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from health_predict.io.registry import Registry
     from health_predict.io.storage import Storage
     from health_predict.settings import Settings
@@ -40,7 +43,9 @@ OnTarget = Annotated[
 FromBundle = Annotated[
     str | None, typer.Option("--bundle", help="Use this bundle, a folder or s3://bucket/prefix, and not MLflow.")
 ]
-SYNTHETIC_ROWS = 30_000
+InSimulation = Annotated[
+    str | None, typer.Option("--simulation", metavar="NAME", help="Of a replay, in its world, instead of production.")
+]
 
 
 @data.command()
@@ -148,7 +153,7 @@ def evaluate(
     if protocol is None:
         from health_predict.steps.evaluate import evaluate as compare  # noqa: PLC0415
 
-        report = compare(_storage(settings), _registry(settings), Params(), run)
+        report = compare(_storage(settings), _registry(settings), Params(), settings.actor, run)
         output.result(report, tables.evaluated)
         return
     from health_predict.steps.study import study  # noqa: PLC0415
@@ -161,7 +166,14 @@ def evaluate(
 
 
 @app.command()
-def promote(run: Run = None, json: Json = False) -> None:
+def promote(
+    run: Run = None,
+    allow_rolled_back: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Let a model return that was rolled back; the ledger keeps the reason."),
+    ] = None,
+    json: Json = False,
+) -> None:
     """Put an evaluated model into production, if the gate has no objection; exit code 99 if it has.
 
     Example: `health-predict promote && health-predict serve`
@@ -170,23 +182,70 @@ def promote(run: Run = None, json: Json = False) -> None:
     from health_predict.steps.promote import promote as step  # noqa: PLC0415
 
     settings = _settings()
-    Output(json).result(step(_storage(settings), _registry(settings), Params().gate, run), tables.promoted)
+    storage, registry = _storage(settings), _registry(settings)
+    report = step(storage, registry, Params().gate, settings.actor, run, allow_rolled_back)
+    Output(json).result(report, tables.promoted)
 
 
 @app.command()
 def rollback(
+    to: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="The version to go back to; else the one before.")
+    ] = None,
+    if_production: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Only if this version is in production; else change nothing.")
+    ] = None,
     reason: Annotated[str, typer.Option(help="For the ledger.")] = "asked for at the command line",
+    allow_rolled_back: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="With --to: go back to a version that was itself rolled back."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Put the previous version into production again.
+    """Put a version into production again that was there before; the one that leaves stays out.
 
-    Example: `health-predict rollback --reason "risks of surgical patients look wrong"`
+    Safe to repeat: a rollback that was done, or half done, is completed, and not done twice. To go back one version
+    further, name it with --to.
+
+    Example: `health-predict rollback --if-production 7 --reason "risks of surgical patients look wrong"`
     """
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.steps.rollback import rollback as step  # noqa: PLC0415
 
     settings = _settings()
-    Output(json).result(step(_storage(settings), _registry(settings), reason), tables.rolled_back)
+    storage, registry = _storage(settings), _registry(settings)
+    report = step(storage, registry, settings.actor, reason, to, if_production, allow_rolled_back)
+    Output(json).result(report, tables.rolled_back)
+
+
+@app.command()
+def adopt(
+    reason: Annotated[str, typer.Option(help="For the ledger.")],
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Storage root that has what production was trained on; else the one that held it."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Let this store speak for the registered model: after a restored backup, or where another store held it.
+
+    What is in production stays: what this store's ledger says, or, where it says nothing, what MLflow's alias does.
+
+    Example: `health-predict adopt --reason "the storage moved to S3"`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.io.production import holder_of  # noqa: PLC0415
+    from health_predict.io.storage import open_storage  # noqa: PLC0415
+    from health_predict.steps.adopt import adopt as step  # noqa: PLC0415
+
+    settings = _settings()
+    storage, registry = _storage(settings), _registry(settings)
+    before = holder_of(registry)
+    other = source or (before.store if before else None)
+    report = step(
+        storage, registry, settings.actor, reason, open_storage(other, settings.s3_endpoint) if other else None
+    )
+    Output(json).result(report, tables.adopted)
 
 
 @app.command()
@@ -227,6 +286,7 @@ def monitor(
     logged: Annotated[
         str | None, typer.Option(metavar="DAY", help="Instead: what the service scored on a day, such as 2026-01-31.")
     ] = None,
+    simulation: InSimulation = None,
     json: Json = False,
 ) -> None:
     """Judge a batch: have the data, the scores or the outcomes moved? The last line is NO_DRIFT or DRIFT_DETECTED.
@@ -243,7 +303,8 @@ def monitor(
     if [batch, current, logged].count(None) != 2 or ((reference or outcomes) and not current):
         raise typer.BadParameter("give --batch, --logged, or --current with or without --reference and --outcomes")
     settings = _settings()
-    storage, registry, params = _storage(settings), _registry(settings), Params()
+    storage, registry = _world(settings, simulation)
+    params = Params()
     if batch is not None:
         report = step(storage, registry, settings.cache, params, batch)
     elif logged is not None:
@@ -266,12 +327,18 @@ def simulate(
     api: Annotated[
         bool, typer.Option("--api/--no-api", help="Score through a running service, or in this process.")
     ] = (True),
-    restart: Annotated[bool, typer.Option("--restart", help="Drop an earlier replay and start over.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Drop the earlier replay of this name and start over.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Of the replay's world; `replay`, or after the scenario, if left out.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Replay the future: batches arrive, are judged and scored, outcomes mature, models are retrained and gated.
 
-    Stopped anywhere, the same command goes on from there. Writes reports/replay/index.html.
+    A replay is a world of its own, below simulations/: it begins with what is in production, and changes nothing there.
+    Stopped anywhere, the same command goes on from there. Writes reports/replay/index.html in its world.
 
     Example: `health-predict simulate --scenario concept_shift --from-batch 4 --no-api`
     """
@@ -281,9 +348,11 @@ def simulate(
 
     if scenario not in SCENARIOS:
         raise typer.BadParameter(f"choose from {', '.join(SCENARIOS)}", param_hint="--scenario")
+    if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise typer.BadParameter("letters, digits, `_` and `-` only, at most 64", param_hint="--name")
     output = Output(json)
     params = Params(search=SearchParams(families=_families(families), trials=trials, seed=seed))
-    options = Options(batches, scenario, from_batch, api, restart)
+    options = Options(batches, scenario, from_batch, api, restart, name)
     output.result(run(_settings(), params, options, output), tables.replayed)
 
 
@@ -312,9 +381,8 @@ def serve(
         become(_bundle_folder(settings, bundle), host, port)
     from health_predict.steps.fetch_bundle import download_bundle  # noqa: PLC0415
 
-    registry = _registry(settings)
     code = supervise(
-        lambda: download_bundle(registry, settings.model_version, settings.model_alias, settings.cache),
+        lambda: download_bundle(*_model(settings)),
         host=host,
         port=port,
         watch_seconds=watch_seconds if watch else None,
@@ -356,16 +424,15 @@ def new(name: Annotated[str, typer.Argument(help="Of the caller: letters, digits
 
 
 @app.command()
-def status(json: Json = False) -> None:
-    """Show what is done, what is in production and why, and what to do next.
+def status(simulation: InSimulation = None, json: Json = False) -> None:
+    """Show what is done, what is in production and why, what is wrong, and what to do next. Changes nothing.
 
     Example: `health-predict status`
     """
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.steps.status import status as step  # noqa: PLC0415
 
-    settings = _settings()
-    Output(json).result(step(_storage(settings), _registry(settings)), tables.status)
+    Output(json).result(step(*_world(_settings(), simulation)), tables.status)
 
 
 @app.command()
@@ -402,9 +469,12 @@ def _settings() -> "Settings":
 
 
 def _storage(settings: "Settings") -> "Storage":
+    from health_predict.io.manifests import check_layout  # noqa: PLC0415
     from health_predict.io.storage import open_storage  # noqa: PLC0415
 
-    return open_storage(settings.storage, settings.s3_endpoint)
+    storage = open_storage(settings.storage, settings.s3_endpoint)
+    check_layout(storage)
+    return storage
 
 
 def _prediction_log(settings: "Settings") -> "Storage":
@@ -427,7 +497,23 @@ def _bundle_folder(settings: "Settings", bundle: str | None) -> Path:
         return copy_bundle(bundle, settings.cache, settings.s3_endpoint)
     from health_predict.steps.fetch_bundle import fetch_bundle  # noqa: PLC0415
 
-    return fetch_bundle(_registry(settings), settings.model_version, settings.model_alias, settings.cache)
+    return fetch_bundle(*_model(settings))
+
+
+def _model(settings: "Settings") -> "tuple[Storage, Callable[[], Registry], str, str | None, str, Path]":
+    """What says which version is meant, and where its bundle is copied to."""
+    version, alias = settings.model_version, settings.model_alias
+    return _storage(settings), lambda: _registry(settings), settings.model_name, version, alias, settings.cache
+
+
+def _world(settings: "Settings", simulation: str | None) -> "tuple[Storage, Registry]":
+    """The store and the registry; with the name of a replay, those of its world."""
+    if simulation is None:
+        return _storage(settings), _registry(settings)
+    from health_predict.io.simulations import existing_world  # noqa: PLC0415
+
+    place, found = existing_world(_storage(settings), simulation)
+    return place, _registry(settings).for_model(found.model)
 
 
 def _families(listed: str) -> tuple[Family, ...]:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
@@ -31,8 +31,9 @@ class Output:
         self.stderr = _console(sys.stderr)
 
     def say(self, text: RenderableType) -> None:
-        """To people, about what goes on."""
-        self.stderr.print(text)
+        """To people, about what goes on. A log that is full or gone ends no work."""
+        with suppress(OSError):
+            self.stderr.print(text)
 
     def result(self, report: Any, render: Callable[[Any], RenderableType]) -> None:
         """What the command is about: as JSON, or rendered for reading."""
@@ -95,5 +96,12 @@ class Output:
         return advance
 
 
+class _Console(Console):
+    """Leaves a broken pipe to the command line, which ends with a code that says so."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def _console(stream: TextIO) -> Console:
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else PLAIN_WIDTH)
+    return _Console(file=stream, highlight=False, width=None if stream.isatty() else PLAIN_WIDTH)

@@ -16,13 +16,14 @@ from health_predict.cli import simulate, tables
 from health_predict.cli.console import Output
 from health_predict.cli.service import service
 from health_predict.data.schema import CLINICAL
-from health_predict.errors import ServiceError
+from health_predict.errors import Declined, ServiceError
 from health_predict.evaluation.gate import objections
 from health_predict.io import layout
 from health_predict.io.bundle import Bundle, load_bundle
 from health_predict.io.ledger import read_ledger
 from health_predict.io.registry import Registry
 from health_predict.io.reports import EvaluationReport, read_evaluation
+from health_predict.io.simulations import world
 from health_predict.io.storage import Storage, open_storage
 from health_predict.io.tables import read_table
 from health_predict.params import Params, SearchParams
@@ -64,13 +65,17 @@ def run(settings: Settings, synthetic: bool, trials: int) -> None:
 
     _heading(output, "3/7 evaluate: on encounters that no model has seen")
     approved = _approved(storage, training.winner)  # by an earlier run; what came after it is the loop's
-    evaluation = approved or evaluate(storage, registry, params, training.winner)
+    evaluation = approved or evaluate(storage, registry, params, settings.actor, training.winner)
 
     _heading(output, "4/7 gate and promotion")
-    promotion = None if approved else promote(storage, registry, params.gate, training.winner)
+    decision = (
+        "it went into production in an earlier run"
+        if approved
+        else _decide(storage, registry, params, settings, training.winner)
+    )
 
     _heading(output, "5/7 serve, and ask the API")
-    folder = fetch_bundle(registry, None, settings.model_alias, settings.cache)
+    folder = fetch_bundle(storage, lambda: registry, settings.model_name, None, settings.model_alias, settings.cache)
     encounters = read_table(storage, layout.INITIAL_TEST).head(ASKED)
     with service(folder) as running:
         answers = _ask(running.address, encounters)
@@ -79,6 +84,7 @@ def run(settings: Settings, synthetic: bool, trials: int) -> None:
     _heading(output, "6/7 the loop: the future arrives in batches; monitor, retrain, gate, promote")
     loop = Params(search=SearchParams(families=("lightgbm",), trials=LOOP_TRIALS))
     replay = simulate.run(settings, loop, simulate.Options(), output)
+    production = str(read_ledger(storage).production)
 
     _heading(output, "7/7 report")
     out = output.stdout
@@ -91,19 +97,32 @@ def run(settings: Settings, synthetic: bool, trials: int) -> None:
     refused = objections(evaluation.comparison, params.gate)
     out.print("\nGate: " + ("declined" if refused else "accepted"))
     out.print(tables.gate(evaluation.checks))
-    out.print(f"\n{tables.promoted(promotion)}" if promotion else "\nit went into production in an earlier run")
+    out.print(f"\n{decision}")
     out.print(f"\nThe API answered {len(answers):,} held-out encounters; {SHOWN} of them:")
     out.print(_risks(answers))
     out.print(f"largest difference between the API's and the bundle's probability: {difference:.0e}")
-    out.print("\nThe loop, retrained beside never retrained")
+    out.print(f"\nThe loop, a simulation of its own ({simulate.DEFAULT_NAME}): retrained beside never retrained")
     out.print(tables.replayed(replay))
+    out.print(f"\nIn production: version {production} of {settings.model_name}")
     out.print(_where(settings, storage, registry, time.monotonic() - began))
 
 
 def _approved(storage: Storage, run_id: str) -> EvaluationReport | None:
     """The evaluation of a run that was promoted before; None for any other."""
-    promoted = any(one.run_id == run_id and one.decision == "promoted" for one in read_ledger(storage).entries)
+    decided = [one.decision for one in read_ledger(storage).entries if one.subject.run_id == run_id]
+    promoted = "promoted" in decided or "adopted" in decided
     return read_evaluation(storage, run_id) if promoted else None
+
+
+def _decide(storage: Storage, registry: Registry, params: Params, settings: Settings, run_id: str) -> str:
+    """What became of the winner. Where a version is in production already, a no of the gate is a result as well."""
+    try:
+        return str(tables.promoted(promote(storage, registry, params.gate, settings.actor, run_id)))
+    except Declined as declined:
+        production = read_ledger(storage).production
+        if production is None:
+            raise
+        return f"{declined}\nversion {production} stays in production"
 
 
 def _heading(output: Output, text: str) -> None:
@@ -147,11 +166,11 @@ def _where(settings: Settings, storage: Storage, registry: Registry, seconds: fl
 Done in {seconds:.0f} s.
 Everything is in   {storage.root}
 Reports            {storage.path(layout.TRAINING)} and beside it
-The loop           {storage.path(layout.REPLAY_PAGE)}
+The loop           {world(storage, simulate.DEFAULT_NAME).path(layout.REPLAY_PAGE)}
 Runs and models    {registry.tracking_uri}
                    {os.path.relpath(Path(sys.executable).parent)}/mlflow ui --backend-store-uri {registry.tracking_uri}
 Try next           {command} serve     then open http://127.0.0.1:8000/docs
                    {command} status
-                   {command} monitor --batch 10
-                   {command} simulate --restart --scenario concept_shift --from-batch 4 --no-api --trials 1
+                   {command} monitor --batch 10 --simulation {simulate.DEFAULT_NAME}
+                   {command} simulate --scenario concept_shift --from-batch 4 --no-api --trials 1
 """

@@ -1,5 +1,7 @@
 """`health-predict simulate`: the future, batch by batch, with monitoring, retraining, gate and promotion.
 
+All of it happens in a world of its own (`io/simulations.py`): production, its ledger and its aliases stay as they are.
+
 What happens to batch t when it arrives: its schema is checked; the outcomes of batch t-1 have matured; the batch and
 those outcomes are judged; it is decided whether to retrain or to recalibrate; a model from that which passes the gate
 goes into production and into the running service; then the batch is scored by what is in production. Every step leaves
@@ -9,11 +11,13 @@ its result in storage and is skipped where it is there, so a replay that was sto
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from health_predict.cli.console import Output
 from health_predict.cli.service import Service, service
 from health_predict.data.schema import CLINICAL
 from health_predict.errors import Declined
+from health_predict.io.bundles import fetch_bundle
 from health_predict.io.datasets import INITIAL, Dataset
 from health_predict.io.ledger import read_ledger
 from health_predict.io.registry import Registry
@@ -27,7 +31,6 @@ from health_predict.steps.assemble import assemble
 from health_predict.steps.begin import begin
 from health_predict.steps.decide import Decided, decide
 from health_predict.steps.evaluate import evaluate
-from health_predict.steps.fetch_bundle import fetch_bundle
 from health_predict.steps.mature import mature
 from health_predict.steps.monitor import monitor
 from health_predict.steps.promote import promote
@@ -36,16 +39,30 @@ from health_predict.steps.report_replay import report_replay
 from health_predict.steps.score import score
 from health_predict.steps.train import train
 
+DEFAULT_NAME = "replay"  # of the world where nothing is injected
+
 
 @dataclass(frozen=True)
 class Options:
-    """`batches`: how many, from the first on; None: all. `api`: score through a running service."""
+    """`batches`: how many, from the first on; None: all. `api`: score through a running service.
+
+    `name` is that of the replay's world; None: `replay`, or after the scenario.
+    """
 
     batches: int | None = None
     scenario: str = "none"
     from_batch: int = 1
     api: bool = True
     restart: bool = False
+    name: str | None = None
+
+    @property
+    def world(self) -> str:
+        if self.name:
+            return self.name
+        if self.scenario == "none":
+            return DEFAULT_NAME
+        return self.scenario if self.from_batch == 1 else f"{self.scenario}_from_{self.from_batch}"
 
 
 @dataclass(frozen=True)
@@ -58,38 +75,52 @@ class _World:
     registry: Registry
     service: Service | None = None
 
+    @property
+    def who(self) -> str:
+        return self.settings.actor
+
+    @property
+    def first(self) -> str:
+        """The version that the replay began with: the one never retrained."""
+        first = read_ledger(self.storage).first
+        return str(first and first.production)
+
+    def bundle(self, version: str) -> Path:
+        """The folder of a version's bundle."""
+        found = read_ledger(self.storage).version(version)
+        return fetch_bundle(self.storage, lambda: self.registry, found, self.settings.cache)
+
 
 def run(settings: Settings, params: Params, options: Options, output: Output) -> Replay:
     """Replay what has not been replayed yet, then report. Raises what the steps raise."""
     storage = open_storage(settings.storage, settings.s3_endpoint)
     registry = Registry(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
-    world = _World(settings, params, options, output, storage, registry)
-    available = len(future_batches(storage))
+    search = params.search
+    plan = Plan(options.scenario, options.from_batch, search.families, search.trials, search.seed)
+    begun = begin(storage, registry, settings.actor, options.world, plan, options.restart)
+    output.say(f"simulation {options.world}: everything happens in {begun.storage.root}, nothing in production")
+    world = _World(settings, params, options, output, begun.storage, begun.registry)
+    available = len(future_batches(begun.storage))
     last = available if options.batches is None else min(options.batches, available)
     _ensure_champion(world)
-    search = params.search
-    plan = begin(
-        storage, registry, options.scenario, options.from_batch, search.families, search.trials, search.seed,
-        options.restart,
-    )  # fmt: skip
-    pending = [number for number in range(1, last + 1) if read_ended(storage, number) is None]
+    pending = [number for number in range(1, last + 1) if read_ended(world.storage, number) is None]
     if pending:
         with _served(world) as ready:
             for number in pending:
-                _replay(ready, number, plan)
-        for number in scored(storage, last):
-            mature(storage, number)
-    return report_replay(storage, params.bootstrap)
+                _replay(ready, number)
+        for number in scored(world.storage, last):
+            mature(world.storage, number)
+    return report_replay(world.storage, params.bootstrap)
 
 
 def _ensure_champion(world: _World) -> None:
-    """Train and promote a first model where there is nothing in production."""
+    """Train and promote a first model where there was nothing in production to begin with."""
     if read_ledger(world.storage).production is not None:
         return
     world.output.say("nothing is in production yet: the first model is trained on the initial data")
     winner = _train(world, INITIAL)
-    evaluate(world.storage, world.registry, world.params, winner)
-    promote(world.storage, world.registry, world.params.gate, winner)
+    evaluate(world.storage, world.registry, world.params, world.who, winner)
+    promote(world.storage, world.registry, world.params.gate, world.who, winner)
 
 
 @contextmanager
@@ -97,13 +128,11 @@ def _served(world: _World) -> Iterator[_World]:
     if not world.options.api:
         yield world
         return
-    settings = world.settings
-    production = read_ledger(world.storage).production  # an alias may lag behind, or be another
-    with service(fetch_bundle(world.registry, production, settings.model_alias, settings.cache)) as running:
+    with service(world.bundle(str(read_ledger(world.storage).production))) as running:
         yield replace(world, service=running)
 
 
-def _replay(world: _World, number: int, plan: Plan) -> None:
+def _replay(world: _World, number: int) -> None:
     storage, registry, cache, options = world.storage, world.registry, world.settings.cache, world.options
     arrived = arrive(storage, world.params.scenario, number, options.scenario, options.from_batch)
     for earlier in scored(storage, number - 1):
@@ -121,8 +150,8 @@ def _replay(world: _World, number: int, plan: Plan) -> None:
     if decided.action != "none":
         world.output.say(f"  {decided.action}: {' '.join(decided.reasons)}")
         run_id, dataset = _remedy(world, decided)
-        ended = _ask_the_gate(world, replace(ended, run_id=run_id), dataset, plan)
-    score(storage, registry, cache, number, plan.first, world.service.ask if world.service else None)
+        ended = _ask_the_gate(world, replace(ended, run_id=run_id), dataset)
+    score(storage, registry, cache, number, world.first, world.service.ask if world.service else None)
     write_ended(storage, ended)
 
 
@@ -138,15 +167,12 @@ def _remedy(world: _World, decided: Decided) -> tuple[str, Dataset]:
     return _train(world, assembled.dataset), assembled.dataset
 
 
-def _ask_the_gate(world: _World, ended: Ended, dataset: Dataset, plan: Plan) -> Ended:
+def _ask_the_gate(world: _World, ended: Ended, dataset: Dataset) -> Ended:
     """Evaluate the run that a batch led to; promote it and take it up if the gate has no objection."""
     storage, registry, params = world.storage, world.registry, world.params
-    evaluate(storage, registry, params, ended.run_id, dataset)
-    for decided in read_ledger(storage).entries[plan.decisions :]:
-        if decided.run_id == ended.run_id and decided.decision == "declined":  # before this command was stopped
-            return replace(ended, objections=tuple(decided.reasons))
     try:
-        version = promote(storage, registry, params.gate, ended.run_id).version
+        evaluate(storage, registry, params, world.who, ended.run_id, dataset)
+        version = promote(storage, registry, params.gate, world.who, ended.run_id).version
     except Declined as declined:
         world.output.say(f"  {declined}")
         return replace(ended, objections=tuple(declined.reasons))
@@ -157,10 +183,8 @@ def _ask_the_gate(world: _World, ended: Ended, dataset: Dataset, plan: Plan) -> 
 def _take_up(world: _World, version: str, number: int) -> int | None:
     if world.service is None:
         return None
-    settings = world.settings
-    folder = fetch_bundle(world.registry, version, settings.model_alias, settings.cache)
     encounter = read_arrival(world.storage, number).select(field.name for field in CLINICAL).row(0, named=True)
-    return world.service.take_up(folder, version, encounter)
+    return world.service.take_up(world.bundle(version), version, encounter)
 
 
 def _train(world: _World, dataset: Dataset) -> str:

@@ -68,6 +68,8 @@ def evaluated(report: "EvaluationReport") -> RenderableType:
     verdict = "The gate would decline it." if refused else "The gate has no objection."
     subject = f"{TITLES[report.family]} of run {report.run_id}"
     against = f"against version {report.champion}" if report.champion else "with nothing in production yet"
+    against += f"; question {report.comparison.look} to this hold-out" if report.comparison.look > 1 else ""
+    against += "".join(f"; {seen:,} encounters left out, seen by {name}" for name, seen in report.left_out.items())
     return _labelled(report.synthetic, f"{subject}, {against}", scores(report.comparison), gate(report.checks), verdict)
 
 
@@ -99,8 +101,16 @@ def promoted(report: Any) -> RenderableType:
     return f"version {report.version.version} of {report.version.name} is in production{before}{_skipped(report)}"
 
 
-def rolled_back(version: Any) -> RenderableType:
-    return f"version {version.version} of {version.name} is in production again"
+def rolled_back(report: Any) -> RenderableType:
+    version = report.version
+    if report.skipped:
+        return f"version {version.version} of {version.name} is in production: the rollback was done already"
+    return f"version {version.version} of {version.name} is in production again; version {report.left} stays out"
+
+
+def adopted(report: Any) -> RenderableType:
+    said = "as this store's ledger says" if report.from_ledger else "as MLflow's alias said"
+    return f"this store speaks for {report.version.name}; version {report.version.version} is in production, {said}"
 
 
 def studied(report: Any) -> RenderableType:
@@ -120,15 +130,23 @@ def studied(report: Any) -> RenderableType:
 
 def status(report: Any) -> RenderableType:
     steps = _table(("step", "done"), [(name, "yes" if done else "no") for name, done in report.steps.items()])
-    serving = (
-        f"version {report.production.version} (run {report.production.run_id})" if report.production else "nothing"
-    )
-    lines = f"storage     {report.storage}\ntracking    {report.tracking_uri}\nproduction  {serving}"
-    return Group(Text(lines), steps, decisions(report.decisions), Text(f"next: {report.advice}"))
+    found = report.production
+    serving = f"version {found.version} (run {found.run_id}, bundle {found.sha256[:12]})" if found else "nothing"
+    lines = [
+        *([f"simulation  {report.simulation}: nothing here is in production"] if report.simulation else []),
+        f"storage     {report.storage}",
+        f"tracking    {report.tracking_uri}",
+        f"production  {serving}",
+        *(f"  because   {reason}" for reason in report.why),
+        f"previous    {f'version {report.previous}' if report.previous else 'nothing'}",
+        *([f"simulations {', '.join(report.simulations)}"] if report.simulations else []),
+        *(f"PROBLEM     {problem}" for problem in report.problems),
+    ]
+    return Group(Text("\n".join(lines)), steps, decisions(report.decisions), Text(f"next: {report.advice}"))
 
 
 def decisions(entries: "Iterable[Entry]") -> Table:
-    rows = [(entry.at, entry.who, entry.decision, entry.production or "-", entry.run_id) for entry in entries]
+    rows = [(entry.at, entry.who, entry.decision, entry.production or "-", entry.subject.run_id) for entry in entries]
     return _table(("decided", "by", "decision", "production", "run"), rows)
 
 

@@ -36,6 +36,14 @@ class Field:
     raw: str = ""
 
     @property
+    def meaning(self) -> tuple[object, ...]:
+        """What decides which values it may have: all but prose."""
+        return (
+            self.name, self.raw_name, self.kind, self.codes, self.closed, self.nullable, self.required, self.minimum,
+            self.maximum,
+        )  # fmt: skip
+
+    @property
     def raw_name(self) -> str:
         return self.raw or self.name
 

@@ -27,12 +27,12 @@ from health_predict.errors import BundleError
 from health_predict.features.calibration import Calibration
 from health_predict.features.encoder import Encoder
 from health_predict.features.row_encoder import RowEncoder
-from health_predict.params import Family, Target
+from health_predict.params import LIVE_TARGET, OUTCOMES, Family, Target
 
 if TYPE_CHECKING:
     import polars as pl
 
-FORMAT = 2
+FORMAT = 3
 ENCODER, MODEL, REFERENCE, MANIFEST = "encoder.json", "model.onnx", "reference.json", "bundle.json"
 GOLDEN_TOLERANCE = 1e-6  # as far as two machines' floating point may differ; the contract of the export
 CHUNK = 16_384  # rows encoded at a time: bounds memory, fills the cache
@@ -61,6 +61,10 @@ class TableDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
 
 
+class _Format(msgspec.Struct):
+    format: int
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`bundle.json`."""
 
@@ -76,6 +80,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fields: list[str]  # that the encoder reads
     trained_on: list[TableDigest]
     synthetic: bool
+    simulation: str | None  # name of the replay that trained it; None: trained on what really happened
+    lineage: list[str]  # runs whose model this one is with another calibration, oldest first
     metrics: dict[str, float]  # of the validation encounters
     versions: dict[str, str]
     git_revision: str
@@ -83,6 +89,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trained_at: str  # UTC, ISO 8601
     golden: list[Golden]
     files: dict[str, str]
+
+    @property
+    def content(self) -> str:
+        """SHA-256 of all that decides a probability: the same for models that score the same."""
+        decisive = (self.target, self.files[ENCODER], self.files[MODEL], self.calibration)
+        return hashlib.sha256(msgspec.json.encode(decisive)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -166,6 +178,16 @@ class _RowScorer:
         return float(self._log_odds.item())
 
 
+def require_target(manifest: Manifest, target: Target = LIVE_TARGET) -> None:
+    """BundleError for a model of another outcome: its risks answer another question."""
+    if manifest.target != target:
+        raise BundleError(
+            f"the model of run {manifest.run_id} predicts {OUTCOMES[manifest.target]}, not {OUTCOMES[target]}: it is "
+            "for study, and is never compared with, promoted over or served as the other. `health-predict evaluate "
+            f"--protocol grouped-cv --target {manifest.target}` studies that outcome"
+        )
+
+
 def draft(manifest: Manifest, encoder: Encoder, model: bytes) -> Bundle:
     """A bundle in memory that scores, before it is written and verified."""
     return Bundle(manifest, encoder, _session(model, threads=1), sha256="")
@@ -192,11 +214,15 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
     """
     document = _read(folder, MANIFEST)
     try:
+        found = msgspec.json.decode(document, type=_Format).format
+        if found != FORMAT:
+            raise BundleError(
+                f"{MANIFEST} in {folder} has format {found}, and this version reads format {FORMAT}: train again, or "
+                "serve it with the version of Health Predict that it was made with"
+            )
         manifest = msgspec.json.decode(document, type=Manifest)
     except msgspec.MsgspecError as error:
         raise BundleError(f"{MANIFEST} in {folder} is not a bundle description: {error}") from error
-    if manifest.format != FORMAT:
-        raise BundleError(f"{MANIFEST} in {folder} has format {manifest.format}; this version reads format {FORMAT}")
     contents = {name: _read(folder, name) for name in (ENCODER, MODEL, REFERENCE)}
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != manifest.files.get(name):

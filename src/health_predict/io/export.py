@@ -45,6 +45,7 @@ class Provenance:
     target: Target
     trained_on: Sequence[TableDigest]
     synthetic: bool
+    simulation: str | None
     git_revision: str
     seed: int
 
@@ -78,6 +79,8 @@ def export(
         fields=list(encoder.fields),
         trained_on=list(provenance.trained_on),
         synthetic=provenance.synthetic,
+        simulation=provenance.simulation,
+        lineage=[],
         metrics=dict(metrics),
         versions={"python": sys.version.split()[0], **{name: version(name) for name in LIBRARIES}},
         git_revision=provenance.git_revision,

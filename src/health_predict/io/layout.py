@@ -3,6 +3,8 @@
 Batches are numbered from 1, in order of arrival.
 """
 
+NUMBER = 2  # of this layout; a store says in its first manifest which one it has
+
 RAW = "raw_data/dataset."
 RAW_MANIFEST = "raw_data/manifest.json"
 
@@ -23,6 +25,11 @@ REPLAY = "reports/replay/replay.json"  # what is replayed, and from which versio
 REPLAY_NUMBERS = "reports/replay/results.json"
 REPLAY_PAGE = "reports/replay/index.html"
 
+TABLES = "tables/"  # what models were trained on and compared on, by content
+BUNDLES = "bundles/"  # what was ever in production, by content
+SIMULATIONS = "simulations/"  # the worlds of replays, each a store of its own
+SIMULATION = "simulation.json"  # in such a world: what is replayed there
+
 TRAINING = "reports/training.json"  # of the newest training; older ones are in MLflow
 LEDGER = "promotions.jsonl"
 TRACKING_DATABASE = "mlflow.db"
@@ -32,6 +39,16 @@ TRACKING_ARTIFACTS = "mlartifacts"
 def raw_data(suffix: str) -> str:
     """The dataset as received; the suffix is `zip` or `csv`."""
     return f"{RAW}{suffix}"
+
+
+def table(digest: str) -> str:
+    """A table by the SHA-256 of its file."""
+    return f"{TABLES}{digest}.parquet"
+
+
+def bundle(digest: str) -> str:
+    """The folder of a bundle, by the SHA-256 of its bundle.json."""
+    return f"{BUNDLES}{digest}"
 
 
 def future_batch(number: int) -> str:
@@ -98,9 +115,9 @@ def recalibration_manifest(number: int) -> str:
     return f"{RECALIBRATIONS}{number:02d}/manifest.json"
 
 
-def training_report(dataset: str) -> str:
-    """Of the newest training on a data set."""
-    return f"reports/training/{dataset}.json"
+def training_report(fingerprint: str) -> str:
+    """Of a training, by all that decides what it gives."""
+    return f"reports/training/{fingerprint}.json"
 
 
 def evaluation_report(name: str) -> str:

@@ -1,21 +1,65 @@
 """The promotion ledger: who decided what about which version, when and why. Append-only, one JSON object a line.
 
-It is the authority on what is in production. Appending is a compare-and-swap on the whole file, so of two decisions
-made on the same state one is written and the other is told.
+It is the authority on what is in production, for one registered model of one MLflow, which every line names.
+Appending is a compare-and-swap on the whole file, so of two decisions made on the same state one is written and the
+other is told.
+
+    evaluated     a hold-out was asked about a model; nothing moves
+    declined      the gate, or an earlier rollback, kept a model out; nothing moves
+    promoted      a model came into production
+    rolled_back   the version in production left it, and stays out until a person lifts that by name
+    adopted       this ledger took over a registered model that had another ledger, or none
 """
 
-import getpass
-import socket
+import hashlib
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 
-from health_predict.errors import DataError
+from health_predict.errors import DataError, StorageError
 from health_predict.io import layout
-from health_predict.io.storage import Storage, Version
+from health_predict.io.storage import State, Storage
+from health_predict.params import Target
 
-Decision = Literal["promoted", "declined", "rolled_back"]
+Decision = Literal["evaluated", "declined", "promoted", "rolled_back", "adopted"]
+MOVES = ("promoted", "rolled_back", "adopted")  # decisions that say what is in production
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the registered model. `sha256` is its bundle's; None where it was registered without."""
+
+    name: str
+    version: str
+    run_id: str
+    sha256: str | None = None
+
+
+class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The model that a decision is about. `version` is None where it has not been registered.
+
+    `content` is the same for models that score the same, whichever run they are from; `lineage` are the runs whose
+    model this one is with another calibration, oldest first.
+    """
+
+    run_id: str
+    target: Target
+    bundle: str  # SHA-256 of its bundle.json
+    content: str
+    lineage: list[str]
+    version: str | None = None
+
+
+class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a hold-out was asked: the table compared on, the version compared with, and the how-manieth time."""
+
+    holdout: str  # SHA-256 of the table
+    champion: str | None
+    look: int  # from 1
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,18 +68,34 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: str  # UTC, ISO 8601
     who: str
     decision: Decision
-    run_id: str  # that the decision is about
+    subject: Subject
     production: str | None
     previous: str | None
     reasons: list[str]
     numbers: dict[str, float]
+    ledger: str  # id of this ledger
+    registry: str  # where MLflow was, without credentials
+    model: str  # registered model
+    simulation: str | None  # name of the replay that the ledger belongs to; None: production itself
+    question: Question | None = None
+    allowed: str | None = None  # why a person let a version return that was rolled back
 
 
 class Ledger(msgspec.Struct, frozen=True):
     """What was read, and the state of the file it was read from."""
 
     entries: list[Entry]
-    state: Version | None
+    state: State | None
+
+    @property
+    def id(self) -> str | None:
+        """None before the first decision."""
+        return self.entries[0].ledger if self.entries else None
+
+    @property
+    def model(self) -> str | None:
+        """The registered model that the ledger speaks for; None before the first decision."""
+        return self.entries[0].model if self.entries else None
 
     @property
     def production(self) -> str | None:
@@ -43,17 +103,85 @@ class Ledger(msgspec.Struct, frozen=True):
 
     @property
     def previous(self) -> str | None:
+        """What a rollback goes back to."""
         return self.entries[-1].previous if self.entries else None
 
     @property
+    def moved(self) -> bool:
+        """Was anything ever decided about what is in production."""
+        return any(entry.decision in MOVES for entry in self.entries)
+
+    @property
+    def newest_move(self) -> Entry | None:
+        return next((entry for entry in reversed(self.entries) if entry.decision in MOVES), None)
+
+    @property
     def first(self) -> Entry | None:
-        """The first promotion ever: the fixed point that small losses are measured against."""
-        return next((entry for entry in self.entries if entry.decision == "promoted"), None)
+        """The first version in production ever: the fixed point that small losses are measured against."""
+        return next(self._arrivals(), None)
+
+    @property
+    def numbers(self) -> list[str]:
+        """Of the versions that were ever in production, in the order in which they came."""
+        return [str(entry.subject.version) for entry in self._arrivals()]
+
+    def version(self, number: str) -> Version:
+        """A version that was in production at some time. StorageError for any other."""
+        subject = self.subject(number)
+        return Version(str(self.model), number, subject.run_id, subject.bundle)
+
+    def subject(self, number: str) -> Subject:
+        """As `version`: the model of it."""
+        for entry in self._arrivals():
+            if entry.subject.version == number:
+                return entry.subject
+        raise StorageError(f"version {number} was never in production, says the ledger")
+
+    def before(self, number: str) -> str | None:
+        """The newest version that was in production before this one first was, and was not rolled back; or None."""
+        earlier = reversed(self.numbers[: self.numbers.index(number)])
+        return next((one for one in earlier if one != number and self.barred(self.subject(one)) is None), None)
+
+    def barred(self, subject: Subject) -> Entry | None:
+        """The rollback that keeps a model out: its own, that of a run it was calibrated from, or of an equal model."""
+        runs, out = {subject.run_id, *subject.lineage}, None
+        for entry in self.entries:
+            if entry.decision == "rolled_back" and (
+                entry.subject.run_id in runs or entry.subject.content == subject.content
+            ):
+                out = entry
+            if entry.allowed and entry.production and self.subject(entry.production).content == subject.content:
+                out = None
+        return out
+
+    def asked(self, subject: Subject, holdout: str, champion: str | None) -> Question | None:
+        """What a hold-out was asked before about an equal model against the same version: the answer is the same."""
+        for entry in self.entries:
+            question = entry.question
+            if (
+                entry.decision == "evaluated"
+                and question is not None
+                and (question.holdout, question.champion) == (holdout, champion)
+                and entry.subject.content == subject.content
+            ):
+                return question
+        return None
+
+    def questions(self) -> list[Question]:
+        """All that was ever asked of hold-outs, oldest first."""
+        return [entry.question for entry in self.entries if entry.decision == "evaluated" and entry.question]
+
+    def digest(self, entries: int) -> str:
+        """SHA-256 of the first decisions."""
+        return hashlib.sha256(_encoded(self.entries[:entries])).hexdigest()
+
+    def _arrivals(self) -> Iterator[Entry]:
+        return (entry for entry in self.entries if entry.decision in ("promoted", "adopted") and entry.production)
 
 
 def read_ledger(storage: Storage) -> Ledger:
     """The ledger; empty when nothing was ever decided. DataError names a line that is not an entry."""
-    found = storage.read_with_version(layout.LEDGER)
+    found = storage.read_with_state(layout.LEDGER)
     if found is None:
         return Ledger([], None)
     content, state = found
@@ -62,37 +190,52 @@ def read_ledger(storage: Storage) -> Ledger:
         try:
             entries.append(msgspec.json.decode(line, type=Entry))
         except msgspec.MsgspecError as error:
-            raise DataError(f"line {number} of {storage.path(layout.LEDGER)} is not an entry: {error}") from error
+            raise DataError(
+                f"line {number} of {storage.path(layout.LEDGER)} is not an entry that this version reads: {error}"
+            ) from error
     return Ledger(entries, state)
 
 
 def append(storage: Storage, ledger: Ledger, entry: Entry) -> Ledger:
     """Append to the ledger as it was read; ConflictError when somebody appended meanwhile."""
-    entries = [*ledger.entries, entry]
-    content = b"".join(msgspec.json.encode(line) + b"\n" for line in entries)
-    storage.write_if(layout.LEDGER, content, ledger.state)
+    storage.write_if(layout.LEDGER, _encoded([*ledger.entries, entry]), ledger.state)
     return read_ledger(storage)
 
 
-def entry(  # the state after a decision that moves nothing is the state before it
+def entry(
     ledger: Ledger,
     decision: Decision,
-    run_id: str,
-    reasons: list[str],
-    numbers: dict[str, float],
-    production: str | None = None,
-    previous: str | None = None,
+    subject: Subject,
+    *,
+    who: str,
+    registry: str,
+    model: str,
+    simulation: str | None,
+    reasons: Sequence[str] = (),
+    numbers: dict[str, float] | None = None,
+    question: Question | None = None,
+    allowed: str | None = None,
+    moves: tuple[str | None, str | None] | None = None,
 ) -> Entry:
-    """An entry by the current user, now. A decline keeps the versions as they are."""
-    if decision == "declined":
-        production, previous = ledger.production, ledger.previous
+    """An entry, now. `moves` are production and previous after it; None: they stay what they are."""
+    production, previous = moves or (ledger.production, ledger.previous)
     return Entry(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
-        who=f"{getpass.getuser()}@{socket.gethostname()}",
+        who=who,
         decision=decision,
-        run_id=run_id,
+        subject=subject,
         production=production,
         previous=previous,
-        reasons=reasons,
-        numbers=numbers,
+        reasons=list(reasons),
+        numbers=numbers or {},
+        ledger=ledger.id or secrets.token_hex(8),
+        registry=registry,
+        model=model,
+        simulation=simulation,
+        question=question,
+        allowed=allowed,
     )
+
+
+def _encoded(entries: Sequence[Entry]) -> bytes:
+    return b"".join(msgspec.json.encode(line) + b"\n" for line in entries)

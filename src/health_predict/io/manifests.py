@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from health_predict.errors import StorageError
+from health_predict.io import layout
 from health_predict.io.storage import Storage
 from health_predict.io.tables import json_bytes, read_json, write_json
 
@@ -71,9 +72,22 @@ def _altered(storage: Storage, record: Any) -> list[str]:
 
 
 def _digest_of(storage: Storage, key: str) -> str | None:
-    found = storage.read_with_version(key)
+    found = storage.read_with_state(key)
     return _sha256(found[0]) if found else None
 
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def check_layout(storage: Storage) -> None:
+    """StorageError for a store of another layout: nothing in it is read or changed."""
+    if not storage.exists(layout.RAW_MANIFEST):
+        return
+    found = read_json(storage, layout.RAW_MANIFEST)["inputs"].get("layout", 1)
+    if found != layout.NUMBER:
+        raise StorageError(
+            f"{storage.root} has layout {found} of Health Predict's stores, and this version reads layout "
+            f"{layout.NUMBER}: set HEALTH_PREDICT_STORAGE to a new place, or move that folder away, and start again "
+            "with `health-predict demo` or `health-predict data fetch`. Nothing in it was changed"
+        )

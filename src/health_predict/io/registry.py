@@ -1,26 +1,28 @@
 """MLflow: runs of trainings, and the versions of the registered model. Nothing else imports mlflow.
 
 A registered version is a finished run that holds its preprocessor and its bundle; the aliases `production` and
-`previous` say which version serves. The promotion ledger (`ledger.py`) is the authority on them: `follow` makes the
-aliases say what the ledger says, so a promotion that was interrupted between the two is completed by the next one.
+`previous` say which version serves. The promotion ledger (`ledger.py`) is the authority on them; a tag of the
+registered model says which ledger that is. Both are moved by `production.py` alone.
+
+MLflow remembers where artifacts are as absolute paths. Those of a local store are looked for below the store first, so
+that a store that was moved is whole.
 """
 
-import hashlib
-import json
 import logging
 import os
+import shutil
 import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 # A server that does not answer is reported within seconds, not after MLflow's default of several minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for results
 
 import mlflow
 import requests
@@ -30,30 +32,24 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from health_predict.errors import BundleError, StorageError, TrackingError
-from health_predict.io.bundle import ENCODER, MANIFEST, MODEL, REFERENCE, load_bundle
+from health_predict.errors import BundleError, TrackingError
+from health_predict.io.addresses import without_secrets
+from health_predict.io.bundle import ENCODER, MANIFEST, MODEL, REFERENCE, Bundle, load_bundle
+from health_predict.io.ledger import Version
+from health_predict.io.processes import Process, is_gone, machine, this_process
 
 PRODUCTION, PREVIOUS = "production", "previous"
 PREPROCESSOR = "preprocessor/preprocessor.joblib"
 BUNDLE = "bundle"
 REQUIRED = (PREPROCESSOR, *(f"{BUNDLE}/{name}" for name in (ENCODER, MODEL, REFERENCE, MANIFEST)))
-VERSION_FILE = "version.json"
-HOST, PID = "health_predict.host", "health_predict.pid"  # tags of a run: the process that writes it
+# Tags of a run: the process that writes it, as `processes.Process`, and where that is, for people.
+HOST, MACHINE, PID, STARTED = (f"health_predict.{name}" for name in ("host", "machine", "pid", "started"))
 EVALUATION = "evaluation.json"
+HOLDER = "health_predict.ledger"  # tag of the registered model: the ledger that speaks for it, as JSON
 SHA256 = "health_predict.bundle_sha256"  # tag of a version: the bundle that was registered
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)
 logging.getLogger("alembic").setLevel(logging.ERROR)
-
-
-@dataclass(frozen=True)
-class Version:
-    """One version of the registered model. `sha256` is its bundle's; None where it was registered without."""
-
-    name: str
-    version: str
-    run_id: str
-    sha256: str | None = None
 
 
 class Registry:
@@ -64,13 +60,19 @@ class Registry:
 
         `artifact_root` is where new experiments keep their artifacts; None leaves that to the server.
         """
-        self.tracking_uri = tracking_uri
+        self.tracking_uri = without_secrets(tracking_uri)  # to be shown
+        self._tracking_uri = tracking_uri
         self.model_name = model_name
         self._artifact_root = artifact_root
+        self._local_root = Path(artifact_root) if artifact_root and "://" not in artifact_root else None
         with self._telling("reach MLflow"):
             mlflow.set_tracking_uri(tracking_uri)
             self._client = MlflowClient(tracking_uri)
             self._client.search_experiments(max_results=1)
+
+    def for_model(self, name: str) -> "Registry":
+        """The same MLflow, for another registered model."""
+        return Registry(self._tracking_uri, name, self._artifact_root)
 
     # Runs
 
@@ -82,7 +84,8 @@ class Registry:
         """
         with self._telling(f"start the run {name}"):
             nested = {"mlflow.parentRunId": parent} if parent else {}
-            writer = {HOST: socket.gethostname(), PID: str(os.getpid())}
+            here = this_process()
+            writer = {HOST: socket.gethostname(), MACHINE: here.machine, PID: str(here.pid), STARTED: here.started}
             run = self._client.create_run(
                 self._experiment(experiment), run_name=name, tags={**tags, **writer, **nested}
             )
@@ -121,7 +124,11 @@ class Registry:
     def log_folder(self, run_id: str, folder: Path, path: str | None = None) -> None:
         """Upload all files of a folder, below `path` of the run's artifacts."""
         with self._telling(f"upload to the run {run_id}"):
-            self._client.log_artifacts(run_id, str(folder), path)
+            place = self._local_artifacts(run_id)
+            if place is None:
+                self._client.log_artifacts(run_id, str(folder), path)
+            else:
+                shutil.copytree(folder, place / (path or ""), dirs_exist_ok=True)
 
     def finished_runs(self, experiment: str, tags: Mapping[str, str]) -> list[Run]:
         """Finished runs of an experiment that have all the tags, newest first."""
@@ -134,16 +141,17 @@ class Registry:
             return list(self._client.search_runs([found.experiment_id], query, order_by=["start_time DESC"]))
 
     def end_orphans(self, experiment: str) -> int:
-        """Mark runs as killed whose process on this host is gone; returns how many."""
+        """Mark runs as killed whose process is gone for certain; returns how many.
+
+        Of another host, container or boot nothing is known, so runs from there are left alone.
+        """
         with self._telling(f"search the experiment {experiment}"):
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
                 return 0
-            query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{socket.gethostname()}'"
+            query = f"attributes.status = 'RUNNING' and tags.`{MACHINE}` = '{machine()}'"
             orphans = [
-                run
-                for run in self._client.search_runs([found.experiment_id], query)
-                if not Path(f"/proc/{run.data.tags[PID]}").exists()
+                run for run in self._client.search_runs([found.experiment_id], query) if is_gone(_writer(run.data.tags))
             ]
             for run in orphans:
                 self._client.set_terminated(run.info.run_id, "KILLED")
@@ -157,9 +165,9 @@ class Registry:
         Raises BundleError, naming what is missing, when the run does not hold its preprocessor and a bundle that
         verifies, or when its bundle is no longer the one that was registered.
         """
-        sha256 = self.check_complete(run_id)
+        sha256 = self.complete_bundle(run_id).sha256
         with self._telling(f"register the run {run_id}"):
-            self._ensure_model()
+            self._ensure_model({})
             known = self._client.search_model_versions(f"name = '{self.model_name}' and run_id = '{run_id}'")
             if known:
                 version = _version(known[0])
@@ -170,25 +178,28 @@ class Registry:
             tagged = {**tags, SHA256: sha256}
             return _version(self._client.create_model_version(self.model_name, source, run_id, tags=tagged))
 
-    def check_complete(self, run_id: str) -> str:
-        """SHA-256 of the run's bundle. Raises BundleError when the run lacks a part that a version needs, or its
-        bundle does not verify."""
-        with self._telling(f"list the artifacts of the run {run_id}"):
-            held = {
-                file.path
-                for folder in (BUNDLE, Path(PREPROCESSOR).parent.as_posix())
-                for file in self._client.list_artifacts(run_id, folder)
-            }
+    def complete_bundle(self, run_id: str) -> Bundle:
+        """The run's bundle. BundleError when it does not verify, or the run lacks a part that a version needs."""
+        parent = Path(PREPROCESSOR).parent.as_posix()
+        held = {path for folder in (BUNDLE, parent) for path in self._artifacts(run_id, folder)}
         missing = [part for part in REQUIRED if part not in held]
         if missing:
             raise BundleError(f"the run {run_id} cannot be registered: it has no {', no '.join(missing)}")
+        return self.bundle(run_id)
+
+    def bundle(self, run_id: str) -> Bundle:
+        """The bundle of a run, verified. BundleError when it does not verify, TrackingError when it is not there."""
         with tempfile.TemporaryDirectory() as folder:
-            return load_bundle(self.download(run_id, BUNDLE, Path(folder))).sha256
+            return load_bundle(self.download(run_id, BUNDLE, Path(folder)))
 
     def version(self, number: str) -> Version:
         """Raises TrackingError when there is no such version."""
         with self._telling(f"find version {number} of {self.model_name}"):
             return _version(self._client.get_model_version(self.model_name, number))
+
+    def has_version(self, number: str) -> bool:
+        with self._telling(f"find version {number} of {self.model_name}"):
+            return bool(self._client.search_model_versions(f"name = '{self.model_name}' and version_number = {number}"))
 
     def at(self, alias: str) -> Version | None:
         """The version that an alias points at; None when the alias, or the model, does not exist."""
@@ -216,55 +227,53 @@ class Registry:
                 changed = True
         return changed
 
-    # Bundles
+    # The ledger that holds the model
+
+    def holder(self) -> str | None:
+        """What `hold` wrote; None where nobody holds the model, or there is none."""
+        with self._telling(f"find the model {self.model_name}"):
+            try:
+                tag = self._client.get_registered_model(self.model_name).tags.get(HOLDER)
+                return None if tag is None else str(tag)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+
+    def hold(self, holder: str) -> None:
+        """Write who holds the model. Of several that make the model at once, the first holds it."""
+        with self._telling(f"hold the model {self.model_name}"):
+            if not self._ensure_model({HOLDER: holder}):
+                self._client.set_registered_model_tag(self.model_name, HOLDER, holder)
+
+    # Artifacts
 
     def download(self, run_id: str, path: str, folder: Path) -> Path:
         """Download one folder of a run's artifacts into `folder`; returns where it is."""
         with self._telling(f"download {path} of the run {run_id}"):
+            place = self._local_artifacts(run_id)
+            if place and (place / path).is_dir():
+                return Path(shutil.copytree(place / path, folder / path, dirs_exist_ok=True))
             return Path(self._client.download_artifacts(run_id, path, str(folder)))
 
-    def fetch_bundle(self, version: Version, cache: Path) -> Path:
-        """As `download_bundle`, and verified. BundleError when what came is not the bundle that was registered."""
-        place = self.download_bundle(version, cache)
-        if version.sha256 not in (None, load_bundle(place).sha256):
-            raise BundleError(f"the bundle of version {version.version} is not the one that was registered")
-        return place
+    def holds(self, run_id: str, path: str) -> bool:
+        """Has the run anything below `path` of its artifacts."""
+        return bool(self._artifacts(run_id, path))
 
-    def download_bundle(self, version: Version, cache: Path) -> Path:
-        """The folder of a version's bundle as the registry has it: downloaded once, and again when it is not whole.
-
-        Beside the bundle lie `version.json` with the version's name, number, run and digests, and `evaluation.json`
-        where the run was evaluated. Raises TrackingError when the download fails, which leaves what there was, and
-        StorageError when the cache cannot be written.
-        """
-        place = cache / version.name / version.run_id
-        if _is_whole(place, version):
-            return place
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=place.parent, prefix=".") as folder:
-                downloaded = self._download_version(version, Path(folder))
-                if place.exists():
-                    place.rename(Path(folder) / "before")
-                downloaded.rename(place)
-        except OSError as error:
-            if not _is_whole(place, version):  # else another process was faster
-                raise StorageError(f"the cache {cache} cannot be written: {error.strerror}") from error
-        return place
-
-    def _download_version(self, version: Version, folder: Path) -> Path:
-        bundle = self.download(version.run_id, BUNDLE, folder)
-        described = asdict(version)
-        if self._holds(version.run_id, Path(EVALUATION).stem):
-            evaluation = self.download(version.run_id, Path(EVALUATION).stem, folder)
-            (evaluation / EVALUATION).rename(bundle / EVALUATION)
-            described["evaluation_sha256"] = _sha256(bundle / EVALUATION)
-        (bundle / VERSION_FILE).write_text(json.dumps(described) + "\n")
-        return bundle
-
-    def _holds(self, run_id: str, path: str) -> bool:
+    def _artifacts(self, run_id: str, path: str) -> list[str]:
+        """Files of one folder of a run's artifacts, with their path."""
         with self._telling(f"list the artifacts of the run {run_id}"):
-            return bool(self._client.list_artifacts(run_id, path))
+            place = self._local_artifacts(run_id)
+            if place and (place / path).is_dir():
+                return [file.relative_to(place).as_posix() for file in (place / path).iterdir()]
+            return [file.path for file in self._client.list_artifacts(run_id, path)]
+
+    def _local_artifacts(self, run_id: str) -> Path | None:
+        """Where a run's artifacts are in a local store, wherever the store was when MLflow noted its place."""
+        if self._local_root is None:
+            return None
+        experiment = self._client.get_experiment(self._client.get_run(run_id).info.experiment_id)
+        return self._local_root / str(experiment.name) / run_id / "artifacts"
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -275,49 +284,39 @@ class Registry:
             self._client.create_experiment(name, artifact_location=location)
         return str(self._client.get_experiment_by_name(name).experiment_id)
 
-    def _ensure_model(self) -> None:
+    def _ensure_model(self, tags: Mapping[str, str]) -> bool:
+        """Make the registered model with these tags, unless there is one; returns whether it was made."""
         try:
-            self._client.get_registered_model(self.model_name)
+            self._client.create_registered_model(
+                self.model_name,
+                tags=dict(tags),
+                description="Risk of readmission within 30 days of patients with diabetes.",
+            )
         except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            with _unless_there():
-                self._client.create_registered_model(
-                    self.model_name, description="Risk of readmission within 30 days of patients with diabetes."
-                )
+            return False
+        return True
 
     @contextmanager
     def _telling(self, action: str) -> Iterator[None]:
         try:
             yield
         except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
-            reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+            said = without_secrets(str(error)).strip() or type(error).__name__
+            reason = said.splitlines()[0][:300]
             raise TrackingError(
                 f"cannot {action} (MLflow at {self.tracking_uri}): {reason}. Is the server running? "
                 "MLFLOW_TRACKING_URI says where it is; unset, a SQLite file below the storage root is used."
             ) from error
 
 
+def _writer(tags: Mapping[str, str]) -> Process:
+    return Process(tags[MACHINE], int(tags[PID]), tags.get(STARTED, ""))
+
+
 def _version(found: ModelVersion) -> Version:
     return Version(str(found.name), str(found.version), str(found.run_id), found.tags.get(SHA256))
-
-
-def _is_whole(place: Path, version: Version) -> bool:
-    """Is this the version's bundle, with every file as it was when it was downloaded."""
-    try:
-        described = json.loads((place / VERSION_FILE).read_bytes())
-        evaluation = described.pop("evaluation_sha256", None)
-        return (
-            described == asdict(version)
-            and version.sha256 in (None, load_bundle(place).sha256)
-            and (evaluation is None or _sha256(place / EVALUATION) == evaluation)
-        )
-    except (BundleError, OSError, ValueError):
-        return False
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager

@@ -29,25 +29,16 @@ from health_predict.params import Family
 Document = TypeVar("Document")
 Types = Mapping[str, pl.DataType]
 
-STATE = ("arrivals/", "predictions/batch_", "outcomes/", "drift_reports/batch_", "processed_data/retraining_",
-         layout.RECALIBRATIONS, "reports/retraining/", "reports/replay/")  # fmt: skip  # all that a replay leaves
-
 
 @dataclass(frozen=True)
 class Plan:
-    """What is replayed. `first` is the version that was in production when it began: the one never retrained.
-
-    `decisions` is how many lines the ledger had then: earlier ones are about other replays.
-    """
+    """What is replayed, and how models are retrained in it."""
 
     scenario: str
     from_batch: int
     families: tuple[Family, ...]
     trials: int
     seed: int
-    first: str
-    decisions: int
-    clean: bool = True  # False: what an earlier replay left is still being removed
 
 
 @dataclass(frozen=True)

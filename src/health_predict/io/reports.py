@@ -12,7 +12,7 @@ from health_predict.evaluation.metrics import Metrics
 from health_predict.io import layout
 from health_predict.io.storage import Storage
 from health_predict.io.tables import read_json, write_json
-from health_predict.params import Family, Target
+from health_predict.params import LIVE_TARGET, Family, Target
 
 Report = TypeVar("Report")
 
@@ -42,6 +42,7 @@ class TrainingReport:
     fingerprint: str
     target: Target
     synthetic: bool
+    simulation: str | None
     models: tuple[BestModel, ...]
     winner: str  # run id
     trials: int
@@ -52,28 +53,40 @@ class TrainingReport:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What the gate decides on. `champion` is the version in production that the run was compared with."""
+    """What the gate decides on. `champion` is the version in production that the run was compared with.
+
+    `holdout` is the SHA-256 of the table compared on. `left_out` counts, by model, encounters of the hold-out that the model had seen; they are in no figure.
+    """
 
     run_id: str
     family: Family
     champion: str | None
     synthetic: bool
+    simulation: str | None
+    holdout: str
+    left_out: dict[str, int]
     comparison: Comparison
     checks: tuple[Check, ...]
     skipped: bool = False
 
 
-def read_training(storage: Storage, dataset: str | None = None) -> TrainingReport:
-    """The report of the newest training, on any data set or on one. StorageError before the first such training."""
-    key = layout.training_report(dataset) if dataset else layout.TRAINING
-    if not storage.exists(key):
-        raise StorageError(f"{key} is not in {storage.root}; run `health-predict train` first")
-    return _read(storage, key, TrainingReport)
+def read_training(storage: Storage) -> TrainingReport:
+    """The report of the newest training that was asked for. StorageError before the first."""
+    if not storage.exists(layout.TRAINING):
+        raise StorageError(f"{layout.TRAINING} is not in {storage.root}; run `health-predict train` first")
+    return _read(storage, layout.TRAINING, TrainingReport)
+
+
+def finished_training(storage: Storage, fingerprint: str) -> TrainingReport | None:
+    """The report of an earlier training from the same data by the same choices; None where there was none."""
+    key = layout.training_report(fingerprint)
+    return _read(storage, key, TrainingReport) if storage.exists(key) else None
 
 
 def write_training(storage: Storage, report: TrainingReport) -> None:
-    """Write the newest training's report, for its data set and for all."""
-    for key in (layout.training_report(report.dataset), layout.TRAINING):
+    """Write the report; a training of models for production is now the newest."""
+    keys = [layout.training_report(report.fingerprint), layout.TRAINING]
+    for key in keys if report.target == LIVE_TARGET else keys[:1]:
         write_json(storage, key, msgspec.to_builtins(report))
 
 

@@ -20,9 +20,11 @@ from typing import Any, Protocol
 
 from health_predict.errors import ConflictError, StorageError
 
-Version = str  # of one key's content; compared for equality only
+State = str  # of one key's content; compared for equality only
 
 _LOCK = ".lock"
+_TEMPORARY = ".tmp"
+_PRIVATE = 0o600  # of every file: many hold rows of patients
 _CAUSES = {
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
@@ -56,14 +58,14 @@ class Storage(Protocol):
     def read(self, key: str) -> bytes:
         """Content of the key. StorageError when it is not there."""
 
-    def read_with_version(self, key: str) -> tuple[bytes, Version] | None:
-        """Content and version, to be handed to `write_if`; None when the key is not there."""
+    def read_with_state(self, key: str) -> tuple[bytes, State] | None:
+        """Content and its state, to be handed to `write_if`; None when the key is not there."""
 
     def write(self, key: str, data: bytes) -> None:
         """Replace the content as a whole: a reader sees the old or the new, also when the write fails."""
 
-    def write_if(self, key: str, data: bytes, version: Version | None) -> None:
-        """As `write`, if the content is still that version (None: still absent); else ConflictError."""
+    def write_if(self, key: str, data: bytes, state: State | None) -> None:
+        """As `write`, if the content is still in that state (None: still absent); else ConflictError."""
 
     def exists(self, key: str) -> bool:
         """Is there content under exactly this key."""
@@ -79,6 +81,9 @@ class Storage(Protocol):
 
     def path(self, key: str) -> str:
         """Where the key is, for messages and for tools: an absolute path, or an s3:// address."""
+
+    def below(self, key: str) -> "Storage":
+        """The store whose root is at the key: the same bytes, by shorter keys."""
 
 
 def open_storage(root: str, endpoint: str | None = None) -> Storage:
@@ -104,7 +109,7 @@ class Folder:
         with self._telling("read", key):
             return self._file(key).read_bytes()
 
-    def read_with_version(self, key: str) -> tuple[bytes, Version] | None:
+    def read_with_state(self, key: str) -> tuple[bytes, State] | None:
         with self._telling("read", key):
             try:
                 data = self._file(key).read_bytes()
@@ -116,10 +121,10 @@ class Folder:
         with self._telling("write", key):
             _replace(self._file(key), data)
 
-    def write_if(self, key: str, data: bytes, version: Version | None) -> None:
+    def write_if(self, key: str, data: bytes, state: State | None) -> None:
         with self._telling("write", key), self._alone():
-            found = self.read_with_version(key)
-            if (found and found[1]) != version:
+            found = self.read_with_state(key)
+            if (found and found[1]) != state:
                 raise ConflictError(f"{key} in {self.root} was changed by somebody else meanwhile; read it again")
             _replace(self._file(key), data)
 
@@ -145,6 +150,9 @@ class Folder:
 
     def path(self, key: str) -> str:
         return str(self._file(key))
+
+    def below(self, key: str) -> "Folder":
+        return Folder(str(self._file(key)))
 
     def _file(self, key: str) -> Path:
         return self._folder / _checked(key)
@@ -187,12 +195,12 @@ class Bucket:
             raise StorageError(f"{root!r} names no bucket; give s3://bucket/prefix")
 
     def read(self, key: str) -> bytes:
-        found = self.read_with_version(key)
+        found = self.read_with_state(key)
         if found is None:
             raise StorageError(f"{key} is not in {self.root}")
         return found[0]
 
-    def read_with_version(self, key: str) -> tuple[bytes, Version] | None:
+    def read_with_state(self, key: str) -> tuple[bytes, State] | None:
         with self._telling("read", key):
             try:
                 answer = self._client.get_object(Bucket=self._bucket, Key=self._name(key))
@@ -204,8 +212,8 @@ class Bucket:
         with self._telling("write", key):
             self._client.put_object(Bucket=self._bucket, Key=self._name(key), Body=data)
 
-    def write_if(self, key: str, data: bytes, version: Version | None) -> None:
-        condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
+    def write_if(self, key: str, data: bytes, state: State | None) -> None:
+        condition = {"IfNoneMatch": "*"} if state is None else {"IfMatch": state}
         with self._telling("write", key, conflicts=_CONFLICTS):
             self._client_without_retries.put_object(Bucket=self._bucket, Key=self._name(key), Body=data, **condition)
 
@@ -236,6 +244,9 @@ class Bucket:
 
     def path(self, key: str) -> str:
         return f"{self.root}/{_checked(key)}"
+
+    def below(self, key: str) -> "Bucket":
+        return Bucket(f"{self.root}/{_checked(key)}", self._endpoint)
 
     def _name(self, key: str) -> str:
         return self._prefix + _checked(key)
@@ -299,17 +310,40 @@ def _checked_prefix(prefix: str) -> str:
 def _replace(file: Path, data: bytes) -> None:
     """Write beside the file, then rename: the new content is on the disk before the old is gone."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{secrets.token_hex(8)}.tmp")
+    _sweep(file.parent)
+    temporary, descriptor = _temporary(file.parent)
     try:
-        with temporary.open("xb") as handle:
+        with os.fdopen(descriptor, "wb") as handle:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
-        temporary.replace(file)
+            temporary.replace(file)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(file.parent)
+
+
+def _temporary(folder: Path) -> tuple[Path, int]:
+    """A new file for its owner alone, locked for as long as it is open, so that nobody sweeps it away."""
+    while True:
+        place = folder / f".{secrets.token_hex(8)}{_TEMPORARY}"
+        descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:  # else it was swept away before it was locked
+            return place, descriptor
+        os.close(descriptor)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed writer left: temporary files that nobody holds locked."""
+    for place in folder.glob(f".*{_TEMPORARY}"):
+        try:
+            with place.open("rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                place.unlink(missing_ok=True)
+        except (BlockingIOError, FileNotFoundError, PermissionError):
+            continue  # being written, gone, or somebody else's
 
 
 def _sync_folder(folder: Path) -> None:
@@ -325,5 +359,5 @@ def _raise_unless_missing(error: OSError) -> None:
         raise error
 
 
-def _digest(data: bytes) -> Version:
+def _digest(data: bytes) -> State:
     return hashlib.sha256(data).hexdigest()

@@ -13,10 +13,11 @@ import polars as pl
 
 from health_predict.data.schema import FIELDS, Field
 from health_predict.data.validation import DTYPES, bounds
-from health_predict.errors import DataError
+from health_predict.errors import DataError, StorageError
+from health_predict.io import layout
 from health_predict.io.storage import Storage
 
-SCHEMA_DIGEST = hashlib.sha256(repr((FIELDS, DTYPES)).encode()).hexdigest()
+SCHEMA_DIGEST = hashlib.sha256(repr(([field.meaning for field in FIELDS], DTYPES)).encode()).hexdigest()
 _STAMP = "health_predict.schema"
 
 
@@ -54,6 +55,28 @@ def parse_table(content: bytes, name: str) -> pl.DataFrame:
     if metadata.get(_STAMP) != SCHEMA_DIGEST:
         _check_values(encounters, name)
     return encounters
+
+
+def keep_table(storage: Storage, content: bytes) -> str:
+    """Keep a table under its content, where a model that depends on it finds it; returns its SHA-256."""
+    digest = hashlib.sha256(content).hexdigest()
+    if not storage.exists(layout.table(digest)):
+        storage.write(layout.table(digest), content)
+    return digest
+
+
+def kept_table(storage: Storage, digest: str) -> bytes:
+    """A table by its content. StorageError when it is not kept, DataError when it was altered."""
+    key = layout.table(digest)
+    if not storage.exists(key):
+        raise StorageError(
+            f"{key} is not in {storage.root}: the table that a model was trained on, without which nobody can know "
+            "what it has seen; copy it from the store that trained the model, or train again"
+        )
+    content = storage.read(key)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise DataError(f"{storage.path(key)} was altered: its content is not what its name says")
+    return content
 
 
 def write_json(storage: Storage, key: str, content: Any) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from health_predict.errors import HealthPredictError
+from health_predict.io.addresses import without_secrets
 from health_predict.serving import heap
 from health_predict.serving.server import Listen, run
 from health_predict.settings import ServingSettings
@@ -21,7 +22,7 @@ def main() -> int:
     try:
         run(given.bundle, Listen(given.host, given.port), ServingSettings())
     except HealthPredictError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {without_secrets(str(error))}\n")
         return error.exit_code
     return 0
 

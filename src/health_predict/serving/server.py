@@ -19,6 +19,7 @@ import uvicorn
 import uvloop
 
 from health_predict.errors import ServiceError
+from health_predict.io.addresses import without_secrets
 from health_predict.io.audit import AuditLog
 from health_predict.io.predictions import PredictionLog
 from health_predict.io.storage import open_storage
@@ -275,7 +276,7 @@ def _journal(settings: ServingSettings, log: Log, metrics: Metrics) -> Journal:
         raise ServiceError("HEALTH_PREDICT_PREDICTION_LOG is on S3, which needs boto3; it is not installed here")
     storage = open_storage(settings.prediction_log)
     storage.connect()  # now: while requests are answered it would hold them up
-    predictions = PredictionLog(storage, lambda reason: log.event("prediction_log_failed", reason=reason))
+    predictions = PredictionLog(storage, lambda why: log.event("prediction_log_failed", reason=without_secrets(why)))
     metrics.count("prediction_log_dropped", "Scored encounters that were not kept", lambda: predictions.dropped)
     metrics.count("prediction_log_written", "Scored encounters that were kept", lambda: predictions.written)
     return Journal(audit, predictions, key.encode())

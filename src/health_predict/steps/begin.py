@@ -1,71 +1,90 @@
-"""A replay begins, goes on, or starts over."""
+"""A replay begins, in a world of its own; goes on; or starts over."""
 
-from dataclasses import replace
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
 
 from health_predict.errors import ConflictError, DataError
 from health_predict.io import layout
-from health_predict.io.ledger import append, entry, read_ledger
+from health_predict.io.bundle import load_bundle
+from health_predict.io.bundles import fetch_bundle, keep_bundle
+from health_predict.io.ledger import Ledger, Version, append, read_ledger
+from health_predict.io.manifests import completed
+from health_predict.io.production import checked, drafted, settle, subject_of
 from health_predict.io.registry import Registry
-from health_predict.io.replay import STATE, Plan, future_batches, read_plan, write_plan
+from health_predict.io.replay import Plan, future_batches, read_plan, write_plan
+from health_predict.io.simulations import Simulation, read_simulation, world, write_simulation
 from health_predict.io.storage import Storage
-from health_predict.params import Family
+from health_predict.io.tables import keep_table, kept_table
 
 
-def begin(
-    storage: Storage,
-    registry: Registry,
-    scenario: str,
-    from_batch: int,
-    families: tuple[Family, ...],
-    trials: int,
-    seed: int,
-    restart: bool,
-) -> Plan:
-    """Record what is replayed, from the version in production on; a replay that was begun so goes on.
+@dataclass(frozen=True)
+class Begun:
+    """The replay's store, and the registry with the model that it promotes into."""
 
-    `restart` removes what an earlier replay left and puts the versions into production that it began with. Raises
-    ConflictError with nothing in production, and where another replay was begun and it is not to be started over;
-    DataError where there is no batch for the scenario to begin with.
+    plan: Plan
+    storage: Storage
+    registry: Registry
+
+
+def begin(storage: Storage, registry: Registry, who: str, name: str, plan: Plan, restart: bool) -> Begun:
+    """The world of a replay: the split data, and the version in production, if there is one, as the first version.
+
+    It is made whole or not at all; a replay that was begun so goes on in it. `restart` drops what is in it, and begins
+    with what is in production now. Nothing outside of it is changed. Raises ConflictError where another replay was
+    begun under the name, DataError where there is no batch for the scenario to begin with.
     """
     available = len(future_batches(storage))
-    if from_batch > available:
-        raise DataError(f"the scenario cannot begin with batch {from_batch}: `data split` made {available}")
-    begun = read_plan(storage)
-    ledger = read_ledger(storage)
-    registry.follow(ledger.production, ledger.previous)
-    first = begun.first if begun else ledger.production
-    if first is None:
-        raise ConflictError("nothing is in production to replay with; run `health-predict promote` first")
-    decisions = begun.decisions if begun else len(ledger.entries)
-    plan = Plan(scenario, from_batch, families, trials, seed, first, decisions)
-    if begun and replace(begun, clean=True) != plan and not restart:
-        raise ConflictError(
-            f"another replay was begun in {storage.root}: scenario {begun.scenario} from batch {begun.from_batch} on, "
-            f"{', '.join(begun.families)} with {begun.trials} trials. Say the same, or --restart to drop it"
-        )
-    if begun and (restart or not begun.clean):
-        write_plan(storage, replace(plan, clean=False))  # killed from here on, the next run goes on cleaning
-        plan = replace(plan, decisions=_clean(storage, registry, begun.decisions))
-    write_plan(storage, plan)
-    return plan
+    if plan.from_batch > available:
+        raise DataError(f"the scenario cannot begin with batch {plan.from_batch}: `data split` made {available}")
+    place = world(storage, name)
+    begun, simulation = read_plan(place), read_simulation(place)
+    if begun and simulation and not restart:
+        if begun != plan:
+            raise ConflictError(
+                f"another replay was begun in {place.root}: scenario {begun.scenario} from batch {begun.from_batch}, "
+                f"{', '.join(begun.families)} with {begun.trials} trials, seed {begun.seed}. Say the same, --restart "
+                "to drop it, or --name to begin another"
+            )
+        return Begun(begun, place, registry.for_model(simulation.model))
+    place.delete(layout.REPLAY)  # with it, the world is whole
+    for key in place.list():
+        place.delete(key)
+    simulation = Simulation(name, f"{registry.model_name}_Simulation_{name}_{secrets.token_hex(3)}")
+    write_simulation(place, simulation)
+    _copy_split(storage, place)
+    own = registry.for_model(simulation.model)
+    ledger = checked(storage, registry)
+    if ledger.production:
+        _bring(storage, place, registry, own, ledger, who)
+    write_plan(place, plan)
+    return Begun(plan, place, own)
 
 
-def _clean(storage: Storage, registry: Registry, decisions: int) -> int:
-    """Production and previous are what they were after so many decisions, and nothing of the replay is left.
+def _copy_split(storage: Storage, place: Storage) -> None:
+    split = completed(storage, layout.SPLIT_MANIFEST, "data split")
+    for key in [*split["files"], layout.SPLIT_MANIFEST]:
+        place.write(key, storage.read(key))
 
-    A version of the replay cannot stay to be rolled back to: what it was trained on goes. Returns how many lines the
-    ledger has.
-    """
-    ledger = read_ledger(storage)
-    before = ledger.entries[decisions - 1]
-    if (ledger.production, ledger.previous) != (before.production, before.previous):
-        run_id = registry.version(str(before.production)).run_id
-        reasons = ["The replay starts over with the versions that it began with."]
-        again = entry(ledger, "rolled_back", run_id, reasons, {}, before.production, before.previous)
-        ledger = append(storage, ledger, again)
-    registry.follow(ledger.production, ledger.previous)
-    for prefix in STATE:
-        for key in storage.list(prefix):
-            if key != layout.REPLAY:
-                storage.delete(key)
-    return len(ledger.entries)
+
+def _bring(storage: Storage, place: Storage, registry: Registry, own: Registry, ledger: Ledger, who: str) -> None:
+    """The version in production, and what is known of it, becomes the world's first."""
+    version = ledger.version(str(ledger.production))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = fetch_bundle(storage, lambda: registry, version, Path(scratch))
+        bundle = load_bundle(folder)
+        keep_bundle(place, folder)
+    for table in bundle.manifest.trained_on:
+        keep_table(place, kept_table(storage, table.sha256))
+    for run_id in (*bundle.manifest.lineage, version.run_id):
+        key = layout.evaluation_report(run_id)
+        if storage.exists(key):
+            place.write(key, storage.read(key))
+    first: Version = own.register(version.run_id, {"family": bundle.manifest.family})
+    empty = read_ledger(place)
+    reason = f"version {version.version} of {registry.model_name} is what the replay begins with"
+    subject = subject_of(bundle, first.version)
+    moves = (first.version, None)
+    append(place, empty, drafted(place, own, empty, "adopted", subject, who, reasons=[reason], moves=moves))
+    settle(place, own)

@@ -52,8 +52,8 @@ def decide(storage: Storage, params: RetrainingParams, number: int) -> Decided:
 def _evidence(storage: Storage, number: int, ledger: Ledger) -> Evidence:
     reports = [read_monitoring(storage, name) for name in _monitored(storage, number)]
     findings = [finding for report in reports for finding in _findings(report)]
-    promoted = [entry for entry in ledger.entries if entry.decision == "promoted"]
-    models = {str(entry.production): trained_in(storage, entry.run_id) for entry in promoted}
+    promoted = [entry for entry in ledger.entries if entry.decision in ("promoted", "adopted")]
+    models = {str(entry.subject.version): trained_in(storage, entry.subject.run_id) for entry in promoted}
     return gather(findings, str(ledger.production), models)
 
 

@@ -1,68 +1,90 @@
 """`health-predict evaluate`: the challenger beside the champion on encounters that neither was trained on."""
 
-import hashlib
-import tempfile
-from collections.abc import Iterable
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from health_predict.data.cohort import LabelledEncounters
-from health_predict.errors import ConflictError, DataError
+from health_predict.errors import BundleError, ConflictError, Declined
 from health_predict.evaluation.gate import Scores, checks, compare_models
-from health_predict.io.bundle import Bundle, load_bundle
-from health_predict.io.datasets import Dataset, named, read_part, vouch
-from health_predict.io.ledger import Ledger, read_ledger
-from health_predict.io.registry import BUNDLE, Registry
+from health_predict.io.bundle import Bundle, require_target
+from health_predict.io.bundles import open_version
+from health_predict.io.datasets import Dataset, Vouched, named, read_part, vouch
+from health_predict.io.ledger import Ledger, Question, append
+from health_predict.io.production import checked, drafted, subject_of
+from health_predict.io.registry import Registry
 from health_predict.io.reports import EvaluationReport, read_evaluation, read_training, write_evaluation
+from health_predict.io.seen import asked_before, seen_by
+from health_predict.io.simulations import simulation_of
 from health_predict.io.storage import Storage
-from health_predict.io.tables import parse_table
+from health_predict.io.tables import keep_table
 from health_predict.io.training_runs import log_evaluation
-from health_predict.params import Params
+from health_predict.params import GateParams, Params
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The models that are compared; the versions with their number."""
+
+    challenger: Bundle
+    champion: tuple[str, Bundle] | None
+    first: tuple[str, Bundle] | None
+
+    @property
+    def bundles(self) -> list[Bundle]:
+        return [self.challenger, *(version[1] for version in (self.champion, self.first) if version)]
 
 
 def evaluate(
-    storage: Storage, registry: Registry, params: Params, run_id: str | None, dataset: Dataset | None = None
+    storage: Storage,
+    registry: Registry,
+    params: Params,
+    who: str,
+    run_id: str | None,
+    dataset: Dataset | None = None,
 ) -> EvaluationReport:
-    """Compare a run's model with production on a data set's test part.
+    """Compare a run's model with production on those encounters of a data set's test part that none of them has seen.
 
-    Without a run it is the newest training's winner, without a data set the one that its bundle names. Skipped when
-    the same models were compared on the same data by the same rules. The evaluation that a run was promoted on is
-    never replaced: it is what monitoring compares with. Raises StorageError before `train`, BundleError when a bundle
-    is not whole, DataError when it cannot be known what a model was trained on, ConflictError for a run that was
-    promoted against another version than is in production now.
+    Without a run it is the newest training's winner, without a data set the one that its bundle names. The ledger
+    counts the question before it is answered. Skipped when the same models were compared on the same data by the same
+    rules. The evaluation that a run was promoted on is never replaced: it is what monitoring compares with. Raises
+    StorageError before `train`, BundleError when a bundle is not whole or for another target, DataError when it cannot
+    be known what a model was trained on, Declined when too few encounters are left that no model has seen, and
+    ConflictError for a run that was promoted against another version than is in production now.
     """
     run_id = run_id or read_training(storage).winner
-    ledger = read_ledger(storage)
+    ledger = checked(storage, registry)
     report = read_evaluation(storage, run_id)
     if report and _was_promoted(ledger, run_id):
-        return _approved(registry, ledger, report)
-    challenger = _bundle(registry, run_id)
-    dataset = dataset or named(challenger.manifest.dataset)
+        return _approved(ledger, report)
+    models = _models(storage, registry, ledger, run_id)
+    dataset = dataset or named(models.challenger.manifest.dataset)
     vouched = vouch(storage, dataset)
     made_from = {"test": vouched.files[dataset.test], "rules": repr((params.gate, params.bootstrap))}
     if report and report.comparison.fingerprints == made_from and report.champion == ledger.production:
         return replace(report, skipped=True)
-    champion = _version_bundle(registry, ledger.production)
-    first = _version_bundle(registry, ledger.first.production if ledger.first else None)
-    data, _ = read_part(storage, vouched, dataset.test, challenger.manifest.target)
+    data, left_out = _unseen(storage, vouched, models, params.gate)
+    question = _asked(storage, registry, ledger, models, vouched, who)
     comparison = compare_models(
         data.encounters,
         data.outcomes,
-        _scores(run_id, challenger, data),
-        champion=champion and _scores(*champion, data),
-        first=first and _scores(*first, data),
-        trained_on=_trained_on(storage, [challenger, *(version[1] for version in (champion, first) if version)]),
+        _scores(run_id, models.challenger, data),
+        champion=models.champion and _scores(*models.champion, data),
+        first=models.first and _scores(*models.first, data),
+        trained_on=seen_by(storage, [bundle.manifest for bundle in models.bundles]),
         fingerprints=made_from,
         gate=params.gate,
         bootstrap=params.bootstrap,
     )
+    comparison = replace(comparison, look=question.look)
     report = EvaluationReport(
         run_id=run_id,
-        family=challenger.manifest.family,
+        family=models.challenger.manifest.family,
         champion=ledger.production,
-        synthetic=challenger.manifest.synthetic,
+        synthetic=models.challenger.manifest.synthetic,
+        simulation=simulation_of(storage),
+        holdout=question.holdout,
+        left_out=left_out,
         comparison=comparison,
         checks=tuple(checks(comparison, params.gate)),
     )
@@ -72,45 +94,83 @@ def evaluate(
 
 
 def _was_promoted(ledger: Ledger, run_id: str) -> bool:
-    return any(entry.run_id == run_id and entry.decision == "promoted" for entry in ledger.entries)
+    return any(entry.subject.run_id == run_id and entry.decision in ("promoted", "adopted") for entry in ledger.entries)
 
 
-def _approved(registry: Registry, ledger: Ledger, report: EvaluationReport) -> EvaluationReport:
-    """The evaluation that a run was promoted on, if the run is in production or could be promoted on it again."""
-    serving = registry.version(ledger.production).run_id if ledger.production else None
-    if report.run_id != serving and report.champion != ledger.production:
+def _approved(ledger: Ledger, report: EvaluationReport) -> EvaluationReport:
+    """The evaluation that a run was promoted on, if it says why the run is in production or kept out of it."""
+    arrived = next(e for e in reversed(ledger.entries) if e.subject.run_id == report.run_id and e.subject.version)
+    serving = ledger.subject(ledger.production).run_id if ledger.production else None
+    barred = ledger.barred(arrived.subject) is not None
+    if report.run_id != serving and report.champion != ledger.production and not barred:
         raise ConflictError(
             f"the run {report.run_id} was promoted before, against version {report.champion}, and that evaluation is "
-            f"kept; production is {ledger.production} now. Run `health-predict rollback` to go back to the version "
-            "before, or train anew"
+            f"kept; production is {ledger.production} now. `health-predict rollback --to VERSION` goes back to a "
+            "version; or train anew"
         )
     return replace(report, skipped=True)
 
 
-def _bundle(registry: Registry, run_id: str) -> Bundle:
-    with tempfile.TemporaryDirectory() as folder:
-        return load_bundle(registry.download(run_id, BUNDLE, Path(folder)))
+def _models(storage: Storage, registry: Registry, ledger: Ledger, run_id: str) -> _Models:
+    challenger = registry.bundle(run_id)
+    if challenger.manifest.run_id != run_id:
+        raise BundleError(f"the run {run_id} holds the bundle of another run, {challenger.manifest.run_id}")
+    require_target(challenger.manifest)
+
+    def opened(number: str | None) -> tuple[str, Bundle] | None:
+        if number is None:
+            return None
+        bundle = open_version(storage, lambda: registry, ledger.version(number))
+        require_target(bundle.manifest)
+        return number, bundle
+
+    return _Models(challenger, opened(ledger.production), opened(ledger.first.production if ledger.first else None))
 
 
-def _version_bundle(registry: Registry, version: str | None) -> tuple[str, Bundle] | None:
-    return (version, _bundle(registry, registry.version(version).run_id)) if version else None
+def _unseen(
+    storage: Storage, vouched: Vouched, models: _Models, gate: GateParams
+) -> tuple[LabelledEncounters, dict[str, int]]:
+    """The hold-out without what any model has seen, and by version how many encounters that were."""
+    data, _ = read_part(storage, vouched, vouched.dataset.test, models.challenger.manifest.target)
+    ids = data.encounters["encounter_id"]
+    versions = [(f"version {number}", bundle) for number, bundle in filter(None, (models.champion, models.first))]
+    left_out = {}
+    for name, bundle in [("the challenger", models.challenger), *versions]:
+        if seen := int(ids.is_in(seen_by(storage, [bundle.manifest]).implode()).sum()):
+            left_out[name] = seen
+    unseen = ~ids.is_in(seen_by(storage, [bundle.manifest for bundle in models.bundles]).implode())
+    kept = LabelledEncounters(data.encounters.filter(unseen), data.outcomes[unseen.to_numpy()])
+    if left_out and (len(kept.outcomes) < gate.min_rows or kept.outcomes.sum() < gate.min_outcomes):
+        raise Declined("there is nothing to compare on fairly:", _too_few(len(ids), kept, left_out, gate))
+    return kept, left_out
+
+
+def _too_few(rows: int, kept: LabelledEncounters, left_out: dict[str, int], gate: GateParams) -> list[str]:
+    seen = ", ".join(f"{count} by {name}" for name, count in left_out.items())
+    return [
+        f"Of the {rows} encounters of the hold-out, models have seen in training: {seen}. {len(kept.outcomes)} with "
+        f"{kept.outcomes.sum()} readmissions are left; {gate.min_rows} and {gate.min_outcomes} are needed. Train anew "
+        "when more outcomes have matured; the hold-out of a training is chosen from what production has not seen."
+    ]
+
+
+def _asked(
+    storage: Storage, registry: Registry, ledger: Ledger, models: _Models, vouched: Vouched, who: str
+) -> Question:
+    """The question as the ledger counts it: an equal model against the same version is not asked about twice."""
+    subject, holdout = subject_of(models.challenger), vouched.files[vouched.dataset.test]
+    before = ledger.asked(subject, holdout, ledger.production)
+    if before:
+        return before
+    table = storage.read(vouched.dataset.test)
+    keep_table(storage, table)
+    ids = pl.read_parquet(table, columns=["encounter_id"])["encounter_id"]
+    look = 1 + asked_before(storage, ledger.questions(), ids)
+    question = Question(holdout, ledger.production, look)
+    append(storage, ledger, drafted(storage, registry, ledger, "evaluated", subject, who, question=question))
+    return question
 
 
 def _scores(version: str, bundle: Bundle, data: LabelledEncounters) -> Scores:
-    return Scores(version, bundle.predict_proba(data.encounters), bundle.manifest.threshold)
-
-
-def _trained_on(storage: Storage, bundles: Iterable[Bundle]) -> pl.Series:
-    """Ids of all encounters that any of the models has seen; the tables have to be the ones it saw."""
-    tables = {table.key: table for bundle in bundles for table in bundle.manifest.trained_on}
-    digests = {(table.key, table.sha256) for bundle in bundles for table in bundle.manifest.trained_on}
-    ids = []
-    for key in tables:
-        content = storage.read(key)
-        if {(key, hashlib.sha256(content).hexdigest())} != {pair for pair in digests if pair[0] == key}:
-            raise DataError(
-                f"{storage.path(key)} is not the table that the models were trained on, so it cannot be known which "
-                "encounters they have seen; train again"
-            )
-        ids.append(parse_table(content, key)["encounter_id"])
-    return pl.concat(ids)
+    manifest = bundle.manifest
+    return Scores(version, bundle.predict_proba(data.encounters), manifest.threshold, manifest.target)

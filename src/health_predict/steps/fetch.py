@@ -8,6 +8,7 @@ from health_predict.data.decode import decode, encode
 from health_predict.data.synthetic import generate
 from health_predict.errors import DataError
 from health_predict.io import layout
+from health_predict.io.addresses import without_secrets
 from health_predict.io.download import (
     PUBLISHED_SHA256,
     UCI_HOST,
@@ -48,7 +49,8 @@ def fetch(storage: Storage, source: str | None, url: str, synthetic_rows: int | 
     fetched = _described(content, synthetic=synthetic_rows is not None)
     if downloads and _is_uci(url) and not fetched.published:
         raise DataError(f"{url} gave another file than the one published: SHA-256 {fetched.sha256}")
-    inputs = {"origin": url if downloads else "synthetic" if fetched.synthetic else "file"}
+    origin = without_secrets(url) if downloads else "synthetic" if fetched.synthetic else "file"
+    inputs = {"origin": origin, "layout": layout.NUMBER}
     if present and present["inputs"] == inputs and present["result"] == asdict(fetched):
         return replace(fetched, skipped=True)
     publish(
@@ -80,4 +82,6 @@ def _is_uci(url: str) -> bool:
 
 
 def _is_what_comes_from(url: str, present: Any) -> bool:
-    return bool(present["inputs"]["origin"] == url or (_is_uci(url) and present["result"]["published"]))
+    return bool(
+        present["inputs"]["origin"] == without_secrets(url) or (_is_uci(url) and present["result"]["published"])
+    )

@@ -3,27 +3,39 @@
 from pathlib import Path
 
 from health_predict.errors import TrackingError
-from health_predict.io.registry import Registry, Version
+from health_predict.io import bundles
+from health_predict.io.bundles import Connect
+from health_predict.io.ledger import Version, read_ledger
+from health_predict.io.storage import Storage
 
 
-def fetch_bundle(registry: Registry, version: str | None, alias: str, cache: Path) -> Path:
-    """The folder of a pinned version's bundle, or of the one that the alias points at; downloaded once.
+def fetch_bundle(storage: Storage, connect: Connect, model: str, version: str | None, alias: str, cache: Path) -> Path:
+    """The folder of a pinned version's bundle, or of the one that the alias points at; copied once, and verified.
 
-    Raises TrackingError when there is no such version, BundleError when its bundle is not whole.
+    Where the store's ledger speaks for the model, the ledger says which that is, and MLflow is not asked; elsewhere it
+    is. Raises TrackingError when there is no such version, BundleError when its bundle is not whole.
     """
-    return registry.fetch_bundle(_chosen(registry, version, alias), cache)
+    return bundles.fetch_bundle(storage, connect, _chosen(storage, connect, model, version, alias), cache)
 
 
-def download_bundle(registry: Registry, version: str | None, alias: str, cache: Path) -> Path:
+def download_bundle(
+    storage: Storage, connect: Connect, model: str, version: str | None, alias: str, cache: Path
+) -> Path:
     """As `fetch_bundle`, for a service that verifies what it takes up, and says so where it is asked."""
-    return registry.download_bundle(_chosen(registry, version, alias), cache)
+    return bundles.download_bundle(storage, connect, _chosen(storage, connect, model, version, alias), cache)
 
 
-def _chosen(registry: Registry, version: str | None, alias: str) -> Version:
+def _chosen(storage: Storage, connect: Connect, model: str, version: str | None, alias: str) -> Version:
+    ledger = read_ledger(storage)
+    decided = {"production": ledger.production, "previous": ledger.previous}
+    number = version or decided.get(alias)
+    if ledger.model == model and number in ledger.numbers:
+        return ledger.version(str(number))
+    registry = connect()
     found = registry.version(version) if version else registry.at(alias)
     if found is None:
         raise TrackingError(
-            f"no version of {registry.model_name} is at the alias {alias} (MLflow at {registry.tracking_uri}); "
-            "run `health-predict promote` first"
+            f"no version of {model} is at the alias {alias} (MLflow at {registry.tracking_uri}); run "
+            "`health-predict promote` first"
         )
     return found

@@ -12,11 +12,12 @@ import polars as pl
 from health_predict.data.cohort import LabelledEncounters, outcome
 from health_predict.errors import ConflictError, DataError, StorageError
 from health_predict.io import layout
-from health_predict.io.bundle import Bundle, load_bundle
-from health_predict.io.ledger import read_ledger
+from health_predict.io.bundle import Bundle, load_bundle, require_target
+from health_predict.io.bundles import fetch_bundle
+from health_predict.io.ledger import Version, read_ledger
 from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.monitoring_reports import MonitoringReport, log_monitoring, read_monitoring
-from health_predict.io.registry import Registry, Version
+from health_predict.io.registry import Registry
 from health_predict.io.replay import (
     ARRIVAL,
     matured,
@@ -32,7 +33,7 @@ from health_predict.io.replay import (
 )
 from health_predict.io.reports import read_evaluation
 from health_predict.io.storage import Storage
-from health_predict.io.tables import json_bytes, parse_table
+from health_predict.io.tables import json_bytes, kept_table, parse_table
 from health_predict.monitoring.drift import field_drift
 from health_predict.monitoring.performance import Performance, performance, prediction_drift
 from health_predict.monitoring.reference import Reference, profile, value_counts
@@ -165,21 +166,16 @@ def _champion(storage: Storage, registry: Registry, cache: Path) -> _Against:
     version = read_ledger(storage).production
     if version is None:
         raise ConflictError("nothing is in production to watch; run `health-predict promote` first")
-    folder = registry.fetch_bundle(registry.version(version), cache)
+    folder = fetch_bundle(storage, lambda: registry, read_ledger(storage).version(version), cache)
     bundle = load_bundle(folder)
+    require_target(bundle.manifest)
     return _Against(version, bundle, read_reference(folder), _trained_on(storage, bundle))
 
 
 def _trained_on(storage: Storage, bundle: Bundle) -> pl.DataFrame:
     """The encounters that a model was fitted on: the first table that its bundle names."""
     table = bundle.manifest.trained_on[0]
-    content = storage.read(table.key)
-    if hashlib.sha256(content).hexdigest() != table.sha256:
-        raise DataError(
-            f"{storage.path(table.key)} is not the table that the model in production was trained on, so a batch "
-            "cannot be compared with it; train again"
-        )
-    return parse_table(content, table.key).select(*ARRIVAL)
+    return parse_table(kept_table(storage, table.sha256), table.key).select(*ARRIVAL)
 
 
 def _with_reference(against: _Against, encounters: pl.DataFrame, params: Params) -> _Against:
@@ -192,9 +188,9 @@ def _with_reference(against: _Against, encounters: pl.DataFrame, params: Params)
 def _realised(storage: Storage, registry: Registry, cache: Path, params: Params, number: int) -> _Realised:
     """How good the version that scored a batch was on it, against when that version was approved."""
     said, became = read_predictions(storage, number), read_matured(storage, number)
-    version = registry.version(said["version"][0])
+    version = read_ledger(storage).version(said["version"][0])
     joined = became.join(said.select("encounter_id", "probability"), on="encounter_id", maintain_order="left")
-    bundle = load_bundle(registry.fetch_bundle(version, cache))
+    bundle = load_bundle(fetch_bundle(storage, lambda: registry, version, cache))
     return _Realised(number, version.version, _measured(storage, version, bundle, joined, params))
 
 
@@ -214,7 +210,7 @@ def _became(
             f"{outcomes.height} outcomes were given, and the file of encounters has {joined.height} with their "
             "encounter_id; each has to be there once"
         )
-    version = registry.version(against.version)
+    version = read_ledger(storage).version(against.version)
     return _Realised(None, against.version, _measured(storage, version, against.bundle, joined, params))
 
 

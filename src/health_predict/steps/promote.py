@@ -1,12 +1,18 @@
 """`health-predict promote`: the gate decides; a yes moves `production`, and every decision goes into the ledger."""
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
-from health_predict.errors import ConflictError, Declined, StorageError
+from health_predict.errors import BundleError, ConflictError, Declined, StorageError
 from health_predict.evaluation.gate import Comparison, objections
-from health_predict.io.ledger import append, entry, read_ledger
-from health_predict.io.registry import Registry, Version
-from health_predict.io.reports import read_evaluation, read_training
+from health_predict.io.bundle import Bundle, require_target
+from health_predict.io.bundles import keep_bundle
+from health_predict.io.ledger import Entry, Ledger, Question, Subject, Version
+from health_predict.io.production import decide, drafted, hold, settle, subject_of
+from health_predict.io.registry import BUNDLE, Registry
+from health_predict.io.reports import EvaluationReport, read_evaluation, read_training
+from health_predict.io.simulations import simulation_of
 from health_predict.io.storage import Storage
 from health_predict.params import GateParams
 
@@ -17,41 +23,114 @@ class Promotion:
 
     version: Version
     previous: str | None
+    simulation: str | None
     skipped: bool = False
 
 
-def promote(storage: Storage, registry: Registry, params: GateParams, run_id: str | None) -> Promotion:
+def promote(
+    storage: Storage,
+    registry: Registry,
+    params: GateParams,
+    who: str,
+    run_id: str | None,
+    allow_rolled_back: str | None = None,
+) -> Promotion:
     """Let a run's model into production if the gate has no objection; None means the newest training's winner.
 
-    The ledger is written first and the aliases follow it, so a promotion that dies in between is completed by the
-    next command that reads the ledger. Raises Declined with the objections, ConflictError when production changed
-    since the evaluation or while deciding, BundleError when the run lacks a part, StorageError before `evaluate`.
+    What was rolled back is declined, and so is what it was calibrated to and what scores the same, unless a person
+    says with `allow_rolled_back` why it may return. The ledger is written first and the aliases follow it, so a
+    promotion that dies in between is completed by the next command that decides. Raises Declined with the objections,
+    ConflictError when production changed since the evaluation or while deciding, BundleError when the run lacks a part
+    or its model is for study or from a replay, StorageError before `evaluate`.
     """
+    ledger, simulation = settle(storage, registry), simulation_of(storage)
     run_id = run_id or read_training(storage).winner
+    if ledger.production and ledger.version(ledger.production).run_id == run_id:
+        return Promotion(ledger.version(ledger.production), ledger.previous, simulation, skipped=True)
     report = read_evaluation(storage, run_id)
     if report is None:
         raise StorageError(f"the run {run_id} has no evaluation in {storage.root}; run `health-predict evaluate` first")
-    ledger = read_ledger(storage)
-    registry.follow(ledger.production, ledger.previous)
-    serving = registry.version(ledger.production) if ledger.production else None
-    if serving and serving.run_id == run_id:
-        return Promotion(serving, ledger.previous, skipped=True)
-    if report.champion != ledger.production:
+    bundle = registry.complete_bundle(run_id)
+    require_target(bundle.manifest)
+    _require_world(bundle, simulation)
+    subject, question = subject_of(bundle), Question(report.holdout, report.champion, report.comparison.look)
+    reasons = _barred(ledger, subject, allow_rolled_back)
+    if not reasons and report.champion != ledger.production:
         raise ConflictError(
             f"the run {run_id} was compared with version {report.champion}, and production is {ledger.production}; "
             "run `health-predict evaluate` again"
         )
-    numbers = _numbers(report.comparison)
-    reasons = objections(report.comparison, params)
+    reasons = reasons or objections(report.comparison, params)
+    told = {"numbers": _numbers(report.comparison), "question": question}
     if reasons:
-        append(storage, ledger, entry(ledger, "declined", run_id, reasons, numbers))
-        raise Declined(f"the gate declines the {report.family} of run {run_id}:", reasons)
-    version = registry.register(run_id, {"family": report.family, "synthetic": str(report.synthetic).lower()})
-    passed = [check.sentence for check in report.checks]
-    decision = entry(ledger, "promoted", run_id, passed, numbers, version.version, previous=ledger.production)
-    ledger = append(storage, ledger, decision)
-    registry.follow(ledger.production, ledger.previous)
-    return Promotion(version, ledger.previous)
+        declined = drafted(storage, registry, ledger, "declined", subject, who, reasons=reasons, **told)
+        if not _said(ledger, declined):
+            decide(storage, registry, ledger, declined)
+        raise Declined(f"the {report.family} of run {run_id} is declined:", reasons)
+    version = _registered(storage, registry, ledger, report, bundle)
+    ledger = decide(
+        storage,
+        registry,
+        ledger,
+        drafted(
+            storage,
+            registry,
+            ledger,
+            "promoted",
+            subject_of(bundle, version.version),
+            who,
+            reasons=[check.sentence for check in report.checks],
+            moves=(version.version, ledger.production),
+            allowed=allow_rolled_back,
+            **told,
+        ),
+    )
+    return Promotion(version, ledger.previous, simulation)
+
+
+def _require_world(bundle: Bundle, simulation: str | None) -> None:
+    """What learnt from a what-if, or from another one, knows nothing of what really happened."""
+    if bundle.manifest.simulation not in (None, simulation):
+        raise BundleError(
+            f"the run {bundle.manifest.run_id} was trained in the simulation {bundle.manifest.simulation}, and cannot "
+            f"be promoted {'in the simulation ' + simulation if simulation else 'into production'}"
+        )
+
+
+def _barred(ledger: Ledger, subject: Subject, allowed: str | None) -> list[str]:
+    rolled_back = ledger.barred(subject)
+    if rolled_back is None or allowed:
+        return []
+    told = rolled_back.subject
+    same = "It" if told.run_id == subject.run_id else f"Its model is that of run {told.run_id}, which"
+    return [
+        f"{same} was rolled back as version {told.version} on {rolled_back.at} by {rolled_back.who} "
+        f"({'; '.join(rolled_back.reasons)}). Only a person lets it return, with --allow-rolled-back REASON."
+    ]
+
+
+def _said(ledger: Ledger, declined: Entry) -> bool:
+    """Is it what the ledger says last: a retry adds nothing."""
+    if not ledger.entries:
+        return False
+    last = ledger.entries[-1]
+    return (last.decision, last.subject, last.reasons, last.question) == (
+        "declined",
+        declined.subject,
+        declined.reasons,
+        declined.question,
+    )
+
+
+def _registered(
+    storage: Storage, registry: Registry, ledger: Ledger, report: EvaluationReport, bundle: Bundle
+) -> Version:
+    """All that can fail comes before the version is registered: behind it there is only the ledger."""
+    hold(storage, registry, ledger)
+    with tempfile.TemporaryDirectory() as folder:
+        keep_bundle(storage, registry.download(bundle.manifest.run_id, BUNDLE, Path(folder)))
+    tags = {"family": report.family, "synthetic": str(report.synthetic).lower(), "target": bundle.manifest.target}
+    return registry.register(bundle.manifest.run_id, tags)
 
 
 def _numbers(comparison: Comparison) -> dict[str, float]:

@@ -3,7 +3,6 @@
 import tempfile
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -16,14 +15,24 @@ from health_predict.errors import DataError
 from health_predict.evaluation.metrics import evaluate
 from health_predict.features.calibration import Calibration, log_odds
 from health_predict.io import layout
-from health_predict.io.bundle import MODEL, Bundle, Manifest, TableDigest, load_bundle, write_bundle
+from health_predict.io.bundle import (
+    MODEL,
+    Bundle,
+    Manifest,
+    TableDigest,
+    load_bundle,
+    require_target,
+    write_bundle,
+)
+from health_predict.io.bundles import fetch_bundle
 from health_predict.io.datasets import Dataset, recalibration
 from health_predict.io.export import bands, git_revision
+from health_predict.io.ledger import read_ledger
 from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.registry import BUNDLE, PREPROCESSOR, Registry
 from health_predict.io.replay import matured, read_matured, read_reference
 from health_predict.io.storage import Storage
-from health_predict.io.tables import table_bytes
+from health_predict.io.tables import keep_table, table_bytes
 from health_predict.io.training_runs import FAMILY, experiment, validation_metrics
 from health_predict.monitoring.reference import percentiles
 from health_predict.params import TITLES, AssemblyParams, Params
@@ -83,12 +92,13 @@ def recalibrate(
     done = finished(storage, manifest, inputs)
     if done:
         return Recalibrated(**{**done, "skipped": True})
-    before = registry.version(version)
-    folder = registry.fetch_bundle(before, cache)
+    before = read_ledger(storage).version(version)
+    folder = fetch_bundle(storage, lambda: registry, before, cache)
     bundle = load_bundle(folder)
+    require_target(bundle.manifest)
     validation, test = _divide(read_matured(storage, known[-1]), params.assembly)
     files = {key: table_bytes(part, key) for key, part in ((dataset.validation, validation), (dataset.test, test))}
-    labelled, digest = label(validation, bundle.manifest.target), sha256(files[dataset.validation]).hexdigest()
+    labelled, digest = label(validation, bundle.manifest.target), keep_table(storage, files[dataset.validation])
     table = TableDigest(dataset.validation, validation.height, int(labelled.outcomes.sum()), digest)
     renewed = _renew(bundle, folder, labelled, table, dataset.name, params)
     result = Recalibrated(
@@ -125,6 +135,7 @@ def _renew(
     manifest = msgspec.structs.replace(
         old,
         dataset=dataset,
+        lineage=[*old.lineage, old.run_id],
         threshold=threshold,
         calibration=old.calibration.then(calibration),
         bands=bands(y_proba, params.bundle),

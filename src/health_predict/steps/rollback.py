@@ -1,23 +1,97 @@
-"""`health-predict rollback`: the previous version into production again."""
+"""`health-predict rollback`: a version that was in production before into production again."""
 
-from health_predict.errors import ConflictError
-from health_predict.io.ledger import append, entry, read_ledger
-from health_predict.io.registry import Registry, Version
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from health_predict.errors import ConflictError, Declined
+from health_predict.io.bundle import load_bundle, require_target
+from health_predict.io.bundles import fetch_bundle, keep_bundle
+from health_predict.io.ledger import Ledger, Version
+from health_predict.io.production import decide, drafted, settle
+from health_predict.io.registry import Registry
 from health_predict.io.storage import Storage
 
 
-def rollback(storage: Storage, registry: Registry, reason: str) -> Version:
-    """Swap production and previous; a second rollback undoes the first.
+@dataclass(frozen=True)
+class RolledBack:
+    """What is in production now, and what left it; `skipped` when it had left before."""
 
-    Raises ConflictError when there is nothing to go back to, or when somebody else decided meanwhile.
+    version: Version
+    left: str | None
+    previous: str | None
+    skipped: bool = False
+
+
+def rollback(
+    storage: Storage,
+    registry: Registry,
+    who: str,
+    reason: str,
+    to: str | None = None,
+    if_production: str | None = None,
+    allow_rolled_back: str | None = None,
+) -> RolledBack:
+    """Put a version into production that was there before: `to`, or the one before; what leaves stays out.
+
+    Safe to retry: where the newest move was a rollback, nothing moves unless `to` or `if_production` says what is to.
+    `if_production` is the version that has to leave: had it left before, nothing moves. The bundle is verified first,
+    and what an earlier command left half done is completed. Raises ConflictError when there is nothing to go back to,
+    something else is in production, or somebody else decided meanwhile; Declined for a version that was itself rolled
+    back, without `allow_rolled_back`; BundleError when its bundle is nowhere whole.
     """
-    ledger = read_ledger(storage)
-    if ledger.previous is None:
-        raise ConflictError(f"there is no version before {ledger.production or 'the first promotion'} to go back to")
-    version = registry.version(ledger.previous)
-    decision = entry(
-        ledger, "rolled_back", version.run_id, [reason], {}, production=ledger.previous, previous=ledger.production
+    ledger = settle(storage, registry)
+    now = ledger.production
+    if now is None:
+        raise ConflictError("nothing is in production, so there is nothing to roll back")
+    if _is_done(ledger, now, to, if_production):
+        return RolledBack(ledger.version(now), None, ledger.previous, skipped=True)
+    if if_production not in (None, now):
+        raise ConflictError(f"version {now} is in production, not {if_production}; nothing was changed")
+    target = to or ledger.previous
+    if target is None:
+        raise ConflictError(f"there is no version before {now} to go back to")
+    version, subject = ledger.version(target), ledger.subject(target)
+    barred = ledger.barred(subject)
+    if barred and not allow_rolled_back:
+        raise Declined(
+            f"version {target} stays out of production:",
+            [
+                f"It was rolled back on {barred.at} by {barred.who} ({'; '.join(barred.reasons)}). Only a person lets "
+                "it return, with --allow-rolled-back REASON."
+            ],
+        )
+    _keep_verified(storage, registry, version)
+    entry = drafted(
+        storage,
+        registry,
+        ledger,
+        "rolled_back",
+        ledger.subject(now),
+        who,
+        reasons=[reason],
+        moves=(target, ledger.before(target)),
+        allowed=allow_rolled_back,
     )
-    ledger = append(storage, ledger, decision)
-    registry.follow(ledger.production, ledger.previous)
-    return version
+    ledger = decide(storage, registry, ledger, entry)
+    return RolledBack(version, now, ledger.previous)
+
+
+def _is_done(ledger: Ledger, now: str, to: str | None, if_production: str | None) -> bool:
+    if to is not None and to == now:
+        return True
+    move = ledger.newest_move
+    rolled_back = move is not None and move.decision == "rolled_back"
+    if if_production is None:
+        return to is None and rolled_back
+    return if_production != now and any(
+        entry.decision == "rolled_back" and entry.subject.version == if_production for entry in ledger.entries
+    )
+
+
+def _keep_verified(storage: Storage, registry: Registry, version: Version) -> None:
+    """The bundle is whole in the store before anything says that it is served."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = fetch_bundle(storage, lambda: registry, version, Path(scratch))
+        require_target(load_bundle(folder).manifest)
+        keep_bundle(storage, folder)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from health_predict.errors import ConflictError, ServiceError
 from health_predict.io import layout
 from health_predict.io.bundle import load_bundle
+from health_predict.io.bundles import fetch_bundle
 from health_predict.io.ledger import read_ledger
 from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.registry import Registry
@@ -57,12 +58,12 @@ def score(storage: Storage, registry: Registry, cache: Path, number: int, first:
     if production is None:
         raise ConflictError("nothing is in production; run `health-predict promote` first")
     encounters = read_arrival(storage, number)
-    beside = _predict(registry, cache, first, encounters)
+    beside = _predict(storage, registry, cache, first, encounters)
     if ask is not None:
         answers = ask(encounters)
     else:
         same = production == first
-        answers = Answers(beside if same else _predict(registry, cache, production, encounters), production)
+        answers = Answers(beside if same else _predict(storage, registry, cache, production, encounters), production)
     if answers.version != production:
         raise ServiceError(f"the API answers with version {answers.version}, but version {production} is in production")
     table = encounters.select(
@@ -78,5 +79,8 @@ def score(storage: Storage, registry: Registry, cache: Path, number: int, first:
     return result
 
 
-def _predict(registry: Registry, cache: Path, version: str, encounters: pl.DataFrame) -> NDArray[np.float64]:
-    return load_bundle(registry.fetch_bundle(registry.version(version), cache)).predict_proba(encounters)
+def _predict(
+    storage: Storage, registry: Registry, cache: Path, version: str, encounters: pl.DataFrame
+) -> NDArray[np.float64]:
+    found = read_ledger(storage).version(version)
+    return load_bundle(fetch_bundle(storage, lambda: registry, found, cache)).predict_proba(encounters)

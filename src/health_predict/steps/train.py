@@ -5,18 +5,24 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
+import polars as pl
+
 from health_predict import __version__
-from health_predict.data.cohort import LabelledEncounters
-from health_predict.io import layout
+from health_predict.data.cohort import LabelledEncounters, outcome
+from health_predict.errors import Declined
+from health_predict.io.bundle import FORMAT
 from health_predict.io.cluster import cluster
 from health_predict.io.datasets import INITIAL, Dataset, Vouched, read_part, vouch
 from health_predict.io.export import Provenance, git_revision
+from health_predict.io.ledger import read_ledger
 from health_predict.io.registry import Registry
-from health_predict.io.reports import BestModel, TrainingReport, read_training, write_training
+from health_predict.io.reports import BestModel, TrainingReport, finished_training, write_training
+from health_predict.io.seen import seen_in_production
+from health_predict.io.simulations import simulation_of
 from health_predict.io.storage import Storage
-from health_predict.io.tables import json_bytes
+from health_predict.io.tables import json_bytes, keep_table, read_table
 from health_predict.io.training_runs import FINGERPRINT, WINNER, experiment, log_best, log_search, parent_run
-from health_predict.params import Family, Params, Target
+from health_predict.params import LIVE_TARGET, Family, GateParams, Params, Target
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
 from health_predict.training.search import Search, Trial, search
@@ -49,14 +55,17 @@ def train(
 ) -> TrainingReport:
     """Tune and fit the families on a data set, and name the best.
 
+    What the models have seen is kept by content, where the gate finds it as long as one of them may be in production.
     Skipped when a training with the same data, parameters and target is finished, unless `force`. Raises
-    StorageError before the data set is made, TrackingError when MLflow does not answer, BundleError when a model
-    cannot be exported faithfully.
+    StorageError before the data set is made, Declined where no model of the data set could be compared with production,
+    TrackingError when MLflow does not answer, BundleError when a model cannot be exported faithfully.
     """
     vouched = vouch(storage, dataset)
     fingerprint = _fingerprint(vouched, params, target)
-    if not force and (done := _finished(storage, registry, dataset.name, fingerprint)):
+    if not force and (done := _finished(storage, registry, fingerprint)):
         return done
+    if target == LIVE_TARGET:
+        _require_holdout(storage, vouched, params.gate)
     data = _read(storage, vouched, params, target)
     with parent_run(registry, fingerprint, {"target": target, **asdict(params.search)}) as run_id:
         searches, models = _search_and_fit(registry, run_id, data, params, ray_address, progress)
@@ -91,12 +100,15 @@ def _search_and_fit(
 def _read(storage: Storage, vouched: Vouched, params: Params, target: Target) -> _Data:
     train, trained = read_part(storage, vouched, vouched.dataset.train, target)
     validation, validated = read_part(storage, vouched, vouched.dataset.validation, target)
+    for key in {vouched.dataset.train, vouched.dataset.validation}:
+        keep_table(storage, storage.read(key))
     provenance = Provenance(
         run_id="",
         dataset=vouched.dataset.name,
         target=target,
         trained_on=(trained, validated),
         synthetic=vouched.synthetic,
+        simulation=simulation_of(storage),
         git_revision=git_revision(),
         seed=params.search.seed,
     )
@@ -110,18 +122,40 @@ def _fingerprint(vouched: Vouched, params: Params, target: Target) -> str:
         "preprocessor": asdict(params.preprocessor),
         "search": asdict(params.search),
         "bundle": asdict(params.bundle),
-        "version": __version__,
+        "version": [__version__, FORMAT],
     }
     return hashlib.sha256(json_bytes(what)).hexdigest()
 
 
-def _finished(storage: Storage, registry: Registry, dataset: str, fingerprint: str) -> TrainingReport | None:
-    if not storage.exists(layout.training_report(dataset)):
+def _require_holdout(storage: Storage, vouched: Vouched, gate: GateParams) -> None:
+    """Before anything is trained: will the gate have enough to compare on that production has not seen?"""
+    ledger = read_ledger(storage)
+    if not ledger.moved:
+        return
+    test = read_table(storage, vouched.dataset.test)
+    unseen = test.filter(~pl.col("encounter_id").is_in(seen_in_production(storage, ledger).implode()))
+    outcomes = int(outcome(unseen).sum())
+    if unseen.height < gate.min_rows or outcomes < gate.min_outcomes:
+        raise Declined(
+            f"a model trained on {vouched.dataset.name} could not be compared with version {ledger.production}:",
+            [
+                f"Of the {test.height} encounters set aside for the comparison, {unseen.height} with {outcomes} "
+                f"readmissions were not seen by the models in production; {gate.min_rows} and {gate.min_outcomes} are "
+                "needed. Wait until more outcomes have matured: a training sets aside what production has not seen."
+            ],
+        )
+
+
+def _finished(storage: Storage, registry: Registry, fingerprint: str) -> TrainingReport | None:
+    """The report of the same training, if MLflow still has its runs; it is the newest again."""
+    report = finished_training(storage, fingerprint)
+    if report is None:
         return None
-    report = read_training(storage, dataset)
     runs = registry.finished_runs(experiment(registry.model_name), {FINGERPRINT: fingerprint})
-    known = any(run.info.run_id == report.run_id for run in runs)
-    return replace(report, skipped=True) if known else None
+    if report.run_id not in [run.info.run_id for run in runs]:
+        return None
+    write_training(storage, report)
+    return replace(report, skipped=True)
 
 
 def _report(
@@ -137,6 +171,7 @@ def _report(
         fingerprint=fingerprint,
         target=provenance.target,
         synthetic=provenance.synthetic,
+        simulation=provenance.simulation,
         models=tuple(ranked),
         winner=ranked[0].run_id,
         trials=len(trials),

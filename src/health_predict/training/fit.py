@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_curve
 
 from health_predict.data.cohort import LabelledEncounters
+from health_predict.errors import DataError
 from health_predict.evaluation.metrics import evaluate
 from health_predict.features.calibration import EDGE, Calibration, log_odds
 from health_predict.features.encounters import engineer
@@ -45,11 +46,25 @@ class Fitted:
 def prepare(
     encoding: Encoding, train: LabelledEncounters, validation: LabelledEncounters, params: PreprocessorParams
 ) -> Prepared:
-    """Fit the preprocessing on the training encounters and transform both parts."""
+    """Fit the preprocessing on the training encounters and transform both parts.
+
+    Raises DataError where either has too few encounters with, or without, the outcome.
+    """
+    _check_outcomes(params.min_of_each_outcome, training=train, validation=validation)
     preprocessor = Preprocessor(encoding, params)
     X_train = preprocessor.fit_transform(engineer(train.encounters), train.outcomes)
     X_validation = preprocessor.transform(engineer(validation.encounters))
     return Prepared(preprocessor, Fold(X_train, train.outcomes, X_validation, validation.outcomes))
+
+
+def _check_outcomes(least: int, **parts: LabelledEncounters) -> None:
+    for name, part in parts.items():
+        with_it, without = int(part.outcomes.sum()), int((~part.outcomes).sum())
+        if min(with_it, without) < least:
+            raise DataError(
+                f"too little to learn from: of {with_it + without:,} {name} encounters {with_it:,} have the outcome "
+                f"and {without:,} have not, where {least} of each are needed; give more encounters"
+            )
 
 
 def fit(family: Family, config: Config, prepared: Prepared, params: SearchParams) -> Fitted:

@@ -4,7 +4,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
 import factories
-from health_predict.data.cohort import label, select_cohort
+from health_predict.data.cohort import LabelledEncounters, label, select_cohort
+from health_predict.errors import DataError
 from health_predict.features.calibration import Calibration, log_odds
 from health_predict.params import BootstrapParams, PreprocessorParams, SearchParams
 from health_predict.training.candidates import CANDIDATES
@@ -27,6 +28,20 @@ def test_probabilities_are_calibrated_on_the_validation_encounters(fitted):
     assert proba.mean() == pytest.approx(VALIDATION.outcomes.mean(), abs=1e-3)
     refit = calibrate(log_odds(proba), VALIDATION.outcomes)
     assert (refit.intercept, refit.slope) == pytest.approx((0, 1), abs=1e-3)
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+@pytest.mark.parametrize("happened", [True, False])
+def test_too_little_of_one_outcome_is_told_before_anything_is_fitted(part, happened):
+    some = (
+        np.flatnonzero(VALIDATION.outcomes == happened)[:9].tolist()
+        + np.flatnonzero(VALIDATION.outcomes != happened)[:50].tolist()
+    )
+    few = LabelledEncounters(VALIDATION.encounters[some], VALIDATION.outcomes[some])
+    train, validation = (few, VALIDATION) if part == "training" else (TRAIN, few)
+    with pytest.raises(DataError, match=f"of 59 {part} encounters") as refused:
+        prepare("one_hot", train, validation, PreprocessorParams())
+    assert "10 of each are needed" in str(refused.value)
 
 
 def test_the_threshold_is_the_best_of_the_validation_encounters(fitted):

@@ -1,0 +1,79 @@
+"""`health-predict adopt`: this store's ledger takes a registered model over, from another ledger or from none."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from health_predict.errors import ConflictError, StorageError
+from health_predict.io import layout
+from health_predict.io.bundle import Bundle, load_bundle, require_target
+from health_predict.io.bundles import fetch_bundle, keep_bundle
+from health_predict.io.ledger import Ledger, Version, append, read_ledger
+from health_predict.io.production import drafted, hold, settle, subject_of
+from health_predict.io.registry import PRODUCTION, Registry
+from health_predict.io.storage import Storage
+from health_predict.io.tables import keep_table, kept_table
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What is in production now. `from_ledger`: is it what this store's ledger says; else what the alias said."""
+
+    version: Version
+    from_ledger: bool
+
+
+def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: Storage | None = None) -> Adopted:
+    """Let this store speak for the registered model from now on; the store that did is told when it next decides.
+
+    What is in production is what this store's ledger says, or, where that never said anything, what the alias points
+    at. Its bundle is verified, and the tables that it was trained on are copied from `source` where this store lacks
+    them, before anything is decided. Raises ConflictError where the ledger speaks for another model, or there is
+    nothing to adopt; StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or its
+    model is for study.
+    """
+    ledger = read_ledger(storage)
+    if ledger.model not in (None, registry.model_name):
+        raise ConflictError(f"the ledger in {storage.root} speaks for {ledger.model}; use another storage root")
+    decided = ledger.production is not None
+    version = ledger.version(str(ledger.production)) if decided else registry.at(PRODUCTION)
+    if version is None:
+        raise ConflictError(f"no version of {registry.model_name} is in production, so there is nothing to adopt")
+    bundle = _kept(storage, registry, version)
+    _copy_dependencies(storage, source, bundle)
+    moves = (version.version, ledger.previous)
+    subject = subject_of(bundle, version.version)
+    entry = drafted(storage, registry, ledger, "adopted", subject, who, reasons=[reason], moves=moves)
+    ledger = _held(storage, registry, append(storage, ledger, entry))
+    return Adopted(ledger.version(version.version), from_ledger=decided)
+
+
+def _kept(storage: Storage, registry: Registry, version: Version) -> Bundle:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = fetch_bundle(storage, lambda: registry, version, Path(scratch))
+        bundle = load_bundle(folder)
+        require_target(bundle.manifest)
+        keep_bundle(storage, folder)
+    return bundle
+
+
+def _copy_dependencies(storage: Storage, source: Storage | None, bundle: Bundle) -> None:
+    """What a challenger of the version will be judged by: the tables that it has seen, and its own evaluation."""
+    for table in bundle.manifest.trained_on:
+        if storage.exists(layout.table(table.sha256)):
+            continue
+        if source is None or not source.exists(layout.table(table.sha256)):
+            raise StorageError(
+                f"{layout.table(table.sha256)}, which the version was trained on, is neither in {storage.root} nor in "
+                f"{source.root if source else 'another store'}; say with --from which storage root has it"
+            )
+        keep_table(storage, kept_table(source, table.sha256))
+    for run_id in (*bundle.manifest.lineage, bundle.manifest.run_id):
+        key = layout.evaluation_report(run_id)
+        if source is not None and source.exists(key) and not storage.exists(key):
+            storage.write(key, source.read(key))
+
+
+def _held(storage: Storage, registry: Registry, ledger: Ledger) -> Ledger:
+    hold(storage, registry, ledger)
+    return settle(storage, registry)
