@@ -210,6 +210,23 @@ def test_without_a_champion_the_absolute_rules_hold(rule):
     assert any(says.split(",")[0] in sentence for sentence in found)
 
 
+@pytest.mark.parametrize(
+    ("comparison", "objects"),
+    [
+        (replace(FINE, champion=against(FINE.champion, auroc=Measurement(-0.005, -0.015, 0.005, 0.005))), 1),
+        (replace(FINE, first=against(FINE.first, auroc=Measurement(-0.01, -0.02, 0.0, 0.005))), 1),
+        (replace(FINE, clinical=clinical(Measurement(0.02, 0.0, 0.04, 0.01))), 1),
+        (replace(FINE, champion=against(FINE.champion, brier=Measurement(0.001, 0.0, 0.002, 0.0005))), 0),
+        (replace(FINE, challenger=replace(METRICS, observed_expected=Interval(1.25, 1.2, 1.3))), 0),
+        (replace(FINE, subgroups=women(auroc=Measurement(0.5, 0.5, 0.5, 0.0))), 0),
+        (replace(FINE, subgroups=women(auroc_difference=Measurement(-0.05, -0.05, -0.05, 0.0))), 0),
+        (replace(FINE, subgroups=women(auroc_difference=Measurement(-0.06, -0.1, 0.0, 0.0))), 0),
+    ],
+)
+def test_on_the_limit_nothing_is_shown(comparison, objects):
+    assert len(objections(comparison, PARAMS)) == objects
+
+
 @pytest.mark.parametrize("role", ["champion", "first"])
 def test_models_of_another_target_are_not_compared(role):
     other = replace(FINE, **{role: replace(getattr(FINE, role), target="any")})
