@@ -1,17 +1,22 @@
 """Decisions: what the gate says goes, one at a time, and the ledger and the aliases end up saying the same."""
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from threading import Barrier
 
 import pytest
 
-from health_predict.errors import ConflictError, Declined, StorageError
+from health_predict.errors import ConflictError, Declined, StorageError, TrackingError
 from health_predict.io import layout
-from health_predict.io.ledger import append, entry, read_ledger
-from health_predict.io.registry import EVALUATION, PREVIOUS, PRODUCTION, Registry, Version
+from health_predict.io.bundle import MODEL, load_bundle
+from health_predict.io.ledger import Version, read_ledger
+from health_predict.io.registry import EVALUATION, PREVIOUS, PRODUCTION, Registry
+from health_predict.io.storage import Folder
 from health_predict.params import GateParams, Params
+from health_predict.steps.adopt import adopt
 from health_predict.steps.evaluate import evaluate
 from health_predict.steps.promote import promote
 from health_predict.steps.rollback import rollback
@@ -27,6 +32,7 @@ LAX = GateParams(
     min_subgroup_auroc=0,
 )
 STRICT = replace(LAX, min_rows=10**9)
+WHO = "tester@here"
 
 
 @pytest.fixture
@@ -37,24 +43,27 @@ def registry(store) -> Registry:
 @pytest.fixture
 def compare(store, registry) -> Callable[[str], None]:
     """Evaluate a run against what is in production now."""
-    return lambda run_id: evaluate(store.storage, registry, Params(), run_id) and None
+    return lambda run_id: evaluate(store.storage, registry, Params(), WHO, run_id) and None
 
 
 def decisions(store) -> list[str]:
-    return [found.decision for found in read_ledger(store.storage).entries]
+    return [found.decision for found in read_ledger(store.storage).entries if found.decision != "evaluated"]
 
 
 def test_a_promotion_is_written_and_served_and_done_once(store, registry, compare):
     compare(store.winner)
-    promoted = promote(store.storage, registry, LAX, None)
+    promoted = promote(store.storage, registry, LAX, WHO, None)
     assert (promoted.version.run_id, promoted.previous, promoted.skipped) == (store.winner, None, False)
     assert registry.at(PRODUCTION) == promoted.version
-    (written,) = read_ledger(store.storage).entries
-    assert (written.decision, written.production, written.run_id) == ("promoted", "1", store.winner)
+    asked, written = read_ledger(store.storage).entries
+    assert (asked.decision, asked.question.look, asked.subject.run_id) == ("evaluated", 1, store.winner)
+    assert written.question == asked.question
+    assert written.who == WHO
+    assert (written.decision, written.production, written.subject.run_id) == ("promoted", "1", store.winner)
     assert written.reasons
     assert {"auroc", "rows", "outcomes"} <= set(written.numbers)
 
-    again = promote(store.storage, registry, LAX, store.winner)
+    again = promote(store.storage, registry, LAX, WHO, store.winner)
     assert again.skipped
     assert again.version == promoted.version
     assert decisions(store) == ["promoted"]
@@ -62,13 +71,13 @@ def test_a_promotion_is_written_and_served_and_done_once(store, registry, compar
 
 def test_a_decline_leaves_the_champion_and_is_written_with_its_reasons(store, registry, compare):
     compare(store.winner)
-    promote(store.storage, registry, LAX, store.winner)
+    promote(store.storage, registry, LAX, WHO, store.winner)
     compare(store.other)
     with pytest.raises(Declined, match="at least 1000000000 needed") as declined:
-        promote(store.storage, registry, STRICT, store.other)
+        promote(store.storage, registry, STRICT, WHO, store.other)
     assert declined.value.exit_code == 99
     written = read_ledger(store.storage).entries[-1]
-    assert (written.decision, written.run_id, written.production) == ("declined", store.other, "1")
+    assert (written.decision, written.subject.run_id, written.production) == ("declined", store.other, "1")
     assert written.reasons == declined.value.reasons
     assert registry.at(PRODUCTION).run_id == store.winner
     assert registry.at(PREVIOUS) is None
@@ -76,15 +85,15 @@ def test_a_decline_leaves_the_champion_and_is_written_with_its_reasons(store, re
 
 def test_a_run_that_was_not_evaluated_is_told_what_to_do(store, registry):
     with pytest.raises(StorageError, match="run `health-predict evaluate` first"):
-        promote(store.storage, registry, LAX, store.winner)
+        promote(store.storage, registry, LAX, WHO, store.winner)
 
 
 def test_a_comparison_with_another_champion_decides_nothing(store, registry, compare):
     compare(store.winner)
     compare(store.other)
-    promote(store.storage, registry, LAX, store.winner)
+    promote(store.storage, registry, LAX, WHO, store.winner)
     with pytest.raises(ConflictError, match="compared with version None, and production is 1"):
-        promote(store.storage, registry, LAX, store.other)
+        promote(store.storage, registry, LAX, WHO, store.other)
     assert decisions(store) == ["promoted"]
 
 
@@ -105,67 +114,203 @@ def test_of_two_promotions_at_once_one_wins_and_the_other_is_told(store, compare
         settings = store.settings
         registry = Meeting(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
         try:
-            return promote(store.storage, registry, LAX, run_id).version.run_id
+            return promote(store.storage, registry, LAX, WHO, run_id).version.run_id
         except ConflictError:
             return "told"
 
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(decide, (store.winner, store.other)))
     assert found.count("told") == 1
-    (written,) = read_ledger(store.storage).entries
-    assert written.run_id in found
-    assert store.registry.at(PRODUCTION).run_id == written.run_id
+    assert decisions(store) == ["promoted"]
+    written = read_ledger(store.storage).entries[-1]
+    assert written.subject.run_id in found
+    assert store.registry.at(PRODUCTION).run_id == written.subject.run_id
 
 
-@pytest.mark.parametrize("command", ["promote", "status"])
-def test_a_promotion_that_died_before_the_alias_moved_is_completed_by_the_next_command(
-    store, registry, compare, command
+def promote_until_the_aliases_move(store, registry, run_id: str, monkeypatch) -> None:
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Registry, "follow", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            promote(store.storage, registry, LAX, WHO, run_id)
+
+
+def test_a_promotion_that_died_before_the_alias_moved_is_completed_by_the_same_command(
+    store, registry, compare, monkeypatch
 ):
     compare(store.winner)
-    version = registry.register(store.winner, {})
-    ledger = read_ledger(store.storage)
-    append(store.storage, ledger, entry(ledger, "promoted", store.winner, [], {}, version.version))
+    promote_until_the_aliases_move(store, registry, store.winner, monkeypatch)
     assert registry.at(PRODUCTION) is None
-    if command == "promote":
-        assert promote(store.storage, registry, LAX, store.winner).skipped
-    else:
-        assert status(store.storage, registry).production == version
-    assert registry.at(PRODUCTION) == version
+    found = status(store.storage, registry)
+    assert found.production.run_id == store.winner
+    assert [f"health-predict promote {store.winner}` completes it" in problem for problem in found.problems] == [True]
+    assert registry.at(PRODUCTION) is None  # a look changes nothing
+    assert promote(store.storage, registry, LAX, WHO, store.winner).skipped
+    assert registry.at(PRODUCTION).run_id == store.winner
+    assert status(store.storage, registry).problems == ()
     assert decisions(store) == ["promoted"]
 
 
-def test_rollback_swaps_and_a_second_one_undoes_the_first(store, registry, compare):
+@pytest.fixture
+def two_versions(store, registry, compare) -> None:
     for run_id in (store.other, store.winner):
         compare(run_id)
-        promote(store.storage, registry, LAX, run_id)
-    assert rollback(store.storage, registry, "looks wrong").run_id == store.other
-    assert (registry.at(PRODUCTION).version, registry.at(PREVIOUS).version) == ("1", "2")
-    assert rollback(store.storage, registry, "it was right").run_id == store.winner
-    assert (registry.at(PRODUCTION).version, registry.at(PREVIOUS).version) == ("2", "1")
-    entries = read_ledger(store.storage).entries
-    assert [e.decision for e in entries] == ["promoted", "promoted", "rolled_back", "rolled_back"]
-    assert [e.reasons for e in entries[2:]] == [["looks wrong"], ["it was right"]]
+        promote(store.storage, registry, LAX, WHO, run_id)
+
+
+def test_what_was_rolled_back_does_not_return_until_a_person_says_why(store, registry, compare, two_versions):
+    found = rollback(store.storage, registry, WHO, "looks wrong")
+    assert (found.version.run_id, found.left, found.previous) == (store.other, "2", None)
+    assert (registry.at(PRODUCTION).version, registry.at(PREVIOUS)) == ("1", None)
+    for _ in range(2):
+        compare(store.winner)
+        with pytest.raises(Declined, match=r"(?s)rolled back as version 2 on .* by tester@here \(looks wrong\)"):
+            promote(store.storage, registry, LAX, WHO, store.winner)
+    assert decisions(store) == ["promoted", "promoted", "rolled_back", "declined"]
+    returned = promote(store.storage, registry, LAX, WHO, store.winner, allow_rolled_back="it was the feed")
+    assert (returned.version.version, returned.previous) == ("2", "1")
+    assert read_ledger(store.storage).entries[-1].allowed == "it was the feed"
+
+
+def test_a_rollback_is_done_once_however_often_it_is_asked_for(store, registry, two_versions):
+    rollback(store.storage, registry, WHO, "looks wrong")
+    for options in ({}, {"if_production": "2"}, {"to": "1"}, {"to": "1", "if_production": "2"}):
+        again = rollback(store.storage, registry, WHO, "looks wrong", **options)
+        assert (again.version.version, again.skipped) == ("1", True)
+    assert decisions(store) == ["promoted", "promoted", "rolled_back"]
+
+
+def test_a_rollback_that_died_before_the_alias_moved_is_completed_and_not_undone(
+    store, registry, two_versions, monkeypatch
+):
+    follow = Registry.follow
+
+    def die_at_a_move(self, production: str | None, previous: str | None) -> bool:
+        if self.at(PRODUCTION).version != production:
+            raise KeyboardInterrupt
+        return follow(self, production, previous)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Registry, "follow", die_at_a_move)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(store.storage, registry, WHO, "looks wrong")
+    assert registry.at(PRODUCTION).version == "2"
+    assert rollback(store.storage, registry, WHO, "looks wrong").skipped
+    assert registry.at(PRODUCTION).version == "1"
+
+
+def test_a_rollback_of_a_version_that_is_not_in_production_changes_nothing(store, registry, two_versions):
+    with pytest.raises(ConflictError, match="version 2 is in production, not 1"):
+        rollback(store.storage, registry, WHO, "", if_production="1")
+    assert decisions(store) == ["promoted", "promoted"]
+
+
+def test_a_version_that_was_rolled_back_is_gone_back_to_only_by_name_and_with_a_reason(store, registry, two_versions):
+    rollback(store.storage, registry, WHO, "looks wrong")
+    with pytest.raises(ConflictError, match="no version before 1"):
+        rollback(store.storage, registry, WHO, "", if_production="1")
+    with pytest.raises(Declined, match="It was rolled back on"):
+        rollback(store.storage, registry, WHO, "", to="2")
+    found = rollback(store.storage, registry, WHO, "", to="2", allow_rolled_back="it was right")
+    assert (found.version.version, found.left) == ("2", "1")
+    assert registry.at(PRODUCTION).version == "2"
 
 
 def test_there_is_nothing_to_go_back_to_before_the_second_promotion(store, registry, compare):
-    with pytest.raises(ConflictError, match="no version before the first promotion"):
-        rollback(store.storage, registry, "")
+    with pytest.raises(ConflictError, match="nothing is in production"):
+        rollback(store.storage, registry, WHO, "")
     compare(store.winner)
-    promote(store.storage, registry, LAX, store.winner)
+    promote(store.storage, registry, LAX, WHO, store.winner)
     with pytest.raises(ConflictError, match="no version before 1"):
-        rollback(store.storage, registry, "")
+        rollback(store.storage, registry, WHO, "")
     assert decisions(store) == ["promoted"]
 
 
+def test_a_bundle_that_is_whole_nowhere_is_not_gone_back_to(store, registry, two_versions, monkeypatch):
+    kept = store.storage.path(layout.bundle(read_ledger(store.storage).version("1").sha256))
+    Path(kept, MODEL).write_bytes(b"cut")
+    monkeypatch.setattr(Registry, "download", lambda *_: (_ for _ in ()).throw(TrackingError("gone")))
+    assert [problem.split(":")[0] for problem in status(store.storage, registry).problems] == [
+        "version 1 cannot be served"
+    ]
+    with pytest.raises(TrackingError, match="gone"):
+        rollback(store.storage, registry, WHO, "looks wrong")
+    assert decisions(store) == ["promoted", "promoted"]
+
+
+def test_a_damaged_bundle_is_made_whole_from_mlflow_before_it_is_gone_back_to(store, registry, two_versions):
+    kept = Path(store.storage.path(layout.bundle(read_ledger(store.storage).version("1").sha256)))
+    (kept / MODEL).write_bytes(b"cut")
+    assert rollback(store.storage, registry, WHO, "looks wrong").version.version == "1"
+    assert load_bundle(kept).manifest.run_id == store.other
+
+
+def test_a_look_at_a_store_without_decisions_leaves_anothers_aliases_alone(store, registry, two_versions, tmp_path):
+    empty = Folder(str(tmp_path / "empty"))
+    before = (registry.at(PRODUCTION), registry.at(PREVIOUS), registry.holder())
+    found = status(empty, registry)
+    assert found.production is None
+    assert any(store.storage.root in problem and "adopt" in problem for problem in found.problems)
+    for decide in (
+        lambda: promote(empty, registry, LAX, WHO, store.winner),
+        lambda: evaluate(empty, registry, Params(), WHO, store.winner),
+        lambda: rollback(empty, registry, WHO, ""),
+    ):
+        with pytest.raises(ConflictError, match=r"(?s)is held by the ledger in .*health-predict adopt"):
+            decide()
+    assert before == (registry.at(PRODUCTION), registry.at(PREVIOUS), registry.holder())
+    assert not empty.list()
+
+
+def test_a_store_that_adopts_a_model_goes_on_and_the_other_is_told(store, registry, two_versions, tmp_path):
+    heir = Folder(str(tmp_path / "heir"))
+    with pytest.raises(StorageError, match=r"say with --from which storage root has it"):
+        adopt(heir, registry, WHO, "moved")
+    assert read_ledger(heir).entries == []
+    found = adopt(heir, registry, WHO, "moved", store.storage)
+    assert (found.version.version, found.from_ledger) == ("2", False)
+    assert read_ledger(heir).production == "2"
+    assert load_bundle(Path(heir.path(layout.bundle(found.version.sha256)))).manifest.run_id == store.winner
+    with pytest.raises(ConflictError, match="is held by the ledger in"):
+        rollback(store.storage, registry, WHO, "")
+    assert adopt(store.storage, registry, WHO, "back").from_ledger
+    assert not rollback(store.storage, registry, WHO, "").skipped
+
+
+def test_a_copy_of_a_store_is_told_when_the_original_has_gone_on(store, registry, compare, tmp_path):
+    compare(store.other)
+    promote(store.storage, registry, LAX, WHO, store.other)
+    shutil.copytree(store.root, tmp_path / "copy")
+    compare(store.winner)
+    promote(store.storage, registry, LAX, WHO, store.winner)
+    with pytest.raises(ConflictError, match="a copy, or restored from a backup"):
+        rollback(Folder(str(tmp_path / "copy")), registry, WHO, "")
+
+
+def test_a_ledger_speaks_for_one_registered_model(store, registry, two_versions):
+    with pytest.raises(ConflictError, match="speaks for the registered model HealthPredict, not for Another"):
+        promote(store.storage, registry.for_model("Another"), LAX, WHO, store.winner)
+
+
+def test_every_question_to_a_hold_out_is_counted_and_an_equal_one_is_the_same(store, registry):
+    looks = [
+        evaluate(store.storage, registry, Params(), WHO, run_id).comparison.look
+        for run_id in (store.winner, store.other, store.winner)
+    ]
+    assert looks == [1, 2, 1]
+    store.storage.delete(layout.evaluation_report(store.winner))
+    assert evaluate(store.storage, registry, Params(), WHO, store.winner).comparison.look == 1
+    assert len(read_ledger(store.storage).questions()) == 2
+
+
 def test_an_evaluation_is_done_once_for_each_champion(store, registry, compare):
-    first = evaluate(store.storage, registry, Params(), store.other)
+    first = evaluate(store.storage, registry, Params(), WHO, store.other)
     assert not first.skipped
     assert first.champion is None
     assert first.comparison.seen == 0
-    assert evaluate(store.storage, registry, Params(), store.other) == replace(first, skipped=True)
+    assert evaluate(store.storage, registry, Params(), WHO, store.other) == replace(first, skipped=True)
     compare(store.winner)
-    promote(store.storage, registry, LAX, store.winner)
-    against = evaluate(store.storage, registry, Params(), store.other)
+    promote(store.storage, registry, LAX, WHO, store.winner)
+    against = evaluate(store.storage, registry, Params(), WHO, store.other)
     assert not against.skipped
     assert against.champion == against.comparison.champion.version == "1"
 
@@ -173,16 +318,16 @@ def test_an_evaluation_is_done_once_for_each_champion(store, registry, compare):
 def test_the_evaluation_that_a_run_was_promoted_on_is_kept(store, registry, compare):
     for run_id in (store.other, store.winner):
         compare(run_id)
-        promote(store.storage, registry, LAX, run_id)
+        promote(store.storage, registry, LAX, WHO, run_id)
     approved = {run_id: store.storage.read(layout.evaluation_report(run_id)) for run_id in (store.other, store.winner)}
     other_rules = Params(gate=LAX)
-    assert evaluate(store.storage, registry, other_rules, store.winner).skipped
-    promote(store.storage, registry, LAX, store.winner)
-    rollback(store.storage, registry, "looks wrong")
-    assert evaluate(store.storage, registry, other_rules, store.winner).skipped  # may be promoted on it again
-    rollback(store.storage, registry, "it was right")
+    assert evaluate(store.storage, registry, other_rules, WHO, store.winner).skipped
+    promote(store.storage, registry, LAX, WHO, store.winner)
+    rollback(store.storage, registry, WHO, "looks wrong")
+    assert evaluate(store.storage, registry, other_rules, WHO, store.winner).skipped  # may be promoted on it again
+    promote(store.storage, registry, LAX, WHO, store.winner, "it was right")
     with pytest.raises(ConflictError, match="was promoted before, against version None"):
-        evaluate(store.storage, registry, other_rules, store.other)
+        evaluate(store.storage, registry, other_rules, WHO, store.other)
     assert approved == {run_id: store.storage.read(layout.evaluation_report(run_id)) for run_id in approved}
 
 
@@ -190,15 +335,14 @@ def test_an_evaluation_that_was_stopped_before_mlflow_had_it_is_made_again(store
     with monkeypatch.context() as stopped:
         stopped.setattr(Registry, "log_folder", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            evaluate(store.storage, registry, Params(), store.winner)
-    assert not evaluate(store.storage, registry, Params(), store.winner).skipped
-    version = registry.register(store.winner, {})
-    assert (registry.fetch_bundle(version, store.root / "cache") / EVALUATION).exists()
+            evaluate(store.storage, registry, Params(), WHO, store.winner)
+    assert not evaluate(store.storage, registry, Params(), WHO, store.winner).skipped
+    assert registry.holds(store.winner, Path(EVALUATION).stem)
 
 
 def test_a_model_against_itself_differs_by_exactly_nothing(store, registry, compare):
     compare(store.winner)
-    promote(store.storage, registry, LAX, store.winner)
+    promote(store.storage, registry, LAX, WHO, store.winner)
     store.storage.delete(layout.evaluation_report(store.winner))
-    differences = evaluate(store.storage, registry, Params(), store.winner).comparison.champion.differences
+    differences = evaluate(store.storage, registry, Params(), WHO, store.winner).comparison.champion.differences
     assert (differences.auroc.estimate, differences.auroc.lower, differences.auroc.upper) == (0, 0, 0)

@@ -55,7 +55,8 @@ class TrainingReport:
 class EvaluationReport:
     """What the gate decides on. `champion` is the version in production that the run was compared with.
 
-    `holdout` is the SHA-256 of the table compared on. `left_out` counts, by model, encounters of the hold-out that the model had seen; they are in no figure.
+    `holdout` is the SHA-256 of the table compared on. `left_out` counts, by model, encounters of the hold-out that the
+    model had seen; they are in no figure.
     """
 
     run_id: str

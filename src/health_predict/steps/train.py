@@ -17,7 +17,7 @@ from health_predict.io.export import Provenance, git_revision
 from health_predict.io.ledger import read_ledger
 from health_predict.io.registry import Registry
 from health_predict.io.reports import BestModel, TrainingReport, finished_training, write_training
-from health_predict.io.seen import seen_in_production
+from health_predict.io.seen import asked_before, seen_in_production
 from health_predict.io.simulations import simulation_of
 from health_predict.io.storage import Storage
 from health_predict.io.tables import json_bytes, keep_table, read_table
@@ -135,14 +135,22 @@ def _require_holdout(storage: Storage, vouched: Vouched, gate: GateParams) -> No
     test = read_table(storage, vouched.dataset.test)
     unseen = test.filter(~pl.col("encounter_id").is_in(seen_in_production(storage, ledger).implode()))
     outcomes = int(outcome(unseen).sum())
+    reasons = []
+    if asked_before(storage, ledger.questions(), test["encounter_id"]) >= gate.max_looks:
+        reasons.append(
+            f"The encounters set aside for the comparison were asked {gate.max_looks} times already, and chance would "
+            "decide; a fresh hold-out comes with outcomes that mature (docs/gate.md)."
+        )
     if unseen.height < gate.min_rows or outcomes < gate.min_outcomes:
+        reasons.append(
+            f"Of the {test.height} encounters set aside for the comparison, {unseen.height} with {outcomes} "
+            f"readmissions were not seen by the models in production; {gate.min_rows} and {gate.min_outcomes} are "
+            "needed. Wait until more outcomes have matured: a training sets aside what production has not seen."
+        )
+    if reasons:
         raise Declined(
             f"a model trained on {vouched.dataset.name} could not be compared with version {ledger.production}:",
-            [
-                f"Of the {test.height} encounters set aside for the comparison, {unseen.height} with {outcomes} "
-                f"readmissions were not seen by the models in production; {gate.min_rows} and {gate.min_outcomes} are "
-                "needed. Wait until more outcomes have matured: a training sets aside what production has not seen."
-            ],
+            reasons,
         )
 
 
