@@ -10,13 +10,23 @@ import pytest
 from health_predict.data.cohort import outcome, select_cohort
 from health_predict.data.synthetic import generate
 from health_predict.errors import DataError
+from health_predict.evaluation import clinical_scores
 from health_predict.evaluation.gate import Comparison, Opponent, Scores, checks, compare_models, objections
-from health_predict.evaluation.metrics import AurocComparison, Differences, Interval, Measurement, Metrics
-from health_predict.evaluation.subgroups import SubgroupMetrics
+from health_predict.evaluation.metrics import (
+    AurocComparison,
+    Differences,
+    Interval,
+    Measurement,
+    Metrics,
+    compare,
+    compare_auroc,
+    evaluate,
+)
+from health_predict.evaluation.subgroups import SubgroupMetrics, subgroups
 from health_predict.params import BootstrapParams, GateParams
 
 PARAMS = GateParams()
-FEW = BootstrapParams(replicates=40)
+FEW = BootstrapParams(replicates=20)
 NOBODY = pl.Series("encounter_id", [], dtype=pl.Int64)
 
 
@@ -301,7 +311,7 @@ def test_there_is_no_look_before_the_first():
 
 @pytest.fixture(scope="module")
 def measured():
-    encounters = select_cohort(generate(4_500, seed=3))
+    encounters = select_cohort(generate(2_200, seed=3))
     y = outcome(encounters)
     risks = np.clip(0.08 + 0.25 * y + np.random.default_rng(0).normal(0, 0.03, len(y)), 0.01, 0.99)
     return encounters, y, Scores("8", risks, 0.15)
@@ -330,6 +340,30 @@ def test_the_same_model_on_both_sides_gives_exactly_zero_and_passes(measured):
     assert all(subgroup.auroc_difference == SAME for subgroup in judged)
     calibrated = replace(comparison, challenger=replace(comparison.challenger, observed_expected=Interval(1, 1, 1)))
     assert objections(calibrated, PARAMS) == []
+
+
+def test_all_are_measured_on_the_same_encounters(measured):
+    encounters, y, scores = measured
+    patients = encounters["patient_nbr"].to_numpy()
+    other = Scores("7", np.roll(scores.y_proba, 1), 0.12, "lt30")
+    found = gated(measured, champion=other)
+    assert (found.challenger_version, found.champion.version, found.first.version) == ("8", "7", "7")
+    assert found.challenger == evaluate(y, scores.y_proba, patients, 0.15, FEW)
+    assert found.champion.metrics == found.first.metrics == evaluate(y, other.y_proba, patients, 0.12, FEW)
+    differences = compare(y, scores.y_proba, other.y_proba, patients, FEW)
+    assert found.champion.differences == found.first.differences == differences
+    assert found.clinical == {
+        name: compare_auroc(y, scores.y_proba, score(encounters), patients, FEW)
+        for name, score in clinical_scores.SCORES.items()
+    }
+    minimum, opponent = PARAMS.min_subgroup_outcomes, other.y_proba
+    assert list(found.subgroups) == subgroups(
+        encounters, y, scores.y_proba, threshold=0.15, params=FEW, min_outcomes=minimum, champion_proba=opponent
+    )
+    assert found.fingerprints == {"comparison": "invented"}
+    assert gated(measured).subgroups == tuple(
+        subgroups(encounters, y, scores.y_proba, threshold=0.15, params=FEW, min_outcomes=minimum)
+    )
 
 
 def test_a_score_no_better_than_the_clinical_ones_is_refused(measured):
