@@ -37,6 +37,7 @@ from health_predict.settings import Settings
 from health_predict.steps.arrive import arrive
 from health_predict.steps.evaluate import evaluate
 from health_predict.steps.fetch import fetch
+from health_predict.steps.judge import judge
 from health_predict.steps.mature import mature
 from health_predict.steps.monitor import monitor
 from health_predict.steps.score import score
@@ -70,10 +71,8 @@ def _says(part: str) -> Callable[[MonitoringReport], bool]:
 
 def _outcomes(part: str) -> Callable[[MonitoringReport], bool]:
     """In the outcomes of a batch of the scenario; they are judged when the next batch arrives."""
-    return lambda report: (
-        report.performance is not None
-        and (report.matured_batch or 0) >= BEGINS
-        and any(part in reason for reason in report.performance.reasons)
+    return lambda report: any(
+        (judged.batch or 0) >= BEGINS and any(part in reason for reason in judged.reasons) for judged in report.outcomes
     )
 
 
@@ -177,8 +176,9 @@ def _watch(world: World, number: int, scenario: str) -> MonitoringReport:
     arrive(storage, PARAMS.scenario, number, scenario, BEGINS)
     if number > 1:
         mature(storage, number - 1)
-    report = monitor(storage, registry, cache, PARAMS, number)
-    score(storage, registry, cache, number, str(read_ledger(storage).production))
+    judge(storage, registry, PARAMS)
+    report = monitor(storage, registry, PARAMS, number)
+    score(storage, registry, number, str(read_ledger(storage).production))
     return report
 
 
@@ -187,8 +187,7 @@ def _delay(world: World, scenario: str) -> int | None:
     for number in range(BEGINS, DEALT.batches + 1):
         report = _watch(world, number, scenario)
         if EXPECTED[scenario].seen(report):
-            judged = report.matured_batch if SCENARIOS[scenario].needs_outcomes else number
-            return int(judged or 0) - BEGINS + 1
+            return (number - 1 if SCENARIOS[scenario].needs_outcomes else number) - BEGINS + 1
     return None
 
 

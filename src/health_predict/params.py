@@ -151,8 +151,6 @@ class PerformanceParams:
 class RetrainingParams:
     window: int = 5  # newest batches with outcomes under the present champion that count
     needed: int = 2  # of them with the same finding, the newest among them
-    min_new_rows: int = 2_000  # matured since training; the gate needs as many unseen ones
-    min_new_outcomes: int = 200  # likewise
     growth: float = 0.135  # new matured rows over those trained on: seven trainings in the replay's ten batches; at
     # .19 there were six and mean AUROC .0007 lower (three seeds), at .25 five and .003 lower
     max_age: int = 4  # batches since training that brought data to learn from; also sets the pace once growth slows
@@ -161,7 +159,10 @@ class RetrainingParams:
 
 @dataclass(frozen=True)
 class AssemblyParams:
-    """How the newest matured batch is divided for a retraining; older ones are trained on as a whole.
+    """How the newest matured encounters are divided for a retraining; all others are trained on as a whole.
+
+    The hold-out, test and validation, takes encounters that no model of the comparison has seen and no earlier
+    hold-out had, from the newest batch, and from as many before it as are needed.
 
     Replayed with every batch followed by a retraining, mean AUROC was .6731 with no test part, .6720 with 3,500 and
     3,000 rows, .6714 with 2,500 and 2,000; one seed each.
@@ -169,7 +170,8 @@ class AssemblyParams:
 
     test_rows: int = 4_000  # that the gate compares on: AUROC differences then have an error of .005
     validation_rows: int = 2_500  # that calibrate and choose the threshold: observed over expected to 6%
-    max_share: float = 0.90  # of the newest batch for both together; a smaller batch is divided in proportion
+    max_share: float = 0.90  # of the encounters that may be held out, for both together; fewer are divided in
+    # proportion, down to what the gate needs (GateParams.min_rows, min_outcomes): below that, nothing is trained
     seed: int = SEED
 
 

@@ -13,12 +13,12 @@ from test_simulate import SIMULATE, copied, decisions, document, kill_once
 from health_predict.io import layout
 from health_predict.io.bundle import ENCODER, MODEL, Bundle, load_bundle
 from health_predict.io.ledger import read_ledger
-from health_predict.io.monitoring_reports import read_monitoring
+from health_predict.io.monitoring_reports import read_judged, read_monitoring
 from health_predict.io.registry import PREPROCESSOR
 from health_predict.io.replay import read_arrival, read_reference
 from health_predict.io.reports import read_evaluation
 from health_predict.io.tables import json_bytes
-from health_predict.params import RetrainingParams, SplitParams
+from health_predict.params import Params, SplitParams
 from health_predict.steps.decide import decide
 from stores import Place, prepare
 
@@ -97,11 +97,12 @@ def test_a_recalibrated_version_says_all_that_it_has_seen_and_what_is_new(replay
 def test_risks_that_a_recalibration_did_not_cure_retrain(replayed, tmp_path):
     place = copied(replayed[0], tmp_path / "store")
     storage, third = place.storage, layout.batch(3)
-    before = read_monitoring(storage, layout.batch(2))
-    still_off = replace(before, batch=3, version="2", matured_batch=2, matured_version="2")
-    storage.write(layout.drift_numbers(third), json_bytes(msgspec.to_builtins(still_off)))
+    still_off = replace(read_judged(storage, 1), batch=2, version="2", decisions=2)
+    storage.write(layout.performance(2), json_bytes(msgspec.to_builtins(still_off)))
+    watched = replace(read_monitoring(storage, layout.batch(2)), batch=3, batches=(3,), version="2", decisions=2)
+    storage.write(layout.drift_numbers(third), json_bytes(msgspec.to_builtins(watched)))
     storage.write(layout.drift_manifest(third), storage.read(layout.drift_manifest(layout.batch(2))))
-    decided = decide(storage, RetrainingParams(), 3)
+    decided = decide(storage, Params(), 3)
     assert (decided.action, decided.version) == ("retrain", "2")
     assert "A recalibration was tried already." in " ".join(decided.reasons)
     assert decided.stock.batches == 2

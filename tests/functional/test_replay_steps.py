@@ -1,5 +1,7 @@
 """Steps of the loop in this process: how a replay begins and starts over, and files that are judged."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -8,23 +10,33 @@ from unittest.mock import patch
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from factories import encounters
-from health_predict.data.schema import CLINICAL, OUTCOME
-from health_predict.errors import DataError, StorageError
+from health_predict.cli.app import app
+from health_predict.data.cohort import select_cohort
+from health_predict.data.schema import CLINICAL, EXCLUDED_DISPOSITIONS, OUTCOME
+from health_predict.errors import BundleError, DataError, Declined, StorageError
 from health_predict.evaluation.metrics import Interval
 from health_predict.io import layout
+from health_predict.io.datasets import retraining
 from health_predict.io.ledger import append, entry, read_ledger
 from health_predict.io.manifests import publish
 from health_predict.io.monitoring_reports import MonitoringReport
 from health_predict.io.predictions import PredictionLog, ScoredEncounter
-from health_predict.io.replay import STATE, Plan
+from health_predict.io.replay import STATE, Plan, next_assembly, read_arrival, read_matured
 from health_predict.io.reports import read_evaluation, write_evaluation
 from health_predict.io.storage import Folder
 from health_predict.io.tables import table_bytes
-from health_predict.params import BootstrapParams, DriftParams, GateParams, Params
+from health_predict.params import AssemblyParams, BootstrapParams, DriftParams, GateParams, Params
+from health_predict.steps.arrive import arrive
+from health_predict.steps.assemble import assemble
 from health_predict.steps.begin import begin
-from health_predict.steps.monitor import monitor_file, monitor_logged
+from health_predict.steps.judge import judge
+from health_predict.steps.mature import mature
+from health_predict.steps.monitor import monitor, monitor_file, monitor_logged
+from health_predict.steps.recalibrate import recalibrate
+from health_predict.steps.score import score
 from loop import RUN, Registry, crown, export_champion
 
 TABLE = encounters(1_600)
@@ -32,6 +44,9 @@ PARAMS = Params(
     bootstrap=BootstrapParams(replicates=20),
     drift=DriftParams(min_rows=100, replicates=10, separation_trees=5),
     gate=GateParams(min_subgroup_outcomes=1_000),
+)
+EASY = replace(
+    PARAMS, assembly=AssemblyParams(test_rows=150, validation_rows=90), gate=GateParams(min_rows=100, min_outcomes=5)
 )
 
 
@@ -96,7 +111,7 @@ def test_a_scenario_cannot_begin_after_the_last_batch(storage, champion):
 
 def judged(storage: Folder, champion: Path, current: Path, outcomes: Path | None = None) -> MonitoringReport:
     known = str(outcomes) if outcomes else None
-    return monitor_file(storage, Registry(champion), Path("unused"), PARAMS, str(current), outcomes=known)
+    return monitor_file(storage, Registry(champion), PARAMS, str(current), outcomes=known)
 
 
 @pytest.fixture
@@ -121,9 +136,12 @@ def test_outcomes_of_some_of_a_file_s_encounters_are_judged(storage, champion, c
     outcomes, known = tmp_path / f"outcomes.{suffix}", TABLE.slice(1_000, 400).select("encounter_id", OUTCOME)
     (known.write_csv if suffix == "csv" else known.write_parquet)(outcomes)
     found = judged(storage, champion, current, outcomes)
-    assert found.performance.current.rows == 400
-    assert found.performance.current.outcomes == (known[OUTCOME] == "<30").sum()
-    assert (found.matured_batch, found.matured_version) == (None, "1")
+    (judged_on,) = found.outcomes
+    cohort = select_cohort(known.join(TABLE, on="encounter_id"))
+    assert judged_on.performance.current.rows == judged_on.rows == cohort.height
+    assert judged_on.left_out == 400 - cohort.height > 0
+    assert judged_on.performance.current.outcomes == (cohort[OUTCOME] == "<30").sum()
+    assert (judged_on.batch, judged_on.version, judged_on.seen) == (None, "1", 0)
 
 
 def test_auroc_of_a_recalibrated_model_is_held_to_what_it_was_when_it_was_trained(storage, champion, current, tmp_path):
@@ -134,12 +152,52 @@ def test_auroc_of_a_recalibrated_model_is_held_to_what_it_was_when_it_was_traine
     write_evaluation(
         storage, replace(approved, run_id="trained", comparison=replace(approved.comparison, challenger=better))
     )
-    assert not judged(storage, champion, current, known).performance.discrimination
+    assert not judged(storage, champion, current, known).outcomes[0].performance.discrimination
     result = {"run_id": RUN, "recalibrated": "trained"}
     publish(storage, layout.recalibration_manifest(1), inputs={}, files={}, result=result)
-    found = judged(storage, champion, current, known).performance
+    found = judged(storage, champion, current, known).outcomes[0].performance
     assert found.discrimination
     assert found.reference == replace(approved.comparison.challenger, auroc=better.auroc)
+
+
+def with_deaths(table: pl.DataFrame, count: int) -> pl.DataFrame:
+    """The table, and after it as many more encounters that ended in death or a hospice."""
+    more = encounters(4_000, seed=7).filter(pl.col("discharge_disposition_id").is_in(EXCLUDED_DISPOSITIONS)).head(count)
+    assert more.height == count
+    return pl.concat([table, more.with_columns(encounter_id=1_500_000_000 + pl.int_range(count))])
+
+
+def test_who_died_is_left_out_and_counted_at_every_door(storage, champion, tmp_path):
+    living, dying = tmp_path / "living.parquet", tmp_path / "dying.parquet"
+    alive = select_cohort(TABLE.slice(1_000))
+    more = with_deaths(alive, 90)
+    alive.write_parquet(living)
+    more.write_parquet(dying)
+
+    def compared(current: Path, reference: Path, outcomes: Path) -> MonitoringReport:
+        registry, files = Registry(champion), (str(current), str(reference), str(outcomes))
+        return monitor_file(storage, registry, PARAMS, *files)
+
+    expected, found = compared(living, living, living), compared(dying, dying, dying)
+    assert (expected.left_out, expected.reference_left_out, expected.outcomes[0].left_out) == (0, 0, 0)
+    assert (found.left_out, found.reference_left_out, found.outcomes[0].left_out) == (90, 90, 90)
+    for name in ("status", "reasons", "drift", "separation", "predictions"):
+        assert getattr(found, name) == getattr(expected, name)
+    assert found.outcomes[0].performance == expected.outcomes[0].performance
+
+
+def test_encounters_that_the_champion_was_trained_on_do_not_tell_how_good_it_is(storage, champion, tmp_path):
+    alike, new = tmp_path / "alike.parquet", tmp_path / "new.parquet"
+    cohort, unseen = select_cohort(TABLE), select_cohort(TABLE.slice(700))
+    cohort.write_parquet(alike)
+    unseen.write_parquet(new)
+    found, expected = (judged(storage, champion, file, file).outcomes[0] for file in (alike, new))
+    assert (found.seen, found.rows) == (cohort.height - unseen.height, unseen.height)
+    assert expected.seen == 0
+    assert found.performance == expected.performance
+    cohort.head(760).write_parquet(alike)
+    with pytest.raises(DataError, match=r"version 1 was trained on .* too few to judge it"):
+        judged(storage, champion, alike, alike)
 
 
 @pytest.mark.parametrize(
@@ -159,15 +217,97 @@ def test_outcomes_that_do_not_fit_the_encounters_are_an_error(storage, champion,
 
 
 def test_what_the_service_scored_on_a_day_is_judged_as_the_same_encounters_from_a_file(storage, champion, current):
-    table = TABLE.slice(1_000)
+    table = with_deaths(TABLE.slice(1_000), 40)
     log = PredictionLog(storage, pytest.fail)
     for row in table.select(field.name for field in CLINICAL).iter_rows(named=True):
         log.put(ScoredEncounter("t", "r", "1", "0", 0.1, patient="p", encounter=row))
     log.close(timeout=10)
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    found = monitor_logged(storage, Registry(champion), Path("unused"), PARAMS, storage, day)
+    found = monitor_logged(storage, Registry(champion), PARAMS, storage, day)
     expected = judged(storage, champion, current)
+    assert found.left_out == expected.left_out + 40
     assert (found.status, found.drift, found.predictions) == (expected.status, expected.drift, expected.predictions)
     assert storage.exists(layout.drift_report(found.name))
     with pytest.raises(StorageError, match="no scored encounters of 1999-01-01"):
-        monitor_logged(storage, Registry(champion), Path("unused"), PARAMS, storage, "1999-01-01")
+        monitor_logged(storage, Registry(champion), PARAMS, storage, "1999-01-01")
+    with pytest.raises(StorageError, match="no scored encounters"):
+        monitor_logged(storage, Registry(champion), PARAMS, storage, day[:6])
+
+
+@pytest.mark.parametrize("day", ["2026-0", "2026-13-01", "2026-1-1", "", "2026-01-31/", "yesterday"])
+def test_a_day_is_one_day(day):
+    found = CliRunner().invoke(app, ["monitor", "--logged", day])
+    assert found.exit_code == 2
+    assert "YYYY-MM-DD" in found.output
+
+
+def test_a_model_of_another_outcome_judges_and_scores_nothing(storage, champion, tmp_path, current):
+    other = tmp_path / "bundle"
+    shutil.copytree(champion, other)
+    manifest = json.loads((other / "bundle.json").read_bytes())
+    (other / "bundle.json").write_text(json.dumps({**manifest, "target": "any"}))
+    arrive(storage, PARAMS.scenario, 1, "none", from_batch=1)
+    registry, cache = Registry(other), Path("unused")
+    refusals = [
+        lambda: monitor_file(storage, registry, PARAMS, str(current)),
+        lambda: monitor(storage, registry, PARAMS, 1),
+        lambda: score(storage, registry, 1, "1"),
+    ]
+    for refused in refusals:
+        with pytest.raises(BundleError, match="readmission at any time"):
+            refused()
+    mature(storage, 1)
+    with pytest.raises(BundleError, match="readmission at any time"):
+        recalibrate(storage, registry, EASY, 2, "1")
+    score(storage, Registry(champion), 1, "1")
+    with pytest.raises(BundleError, match="readmission at any time"):
+        judge(storage, registry, PARAMS)
+
+
+def test_only_the_batch_that_is_taken_in_is_read_and_it_has_to_be_the_one_that_was_set_aside(storage):
+    read: list[str] = []
+
+    class Watched(Folder):
+        def read(self, key: str) -> bytes:
+            read.append(key)
+            return super().read(key)
+
+    arrive(Watched(storage.root), PARAMS.scenario, 1, "none", from_batch=1)
+    assert {key for key in read if key.endswith(".parquet")} == {layout.future_batch(1)}
+    storage.write(layout.future_batch(1), table_bytes(TABLE.slice(1_001), "altered"))
+    storage.delete(layout.manifest(layout.arrival(1)))
+    with pytest.raises(StorageError, match=r"not what .* records"):
+        arrive(storage, PARAMS.scenario, 1, "none", from_batch=1)
+
+
+def test_an_arrival_is_its_cohort_and_so_is_what_matures_of_it(storage):
+    arrived = arrive(storage, PARAMS.scenario, 1, "none", from_batch=1)
+    batch = TABLE.slice(1_000)
+    assert arrived.left_out == batch.height - select_cohort(batch).height > 0
+    matured = mature(storage, 1)
+    assert matured.rows == arrived.rows == read_arrival(storage, 1).height
+    assert read_matured(storage, 1).equals(select_cohort(batch))
+
+
+def test_what_was_refused_does_not_mature(storage):
+    arrive(storage, PARAMS.scenario, 1, "schema_break", from_batch=1)
+    with pytest.raises(DataError, match="refused"):
+        mature(storage, 1)
+
+
+def test_a_retraining_is_declined_before_it_is_trained_where_the_gate_could_not_decide(storage, champion):
+    assert next_assembly(storage) == 1
+    with pytest.raises(Declined, match="Only 0 matured"):
+        assemble(storage, PARAMS, next_assembly(storage))
+    arrive(storage, PARAMS.scenario, 1, "none", from_batch=1)
+    mature(storage, 1)
+    before = storage.list()
+    assert next_assembly(storage) == 2
+    with pytest.raises(Declined, match="new to the models to be compared"):
+        assemble(storage, PARAMS, next_assembly(storage))
+    assert storage.list() == before
+    made = assemble(storage, EASY, next_assembly(storage))
+    assert made.test >= EASY.gate.min_rows
+    assert made.dataset == retraining(2)
+    again = assemble(storage, EASY, next_assembly(storage))
+    assert again == replace(made, skipped=True)

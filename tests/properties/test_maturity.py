@@ -1,4 +1,4 @@
-"""No outcome is used before it has matured: whatever it is, everything written until then stays the same."""
+"""No outcome is used before it has matured, and each is used once: whatever it is, however late, in any order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 from factories import encounters
 from health_predict.data.scenarios import SCENARIOS
 from health_predict.data.schema import OUTCOME
+from health_predict.errors import Declined
 from health_predict.io import layout
-from health_predict.io.ledger import read_ledger
+from health_predict.io.ledger import append, entry, read_ledger
 from health_predict.io.manifests import publish
-from health_predict.io.replay import matured
+from health_predict.io.monitoring_reports import read_judgements, read_watched
+from health_predict.io.replay import matured, read_arrival
 from health_predict.io.storage import Folder
 from health_predict.io.tables import json_bytes, read_json, table_bytes
-from health_predict.params import AssemblyParams, BootstrapParams, DriftParams, GateParams, Params, RetrainingParams
+from health_predict.params import AssemblyParams, BootstrapParams, DriftParams, GateParams, Params
 from health_predict.steps.arrive import arrive
 from health_predict.steps.assemble import assemble
 from health_predict.steps.decide import decide
+from health_predict.steps.judge import judge
 from health_predict.steps.mature import mature
 from health_predict.steps.monitor import monitor
 from health_predict.steps.score import score
@@ -35,11 +38,10 @@ BATCHES = 3
 SIZE = 400
 TABLE = encounters(SIZE * (BATCHES + 2))
 PARAMS = Params(
-    assembly=AssemblyParams(test_rows=60, validation_rows=40),
+    assembly=AssemblyParams(test_rows=90, validation_rows=60),
     bootstrap=BootstrapParams(replicates=20),
     drift=DriftParams(min_rows=100, replicates=10, separation_trees=5),
-    gate=GateParams(min_subgroup_outcomes=1_000),
-    retraining=RetrainingParams(min_new_rows=100, min_new_outcomes=5),  # so that outcomes do decide
+    gate=GateParams(min_rows=50, min_outcomes=3, min_subgroup_outcomes=1_000),  # so that outcomes do decide
 )
 JUDGED = [name for name, scenario in SCENARIOS.items() if not scenario.refused]
 UNUSED = (layout.FUTURE, layout.SPLIT_MANIFEST, "arrivals/", layout.LEDGER)  # arrivals are compared by their tables
@@ -96,10 +98,11 @@ def walk(world: World, champion: Path, scenario: str, upto: int) -> dict[str, by
             world.publish(world.poisoned)
         if number > 1:
             mature(storage, number - 1)
-            assemble(storage, PARAMS.assembly, number)
-        monitor(storage, registry, cache, PARAMS, number)
-        decide(storage, PARAMS.retraining, number)
-        score(storage, registry, cache, number, str(read_ledger(storage).production))
+            assemble(storage, PARAMS, number)
+        judge(storage, registry, PARAMS)
+        monitor(storage, registry, PARAMS, number)
+        decide(storage, PARAMS, number)
+        score(storage, registry, number, str(read_ledger(storage).production))
         assert matured(storage, number + 1) == list(range(1, number))
     tables = [layout.arrival(number) for number in range(1, upto + 1)]
     others = [key for key in storage.list() if not key.startswith(UNUSED)]
@@ -118,6 +121,7 @@ def test_no_outcome_is_used_before_it_has_matured(champion, scenario, poisoned, 
             layout.retraining_data(poisoned, "train"),
             layout.drift_numbers(name),
             layout.retraining_report(name),
+            layout.performance(poisoned - 1),
         }
         assert written <= set(changed)
 
@@ -126,7 +130,7 @@ def test_an_outcome_is_used_once_it_has_matured(champion, tmp_path):
     worlds = [World(Folder(str(tmp_path / str(seed))), 1, seed) for seed in (1, 2)]
     found = [walk(world, champion, "none", 3) for world in worlds]
     keys = [layout.retraining_data(3, part) for part in ("train", "validation", "test")]
-    keys += [layout.drift_numbers(layout.batch(3)), "logged"]
+    keys += [layout.performance(2), layout.drift_numbers(layout.batch(3)), "logged"]
     assert all(found[0][key] != found[1][key] for key in keys)
 
 
@@ -149,3 +153,101 @@ def test_a_judgement_that_was_stopped_before_it_was_written_is_logged_once(champ
     assert len(registry.logged) == 1
     assert replace(found, skipped=True) == monitor(world.storage, registry, tmp_path, PARAMS, 1)
     assert read_json(world.storage, layout.drift_numbers(found.name))["status"] == found.status
+
+
+@dataclass
+class History:
+    """What happens to each of a few batches, some of them small: when its outcomes mature, and what it leads to."""
+
+    sizes: list[int]
+    lags: list[int]  # batches that arrive until outcomes mature; none left to arrive: at the end
+    promotions: list[bool]  # another version takes over after the batch was judged, before it is scored
+
+    def due(self, number: int) -> list[int]:
+        """Batches whose outcomes mature when a batch has arrived; after the last, all that are left."""
+        last = number > len(self.sizes)
+        arrival = {one: one + self.lags[one - 1] for one in range(1, len(self.sizes) + 1)}
+        return [one for one, when in arrival.items() if one < number and (when >= number if last else when == number)]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> History:
+    count = draw(st.integers(2, 6))
+
+    def each(strategy: st.SearchStrategy) -> list:
+        return draw(st.lists(strategy, min_size=count, max_size=count))
+
+    return History(each(st.sampled_from([30, 80, 160])), each(st.integers(1, 4)), each(st.booleans()))
+
+
+def set_aside(storage: Folder, sizes: list[int]) -> None:
+    """Initial data, and batches of these sizes."""
+    World(storage).publish(BATCHES + 1)
+    files = {key: storage.read(key) for key in (layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION, layout.INITIAL_TEST)}
+    start = 2 * SIZE
+    for number, size in enumerate(sizes, start=1):
+        files[layout.future_batch(number)] = table_bytes(TABLE.slice(start, size), "batch")
+        start += size
+    publish(storage, layout.SPLIT_MANIFEST, inputs={}, files=files, result=RESULT, replaces=layout.FUTURE)
+
+
+def watch(storage: Folder, registry: Registry, number: int) -> None:
+    judge(storage, registry, PARAMS)
+    try:
+        monitor(storage, registry, PARAMS, number)
+    except Declined:
+        return
+    decide(storage, PARAMS, number)
+
+
+@given(history=histories(), data=st.data())
+@settings(max_examples=8, deadline=None)
+def test_each_matured_batch_is_judged_once_under_the_version_that_scored_it(champion, history, data):
+    with TemporaryDirectory() as folder:
+        storage, registry = Folder(folder), Registry(champion)
+        set_aside(storage, history.sizes)
+        crown(storage, champion, PARAMS)
+        said: dict[int, str] = {}
+        written: dict[int, bytes] = {}
+        for number in range(1, len(history.sizes) + 2):
+            if number <= len(history.sizes):
+                arrive(storage, PARAMS.scenario, number, "none", from_batch=1)
+            for one in data.draw(st.permutations(history.due(number))):
+                mature(storage, one)
+            if number > len(history.sizes):
+                judge(storage, registry, PARAMS)
+            else:
+                watch(storage, registry, number)
+                if history.promotions[number - 1]:
+                    ledger = read_ledger(storage)
+                    version = str(len(ledger.entries) + 1)
+                    append(storage, ledger, entry(ledger, "promoted", f"run {version}", [], {}, version, "1"))
+                said[number] = score(storage, registry, number, "1").version
+            judged = {one.batch: one.version for one in read_judgements(storage)}
+            assert judged == {one: said[one] for one in matured(storage)}
+            for one in judged:
+                content = storage.read(layout.performance(one))
+                assert content == written.setdefault(one, content)
+        assert set(judged) == set(said)
+        reports = read_watched(storage)
+        told = [one.batch for report in reports for one in report.outcomes]
+        arrivals = [one for report in reports for one in report.batches]
+        logged = [metrics["matured_batch"] for metrics in registry.logged if "outcomes_judged" in metrics]
+        assert len(told) == len(set(told))
+        assert len(arrivals) == len(set(arrivals))
+        assert sorted(logged) == sorted(judged)
+
+
+def test_small_batches_wait_and_are_judged_together(champion, tmp_path):
+    storage, registry = Folder(str(tmp_path)), Registry(champion)
+    set_aside(storage, [60, 70, 150])
+    crown(storage, champion, PARAMS)
+    for number in (1, 2, 3):
+        arrive(storage, PARAMS.scenario, number, "none", from_batch=1)
+    with pytest.raises(Declined, match=r"100 .* are needed"):
+        monitor(storage, registry, tmp_path, PARAMS, 1)
+    found = monitor(storage, registry, tmp_path, PARAMS, 2)
+    assert found.batches == (1, 2)
+    assert found.drift.rows == read_arrival(storage, 1).height + read_arrival(storage, 2).height
+    assert monitor(storage, registry, tmp_path, PARAMS, 1) == replace(found, skipped=True)
+    assert monitor(storage, registry, tmp_path, PARAMS, 3).batches == (3,)

@@ -1,6 +1,7 @@
 """Commands and their options. Each builds `Settings`, runs one step, and shows what it returns."""
 
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -286,33 +287,51 @@ def monitor(
     logged: Annotated[
         str | None, typer.Option(metavar="DAY", help="Instead: what the service scored on a day, such as 2026-01-31.")
     ] = None,
+    matured: Annotated[
+        bool, typer.Option("--matured", help="Instead: outcomes that have matured and were not judged yet.")
+    ] = False,
     simulation: InSimulation = None,
     json: Json = False,
 ) -> None:
     """Judge a batch: have the data, the scores or the outcomes moved? The last line is NO_DRIFT or DRIFT_DETECTED.
 
-    Writes drift.json and report.html, and the numbers to MLflow. A check that cannot run is an error. What the service
-    scored is read from HEALTH_PREDICT_PREDICTION_LOG, or from the storage root where that is not set.
+    Writes drift.json and report.html, and the numbers to MLflow. A check that cannot run is an error; exit code 99
+    says that a batch waits for more encounters to be judged with. Encounters that ended in death or a hospice are left
+    out and counted; so are outcomes of those that the model was trained on. What the service scored is read from
+    HEALTH_PREDICT_PREDICTION_LOG, or from the storage root where that is not set.
 
     Example: `health-predict monitor --current march.parquet`
     """
     from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.errors import Declined  # noqa: PLC0415
+    from health_predict.steps.judge import judge  # noqa: PLC0415
     from health_predict.steps.monitor import monitor as step  # noqa: PLC0415
     from health_predict.steps.monitor import monitor_file, monitor_logged  # noqa: PLC0415
 
-    if [batch, current, logged].count(None) != 2 or ((reference or outcomes) and not current):
-        raise typer.BadParameter("give --batch, --logged, or --current with or without --reference and --outcomes")
+    if [batch, current, logged, matured or None].count(None) != 3 or ((reference or outcomes) and not current):
+        raise typer.BadParameter(
+            "give --batch, --logged, --matured, or --current with or without --reference and --outcomes"
+        )
+    if logged is not None and not _is_day(logged):
+        raise typer.BadParameter("give one day as YYYY-MM-DD, such as 2026-01-31", param_hint="--logged")
     settings = _settings()
     storage, registry = _world(settings, simulation)
     params = Params()
+    if matured:
+        found = judge(storage, registry, params)
+        if not found:
+            raise Declined("nothing has matured that was not judged before", [])
+        Output(json).result(found, tables.judged)
+        return
     if batch is not None:
-        report = step(storage, registry, settings.cache, params, batch)
+        judge(storage, registry, params)
+        report = step(storage, registry, params, batch)
     elif logged is not None:
-        report = monitor_logged(storage, registry, settings.cache, params, _prediction_log(settings), logged)
+        report = monitor_logged(storage, registry, params, _prediction_log(settings), logged)
     else:
         current = cast("str", current)
         endpoint = settings.s3_endpoint
-        report = monitor_file(storage, registry, settings.cache, params, current, reference, outcomes, endpoint)
+        report = monitor_file(storage, registry, params, current, reference, outcomes, endpoint)
     Output(json).result(report, tables.monitored)
 
 
@@ -514,6 +533,13 @@ def _world(settings: "Settings", simulation: str | None) -> "tuple[Storage, Regi
 
     place, found = existing_world(_storage(settings), simulation)
     return place, _registry(settings).for_model(found.model)
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return f"{datetime.strptime(text, '%Y-%m-%d').date():%Y-%m-%d}" == text
+    except ValueError:
+        return False
 
 
 def _families(listed: str) -> tuple[Family, ...]:

@@ -31,6 +31,7 @@ from health_predict.steps.assemble import assemble
 from health_predict.steps.begin import begin
 from health_predict.steps.decide import Decided, decide
 from health_predict.steps.evaluate import evaluate
+from health_predict.steps.judge import judge
 from health_predict.steps.mature import mature
 from health_predict.steps.monitor import monitor
 from health_predict.steps.promote import promote
@@ -110,6 +111,7 @@ def run(settings: Settings, params: Params, options: Options, output: Output) ->
                 _replay(ready, number)
         for number in scored(world.storage, last):
             mature(world.storage, number)
+        judge(world.storage, world.registry, params)
     return report_replay(world.storage, params.bootstrap)
 
 
@@ -133,7 +135,7 @@ def _served(world: _World) -> Iterator[_World]:
 
 
 def _replay(world: _World, number: int) -> None:
-    storage, registry, cache, options = world.storage, world.registry, world.settings.cache, world.options
+    storage, registry, options = world.storage, world.registry, world.options
     arrived = arrive(storage, world.params.scenario, number, options.scenario, options.from_batch)
     for earlier in scored(storage, number - 1):
         mature(storage, earlier)
@@ -141,29 +143,40 @@ def _replay(world: _World, number: int) -> None:
         world.output.say(f"batch {number}: refused. {arrived.refused}")
         write_ended(storage, Ended(number, refused=True))
         return
-    found = monitor(storage, registry, cache, world.params, number)
-    world.output.say(f"batch {number}: {arrived.rows:,} encounters, {found.status}")
+    ended = _watch(world, number)
+    score(storage, registry, number, world.first, world.service.ask if world.service else None)
+    write_ended(storage, ended)
+
+
+def _watch(world: _World, number: int) -> Ended:
+    """Judge the batch and what has matured, and do what is decided; nothing while too few have arrived to judge."""
+    storage, registry, params = world.storage, world.registry, world.params
+    judge(storage, registry, params)
+    try:
+        found = monitor(storage, registry, params, number)
+    except Declined as waits:
+        world.output.say(str(waits))
+        return Ended(number)
+    world.output.say(f"batch {number}: {found.drift.rows:,} encounters, {found.status}")
     for reason in found.reasons:
         world.output.say(f"  {reason}")
-    decided = decide(storage, world.params.retraining, number)
+    decided = decide(storage, params, number)
     ended = Ended(number, action=decided.action)
-    if decided.action != "none":
-        world.output.say(f"  {decided.action}: {' '.join(decided.reasons)}")
-        run_id, dataset = _remedy(world, decided)
-        ended = _ask_the_gate(world, replace(ended, run_id=run_id), dataset)
-    score(storage, registry, cache, number, world.first, world.service.ask if world.service else None)
-    write_ended(storage, ended)
+    if decided.action == "none":
+        return ended
+    world.output.say(f"  {decided.action}: {' '.join(decided.reasons)}")
+    run_id, dataset = _remedy(world, decided)
+    return _ask_the_gate(world, replace(ended, run_id=run_id), dataset)
 
 
 def _remedy(world: _World, decided: Decided) -> tuple[str, Dataset]:
     """The run of a model recalibrated, or trained on everything matured, and the data set for the gate."""
-    storage, params = world.storage, world.params
-    if decided.action == "recalibrate" and decided.version:
-        # Of that version: after a promotion and a stop, the one in production is recalibrated already.
-        cache = world.settings.cache
-        recalibrated = recalibrate(storage, world.registry, cache, params, decided.batch, decided.version)
+    storage, registry, params = world.storage, world.registry, world.params
+    # For that version: after a promotion and a stop, another is in production already.
+    if decided.action == "recalibrate":
+        recalibrated = recalibrate(storage, registry, params, decided.batch, decided.version)
         return recalibrated.run_id, recalibrated.dataset
-    assembled = assemble(storage, params.assembly, decided.batch)
+    assembled = assemble(storage, params, decided.batch, decided.version)
     return _train(world, assembled.dataset), assembled.dataset
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # a table needs no reader of what it shows, and some of these
     from health_predict.evaluation.gate import Check, Comparison
     from health_predict.evaluation.metrics import Interval
     from health_predict.io.ledger import Entry
-    from health_predict.io.monitoring_reports import MonitoringReport
+    from health_predict.io.monitoring_reports import Judged, MonitoringReport
     from health_predict.io.reports import BestModel, EvaluationReport, TrainingReport
     from health_predict.monitoring.replay import Replay, Row
 
@@ -160,11 +160,36 @@ def monitored(report: "MonitoringReport") -> RenderableType:
         f"  AUROC estimated without outcomes {predictions.estimated_auroc:.3f}, "
         f"{predictions.flag_rate:.1%} flagged, told from the reference with AUROC {report.separation.auroc:.3f}",
     ]
-    if report.performance:
-        current = report.performance.current
-        whose = f"of batch {report.matured_batch}" if report.matured_batch else f"of {current.rows:,} encounters"
-        lines.append(f"  outcomes {whose}: AUROC {current.auroc}, O/E {current.observed_expected}")
+    if len(report.batches) > 1:
+        lines.append(f"  judged together, as they are small: batches {', '.join(map(str, report.batches))}")
+    for count, where in ((report.left_out, ""), (report.reference_left_out, " of the reference")):
+        if count:
+            lines.append(f"  {count:,} encounters{where} ended in death or a hospice and are left out")
+    lines += [line for judged in report.outcomes for line in _became(judged)]
     return _labelled(report.synthetic, "\n".join(lines), report.status)
+
+
+def _became(judged: "Judged") -> list[str]:
+    """What became of a batch, or of a file's encounters, and which of them do not count."""
+    whose = f"of batch {judged.batch}" if judged.batch else f"of {judged.rows:,} encounters"
+    found = judged.performance
+    numbers = f"AUROC {found.current.auroc}, O/E {found.current.observed_expected}" if found else "not judged"
+    lines = [f"  outcomes {whose} under version {judged.version}: {numbers}"]
+    if judged.unjudged:
+        lines.append(f"    {judged.unjudged}")
+    if judged.left_out and not judged.batch:
+        lines.append(f"    {judged.left_out:,} of those who died or went to a hospice are left out")
+    if judged.seen:
+        lines.append(f"    {judged.seen:,} encounters that version {judged.version} was trained on are left out")
+    return lines
+
+
+def judged(found: "Sequence[Judged]") -> RenderableType:
+    """The outcomes of batches that have matured, and the status as the last line."""
+    lines = [line.strip() for one in found for line in (*_became(one), *(f"- {reason}" for reason in one.reasons))]
+    known = any(one.performance for one in found)
+    alarm = any(one.reasons for one in found)
+    return Group("\n".join(lines), "DRIFT_DETECTED" if alarm else "NO_DRIFT" if known else "NOT_JUDGED")
 
 
 def replayed(replay: "Replay") -> RenderableType:
@@ -202,8 +227,14 @@ def replayed(replay: "Replay") -> RenderableType:
 def _replayed_row(row: "Row") -> tuple[str, ...]:
     if row.refused is not None:
         return (str(row.batch), "", "refused", *[""] * 8)
+    if row.waits:
+        return (str(row.batch), f"{row.rows:,}", "waits", "", "", row.version or "", *_quality(row))
     gate = f"version {row.promoted}" if row.promoted else "declined" if row.objections else ""
     monitor = "drift" if row.alarms else "no drift"
+    return (str(row.batch), f"{row.rows:,}", monitor, row.action, gate, row.version or "", *_quality(row))
+
+
+def _quality(row: "Row") -> tuple[str, ...]:
     found = row.outcome
     numbers = (
         (found.auroc, found.auroc_never_retrained, found.auroc_estimated, found.observed_expected,
@@ -211,8 +242,7 @@ def _replayed_row(row: "Row") -> tuple[str, ...]:
         if found
         else ()
     )  # fmt: skip
-    quality = tuple(f"{number:.3f}" for number in numbers) or ("",) * 5
-    return (str(row.batch), f"{row.rows:,}", monitor, row.action, gate, row.version or "", *quality)
+    return tuple(f"{number:.3f}" for number in numbers) or ("",) * 5
 
 
 def scored(report: Any) -> RenderableType:

@@ -11,11 +11,12 @@ from health_predict.params import Target
 
 
 def select_cohort(encounters: pl.DataFrame) -> pl.DataFrame:
-    """Encounters that end with the patient alive and outside a hospice, in their order.
+    """Encounters that end with the patient alive and outside a hospice, or somewhere unknown, in their order.
 
-    The others cannot be readmitted; kept, they would teach a model that dying is a good outcome.
+    The others cannot be readmitted; kept, they would teach a model that dying is a good outcome, and look like drift.
     """
-    return encounters.filter(~pl.col("discharge_disposition_id").is_in(EXCLUDED_DISPOSITIONS))
+    ended = pl.col("discharge_disposition_id").is_in(EXCLUDED_DISPOSITIONS)
+    return encounters.filter(~ended.fill_null(value=False))
 
 
 def outcome(encounters: pl.DataFrame, target: Target = "lt30") -> NDArray[np.bool_]:

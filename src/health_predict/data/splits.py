@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import polars as pl
 
+from health_predict.data.cohort import outcome
+from health_predict.data.schema import OUTCOME
 from health_predict.errors import DataError
-from health_predict.params import AssemblyParams, SplitParams
+from health_predict.params import AssemblyParams, GateParams, SplitParams
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,17 @@ class Retraining:
     train: pl.DataFrame
     validation: pl.DataFrame
     test: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Supply:
+    """Counts of encounters, and of readmissions within 30 days among them."""
+
+    rows: int
+    outcomes: int
+
+    def covers(self, other: "Supply") -> bool:
+        return self.rows >= other.rows and self.outcomes >= other.outcomes
 
 
 def split(cohort: pl.DataFrame, params: SplitParams) -> Splits:
@@ -51,38 +65,102 @@ def split(cohort: pl.DataFrame, params: SplitParams) -> Splits:
     return Splits(train, validation, test, future)
 
 
-def retraining(matured: Sequence[pl.DataFrame], params: AssemblyParams) -> Retraining:
-    """Divide all matured encounters for a retraining: `matured` are the batches in order of arrival, oldest first.
+def needed(params: AssemblyParams, gate: GateParams) -> Supply:
+    """How many fresh encounters there have to be, so that the gate can decide on the part that it gets of them."""
+    share = params.max_share * params.test_rows / (params.test_rows + params.validation_rows)
+    return Supply(ceil(gate.min_rows / share), ceil(gate.min_outcomes / share))
 
-    The test part, on which the gate compares, comes from the newest batch alone: nobody has trained on it, and it is
-    what the next batch will be most like. So does validation (calibration, threshold). Both are drawn by patient
-    until they have their rows, and nothing else of their patients is trained on. Everything else is. The same batches
-    give the same division. Raises DataError where there are no batches, where a part would be empty, or where an
-    encounter comes twice.
+
+def supply(encounters: pl.DataFrame) -> Supply:
+    """How many encounters these are, and how many of them were followed by a readmission within 30 days."""
+    return Supply(encounters.height, int(outcome(encounters).sum()))
+
+
+def total(batches: Sequence[pl.DataFrame]) -> Supply:
+    """As `supply`, of several tables together; nothing of none."""
+    return supply(pl.concat(batches)) if batches else Supply(0, 0)
+
+
+def fresh(batches: Sequence[pl.DataFrame], known: pl.Series) -> list[pl.DataFrame]:
+    """What is left of each batch without the encounters whose ids are `known`."""
+    return [batch.filter(~pl.col("encounter_id").is_in(known.implode())) for batch in batches]
+
+
+def pool(batches: Sequence[pl.DataFrame], known: pl.Series, params: AssemblyParams, gate: GateParams) -> pl.DataFrame:
+    """The newest fresh encounters, in order of arrival: those that a hold-out may be drawn from.
+
+    `batches` have matured, oldest first; `known` are the ids of encounters that a model of the comparison has seen,
+    or that an earlier hold-out had. Batches are taken from the newest back until there are enough for test and
+    validation as they should be; all of them where there are fewer.
     """
-    if not matured:
-        raise DataError("there is nothing to divide for a retraining: no batch has matured")
+    least = needed(params, gate)
+    wanted = Supply(
+        max(ceil((params.test_rows + params.validation_rows) / params.max_share), least.rows), least.outcomes
+    )
+    taken: list[pl.DataFrame] = []
+    for batch in reversed(fresh(batches, known)):
+        if taken and supply(pl.concat(taken)).covers(wanted):
+            break
+        taken.insert(0, batch)
+    if not taken:
+        raise DataError("there is nothing to hold out: no batch has matured")
+    return pl.concat(taken)
+
+
+def retraining(
+    matured: Sequence[pl.DataFrame], candidates: pl.DataFrame, params: AssemblyParams, gate: GateParams
+) -> Retraining:
+    """Divide all matured encounters for a retraining; `candidates` are those of them that may be held out (`pool`).
+
+    The test part, on which the gate compares, is drawn from the candidates by patient until it has its rows, and as
+    many readmissions as the gate needs. So is validation (calibration, threshold), from the others. No encounter of
+    their patients is trained on; everything else is. The same tables give the same division. Raises DataError where a
+    part would be empty, or where an encounter comes twice.
+    """
     everything = pl.concat(matured)
-    if everything["encounter_id"].n_unique() < everything.height:
-        raise DataError("an encounter has matured twice; the batches overlap")
+    _refuse_doubles(everything)
     rng = np.random.default_rng((params.seed, len(matured)))
-    newest = matured[-1]
-    scale = min(1.0, params.max_share * newest.height / (params.test_rows + params.validation_rows))
-    test = _drawn(newest, round(scale * params.test_rows), rng)
-    validation = _drawn(_without(newest, test), round(scale * params.validation_rows), rng)
+    test = _test(candidates, params, gate, rng)
+    validation = _drawn(_without(candidates, test), Supply(_scaled(params.validation_rows, candidates, params), 0), rng)
     train = _without(_without(everything, test), validation)
     _check_not_empty(train=train, validation=validation, test=test)
     return Retraining(train, validation, test)
 
 
-def _drawn(encounters: pl.DataFrame, rows: int, rng: np.random.Generator) -> pl.DataFrame:
-    """All encounters of patients drawn at random, until there are at least `rows`; all where there are fewer."""
+def recalibration(
+    candidates: pl.DataFrame, params: AssemblyParams, gate: GateParams
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What to calibrate on and what to compare on, no patient in both; there is no training to keep rows for."""
+    _refuse_doubles(candidates)
+    test = _test(candidates, params, gate, np.random.default_rng((params.seed, 1)))
+    validation = _without(candidates, test)
+    _check_not_empty(validation=validation, test=test)
+    return validation, test
+
+
+def _refuse_doubles(encounters: pl.DataFrame) -> None:
+    if encounters["encounter_id"].n_unique() < encounters.height:
+        raise DataError("an encounter has matured twice; the batches overlap")
+
+
+def _test(candidates: pl.DataFrame, params: AssemblyParams, gate: GateParams, rng: np.random.Generator) -> pl.DataFrame:
+    rows = max(_scaled(params.test_rows, candidates, params), gate.min_rows)
+    return _drawn(candidates, Supply(rows, gate.min_outcomes), rng)
+
+
+def _scaled(rows: int, candidates: pl.DataFrame, params: AssemblyParams) -> int:
+    """Fewer where the candidates are fewer than test and validation should have together."""
+    scale = params.max_share * candidates.height / (params.test_rows + params.validation_rows)
+    return round(min(1.0, scale) * rows)
+
+
+def _drawn(encounters: pl.DataFrame, least: Supply, rng: np.random.Generator) -> pl.DataFrame:
+    """All encounters of patients drawn at random, until there are at least so many; all where there are fewer."""
     patients = rng.permutation(encounters["patient_nbr"].unique(maintain_order=True).to_numpy())
-    counts = pl.DataFrame({"patient_nbr": patients}).join(
-        encounters.group_by("patient_nbr").len(), on="patient_nbr", how="left", maintain_order="left"
-    )
-    before = counts["len"].cum_sum() - counts["len"]
-    chosen = counts.filter(before < rows)["patient_nbr"]
+    each = encounters.group_by("patient_nbr").agg(rows=pl.len(), outcomes=(pl.col(OUTCOME) == "<30").sum())
+    drawn = pl.DataFrame({"patient_nbr": patients}).join(each, on="patient_nbr", how="left", maintain_order="left")
+    before = {name: pl.col(name).cum_sum() - pl.col(name) for name in ("rows", "outcomes")}
+    chosen = drawn.filter((before["rows"] < least.rows) | (before["outcomes"] < least.outcomes))["patient_nbr"]
     return encounters.filter(pl.col("patient_nbr").is_in(chosen.implode()))
 
 

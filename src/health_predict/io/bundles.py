@@ -8,7 +8,8 @@ and `evaluation.json` where the run was evaluated.
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,10 +48,22 @@ def kept_manifest(storage: Storage, digest: str) -> Manifest:
     return msgspec.json.decode(document, type=Manifest)
 
 
-def open_version(storage: Storage, connect: Connect, version: Version) -> Bundle:
-    """The bundle of a version, verified. Raises BundleError when it is nowhere whole, and as `Registry.download`."""
+@contextmanager
+def unpacked(storage: Storage, connect: Connect, version: Version) -> Iterator[Path]:
+    """The folder of a version's bundle, verified, for the block.
+
+    Raises BundleError when it is nowhere whole, and as `Registry.download`.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        return _verified(_obtained(storage, connect, version, Path(folder)), version)
+        place = _obtained(storage, connect, version, Path(folder))
+        _verified(place, version)
+        yield place
+
+
+def open_version(storage: Storage, connect: Connect, version: Version) -> Bundle:
+    """The bundle of a version, as `unpacked`."""
+    with unpacked(storage, connect, version) as folder:
+        return load_bundle(folder)
 
 
 def fetch_bundle(storage: Storage, connect: Connect, version: Version, cache: Path) -> Path:

@@ -70,8 +70,8 @@ def named(name: str) -> Dataset:
 
 def vouch(storage: Storage, dataset: Dataset) -> Vouched:
     """Check a data set. StorageError, naming the command that makes it, when it is missing or altered."""
-    manifest = completed(storage, dataset.manifest, dataset.command)
     keys = (dataset.train, dataset.validation, dataset.test)
+    manifest = completed(storage, dataset.manifest, dataset.command, keys)
     return Vouched(dataset, {key: manifest["files"][key] for key in keys}, manifest["result"]["synthetic"])
 
 

@@ -19,6 +19,7 @@ FUTURE = "processed_data/future/"
 RECALIBRATIONS = "processed_data/recalibration_"
 SPLIT_MANIFEST = "processed_data/split.json"
 
+ARRIVALS, PREDICTIONS, OUTCOMES = "arrivals/batch_", "predictions/batch_", "outcomes/batch_"
 ONLINE_PREDICTIONS = "predictions/online/"  # what the service scored, a folder a day
 
 REPLAY = "reports/replay/replay.json"  # what is replayed, and from which version on
@@ -29,6 +30,9 @@ TABLES = "tables/"  # what models were trained on and compared on, by content
 BUNDLES = "bundles/"  # what was ever in production, by content
 SIMULATIONS = "simulations/"  # the worlds of replays, each a store of its own
 SIMULATION = "simulation.json"  # in such a world: what is replayed there
+HOLDOUTS = "holdouts/"  # ids of encounters that a gate was to be asked about: no later one is
+DRIFT_REPORTS = "drift_reports/batch_"  # of batches; those of files are elsewhere below
+PERFORMANCE = "performance/"  # what became of each matured batch
 
 TRAINING = "reports/training.json"  # of the newest training; older ones are in MLflow
 LEDGER = "promotions.jsonl"
@@ -76,6 +80,16 @@ def outcomes(number: int) -> str:
 def manifest(key: str) -> str:
     """Of a table that is a step's only file."""
     return key.removesuffix(".parquet") + ".json"
+
+
+def performance(number: int) -> str:
+    """How good the version that scored a batch was on it; written once, when the batch had matured."""
+    return f"{PERFORMANCE}{batch(number)}.json"
+
+
+def holdout(digest: str) -> str:
+    """Named after what the hold-out was drawn from."""
+    return f"{HOLDOUTS}{digest[:16]}.parquet"
 
 
 def judged_file(stem: str, digest: str) -> str:

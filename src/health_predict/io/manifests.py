@@ -5,7 +5,7 @@ set is written and comes back after the last: files without their manifest are n
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from health_predict.errors import StorageError
@@ -50,15 +50,17 @@ def finished(storage: Storage, manifest: str, inputs: Any) -> Any:
     return record["result"]
 
 
-def completed(storage: Storage, manifest: str, command: str) -> Any:
+def completed(storage: Storage, manifest: str, command: str, only: Iterable[str] | None = None) -> Any:
     """The manifest (`inputs`, `files`, `result`) of an earlier step, whose files are checked to be as written.
+
+    With `only`, no other files are looked at.
 
     StorageError, naming the command that makes them, when the step did not finish or a file was altered.
     """
     if not storage.exists(manifest):
         raise StorageError(f"{manifest} is not in {storage.root}; run `health-predict {command}` first")
     record = read_json(storage, manifest)
-    altered = _altered(storage, record)
+    altered = _altered(storage, record, only)
     if altered:
         raise StorageError(
             f"{', '.join(altered)} in {storage.root} is missing or not what {manifest} records; "
@@ -67,8 +69,9 @@ def completed(storage: Storage, manifest: str, command: str) -> Any:
     return record
 
 
-def _altered(storage: Storage, record: Any) -> list[str]:
-    return [key for key, digest in record["files"].items() if _digest_of(storage, key) != digest]
+def _altered(storage: Storage, record: Any, only: Iterable[str] | None = None) -> list[str]:
+    files = record["files"]
+    return [key for key in (files if only is None else only) if _digest_of(storage, key) != files.get(key)]
 
 
 def _digest_of(storage: Storage, key: str) -> str | None:

@@ -80,7 +80,7 @@ def read_predictions(storage: Storage, day: str = "") -> Iterator[ScoredEncounte
     Raises StorageError when the store fails, DataError when an object is not a prediction log.
     """
     decoder = msgspec.json.Decoder(ScoredEncounter)
-    for key in storage.list(f"{ONLINE_PREDICTIONS}{day}"):
+    for key in storage.list(f"{ONLINE_PREDICTIONS}{day}/" if day else ONLINE_PREDICTIONS):
         try:
             yield from decoder.decode_lines(storage.read(key))
         except msgspec.MsgspecError:

@@ -6,9 +6,10 @@ The three are tables of their own, so that an outcome is nowhere before it has m
 
 import io
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import polars as pl
@@ -16,12 +17,14 @@ import polars as pl
 from health_predict.data.schema import FIELD, OUTCOME
 from health_predict.data.validation import DTYPES
 from health_predict.errors import BundleError, DataError, StorageError
+from health_predict.evaluation.metrics import Metrics
 from health_predict.io import layout, predictions
 from health_predict.io.bundle import REFERENCE
 from health_predict.io.encounter_files import open_encounters, scan
-from health_predict.io.manifests import completed
+from health_predict.io.ledger import Version
+from health_predict.io.reports import read_evaluation
 from health_predict.io.storage import Storage
-from health_predict.io.tables import read_json, table_bytes, write_json
+from health_predict.io.tables import parse_table, read_json, table_bytes, write_json
 from health_predict.monitoring.reference import Reference
 from health_predict.monitoring.retraining import Action
 from health_predict.params import Family
@@ -126,14 +129,31 @@ def read_matured(storage: Storage, number: int) -> pl.DataFrame:
     return joined.select(*DTYPES)
 
 
-def matured(storage: Storage, before: int) -> list[int]:
-    """Numbers of the earlier batches whose outcomes have matured, oldest first."""
-    return [number for number in range(1, before) if storage.exists(layout.manifest(layout.outcomes(number)))]
+def arrived(storage: Storage, upto: int | None = None) -> list[int]:
+    """Numbers of the batches, up to this one, that have arrived and were not refused, in order."""
+    numbers = _batches(storage, layout.ARRIVALS)
+    return [one for one in numbers if (upto is None or one <= upto) and storage.exists(layout.arrival(one))]
 
 
-def scored(storage: Storage, upto: int) -> list[int]:
-    """Numbers of the batches up to this one that were scored, oldest first."""
-    return [number for number in range(1, upto + 1) if storage.exists(layout.manifest(layout.predictions(number)))]
+def matured(storage: Storage, before: int | None = None) -> list[int]:
+    """Numbers of the batches, earlier than this one, whose outcomes have matured, oldest first."""
+    return [one for one in _batches(storage, layout.OUTCOMES) if before is None or one < before]
+
+
+def scored(storage: Storage, upto: int | None = None) -> list[int]:
+    """Numbers of the batches, up to this one, that were scored, oldest first."""
+    return [one for one in _batches(storage, layout.PREDICTIONS) if upto is None or one <= upto]
+
+
+def next_assembly(storage: Storage) -> int:
+    """The number under which all that has matured by now can become a data set: as if another batch had arrived."""
+    return max(_batches(storage, layout.ARRIVALS), default=0) + 1
+
+
+def _batches(storage: Storage, prefix: str) -> list[int]:
+    """Numbers of the batches with a finished set of files whose keys begin so."""
+    keys = (key.removeprefix(prefix) for key in storage.list(prefix) if key.endswith(".json"))
+    return sorted(int(number) for key in keys if (number := key.removesuffix(".json")).isdigit())
 
 
 def trained_in(storage: Storage, run_id: str) -> str:
@@ -144,6 +164,21 @@ def trained_in(storage: Storage, run_id: str) -> str:
     while run_id in before:
         run_id = before[run_id]
     return run_id
+
+
+def approved(storage: Storage, version: Version) -> Metrics:
+    """What a version was when the gate let it in; StorageError where no evaluation says so.
+
+    A new calibration keeps the order of risks: what AUROC had been lost before it must not become the standard.
+    """
+    evaluation = read_evaluation(storage, version.run_id)
+    trained = read_evaluation(storage, trained_in(storage, version.run_id))
+    if evaluation is None or trained is None:
+        raise StorageError(
+            f"version {version.version} has no evaluation in {storage.root} to compare with; run `health-predict "
+            f"evaluate {version.run_id}`"
+        )
+    return replace(evaluation.comparison.challenger, auroc=trained.comparison.challenger.auroc)
 
 
 def read_file(source: str, endpoint: str | None = None) -> pl.DataFrame:
@@ -203,10 +238,32 @@ def read_reference(bundle: Path) -> Reference:
 
 
 def future_batches(storage: Storage) -> dict[int, str]:
-    """Digest of every batch that `data split` set aside, by number. StorageError before `data split`."""
-    files: dict[str, Any] = completed(storage, layout.SPLIT_MANIFEST, "data split")["files"]
+    """Digest of every batch that `data split` set aside, by number. StorageError before `data split`.
+
+    The batches themselves are not looked at: `read_future` does, for the one that it reads.
+    """
+    if not storage.exists(layout.SPLIT_MANIFEST):
+        raise StorageError(f"{layout.SPLIT_MANIFEST} is not in {storage.root}; run `health-predict data split` first")
+    files: dict[str, str] = read_json(storage, layout.SPLIT_MANIFEST)["files"]
     found = [key for key in files if key.startswith(layout.FUTURE)]
     return {number: files[layout.future_batch(number)] for number in range(1, len(found) + 1)}
+
+
+def read_future(storage: Storage, number: int) -> pl.DataFrame:
+    """Typed encounters of a batch that `data split` set aside, with their outcomes.
+
+    Raises DataError for a batch that there is not, StorageError for one that is missing or not as it was written.
+    """
+    digests, key = future_batches(storage), layout.future_batch(number)
+    if number not in digests:
+        raise DataError(f"there is no batch {number}; `data split` made {len(digests)}")
+    content = storage.read(key) if storage.exists(key) else b""
+    if sha256(content).hexdigest() != digests[number]:
+        raise StorageError(
+            f"{key} in {storage.root} is missing or not what {layout.SPLIT_MANIFEST} records; "
+            "run `health-predict data split` again"
+        )
+    return parse_table(content, storage.path(key))
 
 
 def _document(storage: Storage, key: str, kind: type[Document]) -> Document:

@@ -16,7 +16,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Quality of one batch's answers. The difference is retrained minus never retrained, patients resampled."""
+    """Quality of one batch's answers. The difference is retrained minus never retrained, patients resampled.
+
+    `alarms` are the monitor's reasons about them.
+    """
 
     auroc: float
     auroc_never_retrained: float
@@ -24,6 +27,7 @@ class Outcome:
     auroc_estimated: float  # from the scores alone, without outcomes
     observed_expected: float
     observed_expected_never_retrained: float
+    alarms: tuple[str, ...] = ()
 
     @property
     def estimation_error(self) -> float:
@@ -38,12 +42,16 @@ class Row:
     `refused`: why it did not fit the schema, and nothing else happened. `alarms` are the monitor's reasons, `distances`
     of the fields those of `FieldDrift`, `drifted` the fields that count as drifted. `promoted` is the version that
     the remedy brought into production, `answered_meanwhile` how many requests the service answered until it had taken
-    it up, `objections` why the gate let none in. `version` scored the batch.
+    it up, `objections` why the gate let none in. `version` scored the batch. `waits`: too few encounters have arrived
+    to be judged, so they are judged with a later batch. `unjudged`: why its outcomes could not be. `left_out`
+    encounters ended in death or a hospice.
     """
 
     batch: int
     rows: int
+    left_out: int = 0
     refused: str | None = None
+    waits: bool = False
     alarms: tuple[str, ...] = ()
     distances: dict[str, float] | None = None
     drifted: tuple[str, ...] = ()
@@ -54,6 +62,7 @@ class Row:
     objections: tuple[str, ...] = ()
     version: str | None = None
     outcome: Outcome | None = None
+    unjudged: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,12 @@ class Replay:
 
 
 def realised(
-    y_true: NDArray[np.bool_], y_proba: Floats, never: Floats, patients: NDArray[np.int64], bootstrap: BootstrapParams
+    y_true: NDArray[np.bool_],
+    y_proba: Floats,
+    never: Floats,
+    patients: NDArray[np.int64],
+    alarms: tuple[str, ...],
+    bootstrap: BootstrapParams,
 ) -> Outcome:
     """Compare what was answered with what the version that was never retrained would have answered. DataError."""
     observed = float(y_true.sum())
@@ -89,6 +103,7 @@ def realised(
         auroc_estimated=estimate_auroc(y_proba),
         observed_expected=observed / float(y_proba.sum()),
         observed_expected_never_retrained=observed / float(never.sum()),
+        alarms=alarms,
     )
 
 

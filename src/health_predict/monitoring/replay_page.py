@@ -97,14 +97,16 @@ def drift(rows: Sequence[Row]) -> go.Figure:
 
 def timeline(rows: Sequence[Row]) -> str:
     """An HTML table with a line for each batch."""
-    head = "<tr><th>batch</th><th>encounters</th><th>scored by</th><th>monitor</th><th>decision</th><th>gate</th></tr>"
+    names = ("batch", "encounters", "scored by", "monitor", "decision", "gate", "outcomes, once matured")
+    head = f"<tr>{''.join(f'<th>{name}</th>' for name in names)}</tr>"
     return f"<table>{head}{''.join(map(_line, rows))}</table>"
 
 
 def _line(row: Row) -> str:
     if row.refused is not None:
-        return f'<tr><td>{row.batch}</td><td colspan="5">Refused, not scored. {escape(row.refused)}</td></tr>'
-    monitor = _listed(row.alarms) if row.alarms else "no drift"
+        return f'<tr><td>{row.batch}</td><td colspan="6">Refused, not scored. {escape(row.refused)}</td></tr>'
+    monitor = _listed(row.alarms) if row.alarms else "waits for more encounters" if row.waits else "no drift"
+    left_out = f" ({row.left_out:,} died or went to a hospice, left out)" if row.left_out else ""
     gate = f"version {escape(row.promoted)} promoted" if row.promoted else ""
     if row.answered_meanwhile:
         gate += f"; {row.answered_meanwhile:,} requests were answered until the service had it"
@@ -112,13 +114,23 @@ def _line(row: Row) -> str:
         gate = f"declined {_listed(row.objections)}"
     cells = [
         str(row.batch),
-        f"{row.rows:,}",
+        f"{row.rows:,}{left_out}",
         f"version {escape(row.version or '-')}",
         monitor,
         f"<b>{escape(row.action)}</b> {_listed(row.reasons)}",
         gate,
+        _became(row),
     ]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _became(row: Row) -> str:
+    if row.unjudged is not None:
+        return f"not judged: {escape(row.unjudged)}"
+    if row.outcome is None:
+        return "not matured yet"
+    found = row.outcome
+    return f"AUROC {found.auroc:.3f}, O/E {found.observed_expected:.2f} {_listed(found.alarms) if found.alarms else ''}"
 
 
 def _listed(sentences: Iterable[str]) -> str:

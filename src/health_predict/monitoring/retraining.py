@@ -9,7 +9,7 @@ One bad batch is a coincidence more often than not, so a finding has to be there
 batches, the newest among them, unless it is severe.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
@@ -34,15 +34,20 @@ class Moved:
 
 @dataclass(frozen=True)
 class Finding:
-    """One batch judged under a version when it arrived, or what became of one that the version scored."""
+    """A batch judged under a version when it arrived, or what became of one that the version scored.
 
+    `decisions` is how many lines the ledger had when the version was taken to judge or to score the batch.
+    """
+
+    batch: int
     version: str
+    decisions: int
     found: Moved | Performance
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was found since the present champion took over, oldest first.
+    """What was found since the present champion took over, by number of the batch.
 
     `moved` are batches judged under it, `realised` those that it scored and whose outcomes have matured. `ranked` goes
     back further, over versions with the same model and another calibration, which AUROC does not depend on.
@@ -55,15 +60,21 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Stock:
-    """What there is to learn from: rows trained on, and what matured since the last training, promoted or not.
+    """What there is to learn from, and to compare on.
 
-    `batches` have matured since then. `recalibrated`: was a recalibration tried since then, promoted or not.
+    `trained_rows` are those that production's model was fitted and tuned on; `new_rows` and `batches` have matured
+    and none of their encounters was among those. What a declined training used is new all the same. `fresh` encounters
+    were seen by no model of the comparison and held out for none before; `needed` are as many as the gate can decide
+    with. `recalibrated`: was a recalibration of production's model tried, promoted or not.
     """
 
     trained_rows: int
     new_rows: int
-    new_outcomes: int
     batches: int
+    fresh_rows: int
+    fresh_outcomes: int
+    needed_rows: int
+    needed_outcomes: int
     recalibrated: bool = False
 
 
@@ -75,14 +86,19 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def gather(findings: Sequence[Finding], version: str, models: Mapping[str, str]) -> Evidence:
-    """What counts as evidence about a version, of all findings in the order in which they were made.
+def gather(
+    findings: Sequence[Finding], productions: Sequence[str | None], models: Mapping[str | None, str]
+) -> Evidence:
+    """What counts as evidence about the version in production, of all findings in any order.
 
-    `models` names the model of each version; recalibrated ones share it. Once another version took over, what was found
-    before is past, even where a rollback brought the version back.
+    `productions` are what was in production after each line of the ledger. `models` names the model of each version;
+    recalibrated ones share it. Once another version took over, what was found before is past, even where a rollback
+    brought the version back.
     """
-    own = [one.found for one in _latest(findings, lambda one: one.version == version)]
-    same_model = [one.found for one in _latest(findings, lambda one: models[one.version] == models[version])]
+    in_order = sorted(findings, key=lambda one: one.batch)
+    own = [one.found for one in in_order if one.decisions > _took_over(productions)]
+    by_model = [models.get(version, version) for version in productions]
+    same_model = [one.found for one in in_order if one.decisions > _took_over(by_model)]
     return Evidence(
         moved=tuple(found for found in own if isinstance(found, Moved)),
         realised=tuple(found for found in own if isinstance(found, Performance)),
@@ -99,9 +115,17 @@ def decide(evidence: Evidence, stock: Stock, params: RetrainingParams) -> Decisi
     found = tuple(retrain or calibration)
     if not found:
         return Decision("none", tuple(_quiet(evidence.moved)))
-    if waiting := _waiting(stock, params):
+    if waiting := _waiting(stock):
         return Decision("none", (*found, waiting))
     return Decision("retrain" if retrain else "recalibrate", found)
+
+
+def too_few(rows: int, outcomes: int, needed_rows: int, needed_outcomes: int) -> str:
+    """The sentence for fresh encounters that are not enough to compare models on."""
+    return (
+        f"Only {rows} matured encounters with {outcomes} readmissions are new to the models to be compared and were in "
+        f"no earlier hold-out; {needed_rows} with {needed_outcomes} are needed for the gate to decide."
+    )
 
 
 def repeated(findings: Sequence[bool], params: RetrainingParams) -> bool:
@@ -110,8 +134,10 @@ def repeated(findings: Sequence[bool], params: RetrainingParams) -> bool:
     return bool(recent) and recent[-1] and sum(recent) >= params.needed
 
 
-def _latest(findings: Sequence[Finding], same: Callable[[Finding], bool]) -> list[Finding]:
-    return list(takewhile(same, reversed(findings)))[::-1]
+def _took_over(productions: Sequence[str | None]) -> int:
+    """Position of the line of the ledger since which production is what it is at the end."""
+    same = list(takewhile(lambda one: one == productions[-1], reversed(productions)))
+    return len(productions) - len(same)
 
 
 def _discrimination(known: Sequence[Performance], params: RetrainingParams) -> list[str]:
@@ -142,11 +168,11 @@ def _supply(stock: Stock, params: RetrainingParams) -> list[str]:
     found = []
     if stock.new_rows >= params.growth * stock.trained_rows:
         found.append(
-            f"{stock.new_rows} encounters matured since the last training on {stock.trained_rows}; "
+            f"{stock.new_rows} encounters matured since production was trained on {stock.trained_rows}; "
             f"{params.growth:.1%} more are worth one."
         )
     if stock.batches >= params.max_age:
-        found.append(f"{stock.batches} batches matured since the last training; {params.max_age} is the limit.")
+        found.append(f"{stock.batches} batches matured since production was trained; {params.max_age} is the limit.")
     return found
 
 
@@ -158,14 +184,11 @@ def _inputs(moved: Sequence[Moved], params: RetrainingParams) -> list[str]:
     return [f"Clinical fields with {share:.0%} of the model's reliance drifted and scores with them, repeatedly."]
 
 
-def _waiting(stock: Stock, params: RetrainingParams) -> str:
-    """Why a remedy would have too little to learn from, or the gate to judge it on; empty where there is enough."""
-    if stock.new_rows >= params.min_new_rows and stock.new_outcomes >= params.min_new_outcomes:
+def _waiting(stock: Stock) -> str:
+    """Why the gate could not decide about a remedy; empty where it could."""
+    if stock.fresh_rows >= stock.needed_rows and stock.fresh_outcomes >= stock.needed_outcomes:
         return ""
-    return (
-        f"Only {stock.new_rows} encounters with {stock.new_outcomes} readmissions matured since the last training; "
-        f"{params.min_new_rows} and {params.min_new_outcomes} are needed."
-    )
+    return too_few(stock.fresh_rows, stock.fresh_outcomes, stock.needed_rows, stock.needed_outcomes)
 
 
 def _quiet(moved: Sequence[Moved]) -> list[str]:

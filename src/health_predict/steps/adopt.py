@@ -1,13 +1,11 @@
 """`health-predict adopt`: this store's ledger takes a registered model over, from another ledger or from none."""
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from health_predict.errors import ConflictError, StorageError
 from health_predict.io import layout
 from health_predict.io.bundle import Bundle, load_bundle, require_target
-from health_predict.io.bundles import fetch_bundle, keep_bundle
+from health_predict.io.bundles import keep_bundle, unpacked
 from health_predict.io.ledger import Ledger, Version, append, read_ledger
 from health_predict.io.production import drafted, hold, settle, subject_of
 from health_predict.io.registry import PRODUCTION, Registry
@@ -49,8 +47,7 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
 
 
 def _kept(storage: Storage, registry: Registry, version: Version) -> Bundle:
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = fetch_bundle(storage, lambda: registry, version, Path(scratch))
+    with unpacked(storage, lambda: registry, version) as folder:
         bundle = load_bundle(folder)
         require_target(bundle.manifest)
         keep_bundle(storage, folder)

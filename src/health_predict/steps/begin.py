@@ -1,14 +1,12 @@
 """A replay begins, in a world of its own; goes on; or starts over."""
 
 import secrets
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from health_predict.errors import ConflictError, DataError
 from health_predict.io import layout
 from health_predict.io.bundle import load_bundle
-from health_predict.io.bundles import fetch_bundle, keep_bundle
+from health_predict.io.bundles import keep_bundle, unpacked
 from health_predict.io.ledger import Ledger, Version, append, read_ledger
 from health_predict.io.manifests import completed
 from health_predict.io.production import checked, drafted, settle, subject_of
@@ -71,8 +69,7 @@ def _copy_split(storage: Storage, place: Storage) -> None:
 def _bring(storage: Storage, place: Storage, registry: Registry, own: Registry, ledger: Ledger, who: str) -> None:
     """The version in production, and what is known of it, becomes the world's first."""
     version = ledger.version(str(ledger.production))
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = fetch_bundle(storage, lambda: registry, version, Path(scratch))
+    with unpacked(storage, lambda: registry, version) as folder:
         bundle = load_bundle(folder)
         keep_bundle(place, folder)
     for table in bundle.manifest.trained_on:

@@ -3,19 +3,23 @@
 from dataclasses import asdict, dataclass, replace
 
 import msgspec
+import polars as pl
 
-from health_predict.data.cohort import outcome
+from health_predict.data.splits import fresh, needed, total
+from health_predict.errors import ConflictError
 from health_predict.io import layout
-from health_predict.io.datasets import INITIAL, Dataset, retraining
+from health_predict.io.bundle import Manifest
+from health_predict.io.bundles import kept_manifest
+from health_predict.io.holdouts import known, read_seen
 from health_predict.io.ledger import Ledger, read_ledger
 from health_predict.io.manifests import completed, finished, publish
-from health_predict.io.monitoring_reports import MonitoringReport, read_monitoring
+from health_predict.io.monitoring_reports import read_judgements, read_watched
 from health_predict.io.replay import matured, read_matured, trained_in
 from health_predict.io.storage import Storage
 from health_predict.io.tables import read_json
 from health_predict.monitoring.retraining import Action, Evidence, Finding, Moved, Stock, gather
 from health_predict.monitoring.retraining import decide as by_policy
-from health_predict.params import RetrainingParams
+from health_predict.params import Params
 
 
 @dataclass(frozen=True)
@@ -23,72 +27,85 @@ class Decided:
     """What was decided when a batch had arrived, under which version, and from how much new data."""
 
     batch: int
-    version: str | None
+    version: str
     action: Action
     reasons: tuple[str, ...]
     stock: Stock
     skipped: bool = False
 
 
-def decide(storage: Storage, params: RetrainingParams, number: int) -> Decided:
+def decide(storage: Storage, params: Params, number: int) -> Decided:
     """Decide after a batch was monitored. Skipped when it was decided: a decision is made once.
 
-    Raises StorageError before `monitor`.
+    Raises StorageError before `monitor`, ConflictError with nothing in production.
     """
     key = layout.retraining_report(layout.batch(number))
     watched = completed(storage, layout.drift_manifest(layout.batch(number)), f"monitor --batch {number}")
-    inputs = {"monitored": watched["files"], "params": asdict(params)}
+    inputs = {"monitored": watched["files"], "params": asdict(params.retraining)}
     done = finished(storage, key, inputs)
     if done:
         return replace(msgspec.convert(done, Decided), skipped=True)
     ledger = read_ledger(storage)
-    stock = _stock(storage, number)
-    decision = by_policy(_evidence(storage, number, ledger), stock, params)
+    if ledger.production is None:
+        raise ConflictError("nothing is in production to be replaced; run `health-predict promote` first")
+    stock = _stock(storage, ledger.production, params, number)
+    decision = by_policy(_evidence(storage, number, ledger), stock, params.retraining)
     decided = Decided(number, ledger.production, decision.action, decision.reasons, stock)
     publish(storage, key, inputs=inputs, files={}, result=asdict(decided))
     return decided
 
 
 def _evidence(storage: Storage, number: int, ledger: Ledger) -> Evidence:
-    reports = [read_monitoring(storage, name) for name in _monitored(storage, number)]
-    findings = [finding for report in reports for finding in _findings(report)]
-    promoted = [entry for entry in ledger.entries if entry.decision in ("promoted", "adopted")]
-    models = {str(entry.subject.version): trained_in(storage, entry.subject.run_id) for entry in promoted}
-    return gather(findings, str(ledger.production), models)
+    arrived = [entry.subject for entry in ledger.entries if entry.decision in ("promoted", "adopted")]
+    models: dict[str | None, str] = {one.version: trained_in(storage, one.run_id) for one in arrived}
+    productions = [entry.production for entry in ledger.entries]
+    return gather([*_arrivals(storage, number), *_outcomes(storage)], productions, models)
 
 
-def _findings(report: MonitoringReport) -> list[Finding]:
-    """In their order: a batch was scored before the next one was judged."""
-    drift = report.drift
-    moved = Moved(drift.importance_drifted, drift.administrative_drifted, report.predictions.detected)
-    judged = Finding(report.version, moved)
-    if report.performance is None or report.matured_version is None:
-        return [judged]
-    return [Finding(report.matured_version, report.performance), judged]
+def _arrivals(storage: Storage, number: int) -> list[Finding]:
+    reports = [report for report in read_watched(storage) if report.batch is not None and report.batch <= number]
+    return [
+        Finding(
+            batch=report.batch or 0,
+            version=report.version,
+            decisions=report.decisions,
+            found=Moved(
+                report.drift.importance_drifted, report.drift.administrative_drifted, report.predictions.detected
+            ),
+        )
+        for report in reports
+    ]
 
 
-def _monitored(storage: Storage, number: int) -> list[str]:
-    names = [layout.batch(one) for one in range(1, number + 1)]
-    return [name for name in names if storage.exists(layout.drift_manifest(name))]
+def _outcomes(storage: Storage) -> list[Finding]:
+    return [
+        Finding(one.batch, one.version, one.decisions, one.performance)
+        for one in read_judgements(storage)
+        if one.batch is not None and one.performance is not None
+    ]
 
 
-def _stock(storage: Storage, number: int) -> Stock:
-    """What there is to learn from that the last training, promoted or not, did not have; and what was tried since."""
-    last = max((one for one in range(1, number) if storage.exists(layout.retraining_manifest(one))), default=0)
-    new = [one for one in matured(storage, number) if one >= last]
-    tables = [read_matured(storage, one) for one in new]
+def _stock(storage: Storage, champion: str, params: Params, number: int) -> Stock:
+    manifest = kept_manifest(storage, read_ledger(storage).subject(champion).bundle)
+    fitted = pl.concat([read_seen(storage, table)["encounter_id"] for table in manifest.trained_on[:2]])
+    batches = [read_matured(storage, one) for one in matured(storage, number)]
+    new = [batch for batch in batches if not batch["encounter_id"].is_in(fitted.implode()).any()]
+    left = total(fresh(batches, known(storage, champion)))
+    enough = needed(params.assembly, params.gate)
     return Stock(
-        trained_rows=_trained_rows(storage, last),
-        new_rows=sum(map(len, tables)),
-        new_outcomes=sum(int(outcome(table).sum()) for table in tables),
+        trained_rows=len(fitted),
+        new_rows=sum(map(len, new)),
         batches=len(new),
-        recalibrated=any(storage.exists(layout.recalibration_manifest(one)) for one in range(last + 1, number)),
+        fresh_rows=left.rows,
+        fresh_outcomes=left.outcomes,
+        needed_rows=enough.rows,
+        needed_outcomes=enough.outcomes,
+        recalibrated=_recalibrated(storage, manifest, number),
     )
 
 
-def _trained_rows(storage: Storage, last: int) -> int:
-    dataset: Dataset = retraining(last) if last else INITIAL
-    result = read_json(storage, dataset.manifest)["result"]
-    if last:
-        return int(result["train"] + result["validation"])
-    return sum(part["rows"] for part in result["parts"] if part["key"] in (dataset.train, dataset.validation))
+def _recalibrated(storage: Storage, manifest: Manifest, number: int) -> bool:
+    """Was the model of a bundle recalibrated before, whether that was promoted or not."""
+    manifests = (layout.recalibration_manifest(one) for one in range(1, number))
+    tried = [read_json(storage, key)["result"]["recalibrated"] for key in manifests if storage.exists(key)]
+    return trained_in(storage, manifest.run_id) in {trained_in(storage, run_id) for run_id in tried}

@@ -10,11 +10,11 @@ from health_predict.evaluation.gate import Scores, checks, compare_models
 from health_predict.io.bundle import Bundle, require_target
 from health_predict.io.bundles import open_version
 from health_predict.io.datasets import Dataset, Vouched, named, read_part, vouch
+from health_predict.io.holdouts import asked_before, seen
 from health_predict.io.ledger import Ledger, Question, append
 from health_predict.io.production import checked, drafted, subject_of
 from health_predict.io.registry import Registry
 from health_predict.io.reports import EvaluationReport, read_evaluation, read_training, write_evaluation
-from health_predict.io.seen import asked_before, seen_by
 from health_predict.io.simulations import simulation_of
 from health_predict.io.storage import Storage
 from health_predict.io.tables import keep_table
@@ -71,7 +71,7 @@ def evaluate(
         _scores(run_id, models.challenger, data),
         champion=models.champion and _scores(*models.champion, data),
         first=models.first and _scores(*models.first, data),
-        trained_on=seen_by(storage, [bundle.manifest for bundle in models.bundles]),
+        trained_on=seen(storage, [bundle.manifest for bundle in models.bundles]),
         fingerprints=made_from,
         gate=params.gate,
         bootstrap=params.bootstrap,
@@ -136,9 +136,9 @@ def _unseen(
     versions = [(f"version {number}", bundle) for number, bundle in filter(None, (models.champion, models.first))]
     left_out = {}
     for name, bundle in [("the challenger", models.challenger), *versions]:
-        if seen := int(ids.is_in(seen_by(storage, [bundle.manifest]).implode()).sum()):
-            left_out[name] = seen
-    unseen = ~ids.is_in(seen_by(storage, [bundle.manifest for bundle in models.bundles]).implode())
+        if count := int(ids.is_in(seen(storage, [bundle.manifest]).implode()).sum()):
+            left_out[name] = count
+    unseen = ~ids.is_in(seen(storage, [bundle.manifest for bundle in models.bundles]).implode())
     kept = LabelledEncounters(data.encounters.filter(unseen), data.outcomes[unseen.to_numpy()])
     if left_out and (len(kept.outcomes) < gate.min_rows or kept.outcomes.sum() < gate.min_outcomes):
         raise Declined("there is nothing to compare on fairly:", _too_few(len(ids), kept, left_out, gate))
@@ -146,9 +146,9 @@ def _unseen(
 
 
 def _too_few(rows: int, kept: LabelledEncounters, left_out: dict[str, int], gate: GateParams) -> list[str]:
-    seen = ", ".join(f"{count} by {name}" for name, count in left_out.items())
+    told = ", ".join(f"{count} by {name}" for name, count in left_out.items())
     return [
-        f"Of the {rows} encounters of the hold-out, models have seen in training: {seen}. {len(kept.outcomes)} with "
+        f"Of the {rows} encounters of the hold-out, models have seen in training: {told}. {len(kept.outcomes)} with "
         f"{kept.outcomes.sum()} readmissions are left; {gate.min_rows} and {gate.min_outcomes} are needed. Train anew "
         "when more outcomes have matured; the hold-out of a training is chosen from what production has not seen."
     ]

@@ -9,33 +9,37 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from health_predict.data.cohort import LabelledEncounters, outcome
-from health_predict.errors import ConflictError, DataError, StorageError
+from health_predict.data.cohort import LabelledEncounters, outcome, select_cohort
+from health_predict.errors import ConflictError, DataError, Declined
 from health_predict.io import layout
 from health_predict.io.bundle import Bundle, load_bundle, require_target
-from health_predict.io.bundles import fetch_bundle
-from health_predict.io.ledger import Version, read_ledger
+from health_predict.io.bundles import unpacked
+from health_predict.io.holdouts import read_seen, seen
+from health_predict.io.ledger import read_ledger
 from health_predict.io.manifests import completed, finished, publish
-from health_predict.io.monitoring_reports import MonitoringReport, log_monitoring, read_monitoring
+from health_predict.io.monitoring_reports import (
+    Judged,
+    MonitoringReport,
+    log_monitoring,
+    read_judgements,
+    read_monitoring,
+    read_watched,
+)
 from health_predict.io.registry import Registry
 from health_predict.io.replay import (
     ARRIVAL,
-    matured,
+    approved,
+    arrived,
     read_arrival,
     read_file,
     read_logged,
-    read_matured,
     read_outcomes,
-    read_predictions,
     read_reference,
-    scored,
-    trained_in,
 )
-from health_predict.io.reports import read_evaluation
 from health_predict.io.storage import Storage
-from health_predict.io.tables import json_bytes, kept_table, parse_table
+from health_predict.io.tables import json_bytes
 from health_predict.monitoring.drift import field_drift
-from health_predict.monitoring.performance import Performance, performance, prediction_drift
+from health_predict.monitoring.performance import performance, prediction_drift
 from health_predict.monitoring.reference import Reference, profile, value_counts
 from health_predict.monitoring.report import html
 from health_predict.monitoring.separation import separation
@@ -44,194 +48,211 @@ from health_predict.params import Params
 
 @dataclass(frozen=True)
 class _Against:
-    """What a batch is compared with."""
+    """What a batch is compared with; `left_out` of the encounters are not in the cohort."""
 
     version: str
+    decisions: int
     bundle: Bundle
     reference: Reference
     encounters: pl.DataFrame
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
-class _Realised:
-    """What became of the newest matured batch (None: of the file's encounters)."""
+class _Batch:
+    """Encounters of the cohort that are judged together; `left_out` others came with them."""
 
-    batch: int | None
-    version: str
-    found: Performance
+    name: str
+    numbers: tuple[int, ...]
+    encounters: pl.DataFrame
+    left_out: int
 
 
-def monitor(storage: Storage, registry: Registry, cache: Path, params: Params, number: int) -> MonitoringReport:
-    """Judge a batch that has arrived under the version in production, and the newest batch that has matured.
+def monitor(storage: Storage, registry: Registry, params: Params, number: int) -> MonitoringReport:
+    """Judge a batch that has arrived under the version in production; report outcomes judged since the last one.
 
-    Writes `drift.json` and `report.html`, and logs the numbers to MLflow. Skipped when it was judged, whatever is in
-    production now. Raises what keeps a check from running: StorageError before the batch arrived, ConflictError with
-    nothing in production, DataError with too few encounters.
+    Earlier batches that were too small to be judged are judged with it. Writes `drift.json` and `report.html`, and logs
+    the numbers to MLflow. Skipped when it was judged, alone or with a later one, whatever is in production now. Raises
+    Declined while too few encounters have arrived; what keeps a check from running: StorageError before the batch
+    arrived, ConflictError with nothing in production.
     """
     name = layout.batch(number)
-    arrived = completed(storage, layout.manifest(layout.arrival(number)), "simulate")
-    known = [one for one in matured(storage, number) if one in scored(storage, number)]
-    inputs = {"arrival": arrived["files"], "matured": known[-1] if known else None, "params": _choices(params)}
+    record = completed(storage, layout.manifest(layout.arrival(number)), "simulate")
+    inputs = {"arrival": record["files"], "params": _choices(params)}
     if finished(storage, layout.drift_manifest(name), inputs):
         return replace(read_monitoring(storage, name), skipped=True)
-    if arrived["result"]["refused"]:
-        raise DataError(f"batch {number} was refused and cannot be judged: {arrived['result']['refused']}")
-    against = _champion(storage, registry, cache)
-    realised = _realised(storage, registry, cache, params, known[-1]) if known else None
-    encounters = read_arrival(storage, number)
-    report = _judge(name, number, encounters, against, realised, params)
-    _write(storage, registry, params, report, inputs, encounters, against)
+    if record["result"]["refused"]:
+        raise DataError(f"batch {number} was refused and cannot be judged: {record['result']['refused']}")
+    against = _champion(storage, registry)
+    others = [report for report in read_watched(storage) if report.batch != number]
+    together = [report for report in others if number in report.batches]
+    if together:
+        return replace(together[0], skipped=True)
+    batch = _pooled(storage, others, number, params)
+    told = {judged.batch for report in others for judged in report.outcomes}
+    outcomes = tuple(judged for judged in read_judgements(storage) if judged.batch not in told)
+    report = _judge(batch, number, against, outcomes, params)
+    _write(storage, registry, params, report, inputs, batch.encounters, against)
     return report
+
+
+def _pooled(storage: Storage, others: list[MonitoringReport], number: int, params: Params) -> _Batch:
+    """The batch with those before it that no report has."""
+    judged = {one for report in others for one in report.batches}
+    numbers = [one for one in arrived(storage, number) if one not in judged]
+    encounters = pl.concat([read_arrival(storage, one) for one in numbers])
+    if encounters.height < params.drift.min_rows:
+        raise Declined(
+            f"batch {number} waits to be judged:",
+            [
+                f"{encounters.height} encounters have arrived since the batch that was judged last; "
+                f"{params.drift.min_rows} (DriftParams.min_rows) are needed."
+            ],
+        )
+    records = (completed(storage, layout.manifest(layout.arrival(one)), "simulate") for one in numbers)
+    left_out = sum(record["result"]["left_out"] for record in records)
+    return _Batch(layout.batch(number), tuple(numbers), encounters, left_out)
 
 
 def monitor_file(
     storage: Storage,
     registry: Registry,
-    cache: Path,
     params: Params,
     current: str,
     reference: str | None = None,
     outcomes: str | None = None,
     endpoint: str | None = None,
 ) -> MonitoringReport:
-    """As `monitor`, for a file of encounters, against another file or what production was trained on.
+    """As `monitor`, for the cohort in a file of encounters, against another file's or what production was trained on.
 
-    `outcomes` names a file with what became of some of them (`read_outcomes`). The report is named after the file and
-    the content of all three.
+    `outcomes` names a file with what became of some of them (`read_outcomes`); encounters that production was trained
+    on are left out of it. The report is named after the file and the content of all three. Raises DataError with too
+    few encounters, or too few outcomes that are new to production.
     """
-    encounters = read_file(current, endpoint)
+    received = read_file(current, endpoint)
     others = read_file(reference, endpoint) if reference else None
     became = read_outcomes(outcomes, endpoint) if outcomes else None
-    against = _champion(storage, registry, cache)
+    against = _champion(storage, registry)
     if others is not None:
         against = _with_reference(against, others, params)
-    realised = None if became is None else _became(storage, registry, against, encounters, became, params)
-    name = layout.judged_file(Path(current).stem, _digest(encounters, others, became))
-    report = _judge(name, None, encounters, against, realised, params)
+    judged = () if became is None else (_became(storage, registry, against, received, became, params),)
+    name = layout.judged_file(Path(current).stem, _digest(received, others, became))
+    batch = _cohort(name, received)
+    report = _judge(batch, None, against, judged, params)
     files = {"current": current, "reference": reference, "outcomes": outcomes}
     inputs = {**files, "version": against.version, "params": _choices(params)}
-    _write(storage, registry, params, report, inputs, encounters, against)
+    _write(storage, registry, params, report, inputs, batch.encounters, against)
     return report
 
 
-def monitor_logged(
-    storage: Storage, registry: Registry, cache: Path, params: Params, store: Storage, day: str
-) -> MonitoringReport:
-    """As `monitor`, for what the service scored on a day, from the prediction log in `store`.
+def monitor_logged(storage: Storage, registry: Registry, params: Params, store: Storage, day: str) -> MonitoringReport:
+    """As `monitor`, for the cohort in what the service scored on a day, from the prediction log in `store`.
 
     The encounters are judged by the version in production, whichever answered. The report is named after the day and
     what was logged until now.
     """
-    encounters = read_logged(store, day)
-    against = _champion(storage, registry, cache)
-    name = layout.judged_file(f"logged-{day}", _digest(encounters))
-    report = _judge(name, None, encounters, against, None, params)
+    received = read_logged(store, day)
+    against = _champion(storage, registry)
+    batch = _cohort(layout.judged_file(f"logged-{day}", _digest(received)), received)
+    report = _judge(batch, None, against, (), params)
     inputs = {"logged": day, "version": against.version, "params": _choices(params)}
-    _write(storage, registry, params, report, inputs, encounters, against)
+    _write(storage, registry, params, report, inputs, batch.encounters, against)
     return report
 
 
+def _cohort(name: str, received: pl.DataFrame) -> _Batch:
+    encounters = select_cohort(received)
+    return _Batch(name, (), encounters, received.height - encounters.height)
+
+
 def _judge(
-    name: str,
-    number: int | None,
-    encounters: pl.DataFrame,
-    against: _Against,
-    realised: _Realised | None,
-    params: Params,
+    batch: _Batch, number: int | None, against: _Against, outcomes: tuple[Judged, ...], params: Params
 ) -> MonitoringReport:
-    scores, manifest = against.bundle.predict_proba(encounters), against.bundle.manifest
+    encounters, manifest = batch.encounters, against.bundle.manifest
+    scores = against.bundle.predict_proba(encounters)
     drift = field_drift(against.reference, value_counts(encounters), params.drift)
     apart = separation(against.encounters, encounters, params.drift)
     moved = prediction_drift(against.reference, scores, manifest.threshold, params.performance, params.drift)
-    about = f"Batch {realised.batch}: " if realised and realised.batch else ""
-    became = [f"{about}{reason}" for reason in realised.found.reasons] if realised else []
+    became = [reason for judged in outcomes for reason in judged.reasons]
     reasons = (*drift.reasons, *apart.reasons, *moved.reasons, *became)
     return MonitoringReport(
-        name=name,
+        name=batch.name,
         status="DRIFT_DETECTED" if reasons else "NO_DRIFT",
         reasons=reasons,
         batch=number,
+        batches=batch.numbers,
         version=against.version,
+        decisions=against.decisions,
         synthetic=manifest.synthetic,
+        left_out=batch.left_out,
+        reference_left_out=against.left_out,
         drift=drift,
         separation=apart,
         predictions=moved,
-        matured_batch=realised.batch if realised else None,
-        matured_version=realised.version if realised else None,
-        performance=realised.found if realised else None,
+        outcomes=outcomes,
     )
 
 
-def _champion(storage: Storage, registry: Registry, cache: Path) -> _Against:
-    version = read_ledger(storage).production
-    if version is None:
+def _champion(storage: Storage, registry: Registry) -> _Against:
+    ledger = read_ledger(storage)
+    if ledger.production is None:
         raise ConflictError("nothing is in production to watch; run `health-predict promote` first")
-    folder = fetch_bundle(storage, lambda: registry, read_ledger(storage).version(version), cache)
-    bundle = load_bundle(folder)
+    with unpacked(storage, lambda: registry, ledger.version(ledger.production)) as folder:
+        bundle, reference = load_bundle(folder), read_reference(folder)
     require_target(bundle.manifest)
-    return _Against(version, bundle, read_reference(folder), _trained_on(storage, bundle))
+    fitted_on = read_seen(storage, bundle.manifest.trained_on[0]).select(*ARRIVAL)
+    return _Against(ledger.production, len(ledger.entries), bundle, reference, fitted_on)
 
 
-def _trained_on(storage: Storage, bundle: Bundle) -> pl.DataFrame:
-    """The encounters that a model was fitted on: the first table that its bundle names."""
-    table = bundle.manifest.trained_on[0]
-    return parse_table(kept_table(storage, table.sha256), table.key).select(*ARRIVAL)
-
-
-def _with_reference(against: _Against, encounters: pl.DataFrame, params: Params) -> _Against:
+def _with_reference(against: _Against, received: pl.DataFrame, params: Params) -> _Against:
+    encounters = select_cohort(received)
     unknown = LabelledEncounters(encounters, np.zeros(len(encounters), dtype=np.bool_))
     scores = against.bundle.predict_proba(encounters)
     found = profile(unknown, scores, against.reference.importance, params.drift)
-    return replace(against, reference=found, encounters=encounters)
-
-
-def _realised(storage: Storage, registry: Registry, cache: Path, params: Params, number: int) -> _Realised:
-    """How good the version that scored a batch was on it, against when that version was approved."""
-    said, became = read_predictions(storage, number), read_matured(storage, number)
-    version = read_ledger(storage).version(said["version"][0])
-    joined = became.join(said.select("encounter_id", "probability"), on="encounter_id", maintain_order="left")
-    bundle = load_bundle(fetch_bundle(storage, lambda: registry, version, cache))
-    return _Realised(number, version.version, _measured(storage, version, bundle, joined, params))
+    return replace(against, reference=found, encounters=encounters, left_out=received.height - encounters.height)
 
 
 def _became(
     storage: Storage,
     registry: Registry,
     against: _Against,
-    encounters: pl.DataFrame,
+    received: pl.DataFrame,
     outcomes: pl.DataFrame,
     params: Params,
-) -> _Realised:
-    """How good production is on those encounters of a file whose outcomes are known."""
-    scored = encounters.with_columns(probability=against.bundle.predict_proba(encounters))
-    joined = scored.join(outcomes, on="encounter_id", maintain_order="left")
+) -> Judged:
+    """How good production is on the cohort of a file, where outcomes are known and production has not seen them."""
+    joined = received.join(outcomes, on="encounter_id", maintain_order="left")
     if joined.height != outcomes.height:
         raise DataError(
             f"{outcomes.height} outcomes were given, and the file of encounters has {joined.height} with their "
             "encounter_id; each has to be there once"
         )
-    version = read_ledger(storage).version(against.version)
-    return _Realised(None, against.version, _measured(storage, version, against.bundle, joined, params))
-
-
-def _measured(storage: Storage, version: Version, bundle: Bundle, became: pl.DataFrame, params: Params) -> Performance:
-    """Encounters with their outcome and the `probability` that a version gave, against when it was approved."""
-    evaluation = read_evaluation(storage, version.run_id)
-    trained = read_evaluation(storage, trained_in(storage, version.run_id))
-    if evaluation is None or trained is None:
-        raise StorageError(
-            f"version {version.version} has no evaluation in {storage.root} to compare with; run `health-predict "
-            f"evaluate {version.run_id}`"
+    cohort = select_cohort(joined)
+    unseen = cohort.filter(~pl.col("encounter_id").is_in(seen(storage, [against.bundle.manifest]).implode()))
+    known = cohort.height - unseen.height
+    if known and unseen.height < params.drift.min_rows:
+        raise DataError(
+            f"version {against.version} was trained on {known} of the {cohort.height} encounters with outcomes, which "
+            f"say nothing about it, and the other {unseen.height} are too few to judge it; {params.drift.min_rows} "
+            "(DriftParams.min_rows) needed. Give encounters that came after its training"
         )
-    # A new calibration keeps the order of risks: what AUROC had been lost before it must not become the standard.
-    reference = replace(evaluation.comparison.challenger, auroc=trained.comparison.challenger.auroc)
-    return performance(
-        outcome(became, bundle.manifest.target),
-        became["probability"].to_numpy(),
-        became["patient_nbr"].to_numpy(),
-        reference,
-        params.performance,
-        params.bootstrap,
+    became = unseen.with_columns(probability=against.bundle.predict_proba(unseen))
+    reference = approved(storage, read_ledger(storage).version(against.version))
+    return Judged(
+        batch=None,
+        version=against.version,
+        decisions=against.decisions,
+        rows=unseen.height,
+        left_out=joined.height - cohort.height,
+        seen=known,
+        performance=performance(
+            outcome(became),
+            became["probability"].to_numpy(),
+            became["patient_nbr"].to_numpy(),
+            reference,
+            params.performance,
+            params.bootstrap,
+        ),
     )
 
 

@@ -3,39 +3,32 @@
 import tempfile
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import polars as pl
 
 from health_predict.data.cohort import LabelledEncounters, label, outcome
-from health_predict.data.splits import retraining as divide
-from health_predict.errors import DataError
+from health_predict.data.splits import recalibration as divide
 from health_predict.evaluation.metrics import evaluate
 from health_predict.features.calibration import Calibration, log_odds
 from health_predict.io import layout
-from health_predict.io.bundle import (
-    MODEL,
-    Bundle,
-    Manifest,
-    TableDigest,
-    load_bundle,
-    require_target,
-    write_bundle,
-)
-from health_predict.io.bundles import fetch_bundle
+from health_predict.io.bundle import MODEL, Bundle, Manifest, TableDigest, load_bundle, require_target, write_bundle
+from health_predict.io.bundles import unpacked
 from health_predict.io.datasets import Dataset, recalibration
 from health_predict.io.export import bands, git_revision
+from health_predict.io.holdouts import candidates, holdout_bytes, known
 from health_predict.io.ledger import read_ledger
 from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.registry import BUNDLE, PREPROCESSOR, Registry
 from health_predict.io.replay import matured, read_matured, read_reference
+from health_predict.io.simulations import simulation_of
 from health_predict.io.storage import Storage
-from health_predict.io.tables import keep_table, table_bytes
+from health_predict.io.tables import json_bytes, keep_table, table_bytes
 from health_predict.io.training_runs import FAMILY, experiment, validation_metrics
 from health_predict.monitoring.reference import percentiles
-from health_predict.params import TITLES, AssemblyParams, Params
+from health_predict.params import TITLES, Params
 from health_predict.training.fit import recalibration as fit
 
 BELOW = 1e-9  # of a threshold; two encounters' float32 log-odds are the same or 1e-7 apart
@@ -74,38 +67,41 @@ class _Renewed:
     reference: bytes
 
 
-def recalibrate(
-    storage: Storage, registry: Registry, cache: Path, params: Params, number: int, version: str
-) -> Recalibrated:
-    """Calibrate a version anew on a part of the newest batch that matured before `number`; the gate has the other.
+def recalibrate(storage: Storage, registry: Registry, params: Params, number: int, version: str) -> Recalibrated:
+    """Calibrate a version anew on a part of the newest outcomes that matured before `number`; the gate has the other.
 
-    Skipped when it was done with the same version, outcomes and parameters. Raises DataError where no batch has
-    matured, or as `metrics.evaluate` does.
+    Both are fresh, as in `assemble`: neither the version nor the first approved model has seen them, and no earlier
+    hold-out had them. Skipped when it was done with the same version, outcomes and parameters. Raises Declined where
+    fewer encounters are fresh than the gate needs to decide, BundleError for a version of another outcome, DataError
+    as `metrics.evaluate` does.
     """
-    known = matured(storage, number)
-    if not known:
-        raise DataError("there is nothing to recalibrate on: no batch has matured")
-    became = completed(storage, layout.manifest(layout.outcomes(known[-1])), "simulate")
-    choices = [asdict(choice) for choice in (params.assembly, params.bundle, params.bootstrap)]
-    inputs = {"version": version, "outcomes": became["files"], "params": choices}
+    numbers = matured(storage, number)
+    became = {one: completed(storage, layout.manifest(layout.outcomes(one)), "simulate")["files"] for one in numbers}
+    choices = [asdict(choice) for choice in (params.assembly, params.gate, params.bundle, params.bootstrap)]
+    inputs = {"version": version, "outcomes": {str(one): files for one, files in became.items()}, "params": choices}
     manifest, dataset = layout.recalibration_manifest(number), recalibration(number)
     done = finished(storage, manifest, inputs)
     if done:
         return Recalibrated(**{**done, "skipped": True})
-    before = read_ledger(storage).version(version)
-    folder = fetch_bundle(storage, lambda: registry, before, cache)
-    bundle = load_bundle(folder)
-    require_target(bundle.manifest)
-    validation, test = _divide(read_matured(storage, known[-1]), params.assembly)
+    batches = [read_matured(storage, one) for one in numbers]
+    holdout = layout.holdout(sha256(json_bytes(["recalibration", number, inputs])).hexdigest())
+    held = candidates(batches, known(storage, version, own=holdout), params)
+    validation, test = divide(held, params.assembly, params.gate)
     files = {key: table_bytes(part, key) for key, part in ((dataset.validation, validation), (dataset.test, test))}
-    labelled, digest = label(validation, bundle.manifest.target), keep_table(storage, files[dataset.validation])
-    table = TableDigest(dataset.validation, validation.height, int(labelled.outcomes.sum()), digest)
-    renewed = _renew(bundle, folder, labelled, table, dataset.name, params)
+    files[holdout] = holdout_bytes(test, holdout)
+    before = read_ledger(storage).version(version)
+    with unpacked(storage, lambda: registry, before) as folder:
+        bundle = load_bundle(folder)
+        require_target(bundle.manifest)
+        labelled, digest = label(validation, bundle.manifest.target), keep_table(storage, files[dataset.validation])
+        table = TableDigest(dataset.validation, validation.height, int(labelled.outcomes.sum()), digest)
+        renewed = _renew(bundle, folder, labelled, table, dataset.name, simulation_of(storage), params)
+        run_id = _log(registry, before.run_id, folder, bundle, renewed)
     result = Recalibrated(
         batch=number,
-        matured=known[-1],
+        matured=numbers[-1],
         recalibrated=before.run_id,
-        run_id=_log(registry, before.run_id, folder, bundle, renewed),
+        run_id=run_id,
         intercept=renewed.calibration.intercept,
         slope=renewed.calibration.slope,
         validation=validation.height,
@@ -117,14 +113,14 @@ def recalibrate(
     return result
 
 
-def _divide(newest: pl.DataFrame, params: AssemblyParams) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What to calibrate on and what to compare on, no patient in both; there is no training to keep rows for."""
-    parts = divide([newest], params)
-    return pl.concat([parts.train, parts.validation]), parts.test
-
-
 def _renew(
-    bundle: Bundle, folder: Path, validation: LabelledEncounters, table: TableDigest, dataset: str, params: Params
+    bundle: Bundle,
+    folder: Path,
+    validation: LabelledEncounters,
+    table: TableDigest,
+    dataset: str,
+    simulation: str | None,
+    params: Params,
 ) -> _Renewed:
     before, old = bundle.predict_proba(validation.encounters), bundle.manifest
     calibration = fit(before, validation.outcomes, validation.patients, params.bootstrap)
@@ -135,6 +131,7 @@ def _renew(
     manifest = msgspec.structs.replace(
         old,
         dataset=dataset,
+        simulation=simulation or old.simulation,
         lineage=[*old.lineage, old.run_id],
         threshold=threshold,
         calibration=old.calibration.then(calibration),

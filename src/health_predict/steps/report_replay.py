@@ -1,6 +1,6 @@
 """The replay so far, as numbers and as a page for people."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -8,8 +8,8 @@ from health_predict.data.cohort import outcome
 from health_predict.errors import StorageError
 from health_predict.io import layout
 from health_predict.io.manifests import completed
-from health_predict.io.monitoring_reports import read_monitoring
-from health_predict.io.replay import Ended, matured, read_ended, read_matured, read_plan, read_predictions
+from health_predict.io.monitoring_reports import Judged, read_judged, read_monitoring
+from health_predict.io.replay import Ended, read_ended, read_matured, read_plan, read_predictions
 from health_predict.io.storage import Storage
 from health_predict.io.tables import read_json, write_json
 from health_predict.monitoring.replay import Outcome, Replay, Row, realised, summarise
@@ -28,7 +28,7 @@ def report_replay(storage: Storage, params: BootstrapParams) -> Replay:
     rows: list[Row] = []
     while (ended := read_ended(storage, len(rows) + 1)) is not None:
         rows.append(_row(storage, ended, params))
-    synthetic = completed(storage, layout.SPLIT_MANIFEST, "data split")["result"]["synthetic"]
+    synthetic = completed(storage, layout.SPLIT_MANIFEST, "data split", only=())["result"]["synthetic"]
     replay = summarise(plan.scenario, plan.from_batch, synthetic, rows)
     write_json(storage, layout.REPLAY_NUMBERS, msgspec.to_builtins(replay))
     storage.write(layout.REPLAY_PAGE, page(replay))
@@ -45,11 +45,24 @@ def _row(storage: Storage, ended: Ended, params: BootstrapParams) -> Row:
     if ended.refused:
         return Row(ended.batch, 0, refused=arrived["refused"])
     name = layout.batch(ended.batch)
-    found = read_monitoring(storage, name)
-    decided = msgspec.convert(read_json(storage, layout.retraining_report(name))["result"], _Decided)
-    return Row(
+    said = completed(storage, layout.manifest(layout.predictions(ended.batch)), "simulate")["result"]
+    judged = read_judged(storage, ended.batch)
+    row = Row(
         batch=ended.batch,
         rows=arrived["rows"],
+        left_out=arrived["left_out"],
+        waits=True,
+        version=said["version"],
+        outcome=_outcome(storage, judged, params),
+        unjudged=judged.unjudged if judged else None,
+    )
+    if not storage.exists(layout.drift_manifest(name)):
+        return row
+    found = read_monitoring(storage, name)
+    decided = msgspec.convert(read_json(storage, layout.retraining_report(name))["result"], _Decided)
+    return replace(
+        row,
+        waits=False,
         alarms=found.reasons,
         distances={field.field: field.distance for field in found.drift.fields},
         drifted=tuple(field.field for field in found.drift.fields if field.drifted),
@@ -58,20 +71,20 @@ def _row(storage: Storage, ended: Ended, params: BootstrapParams) -> Row:
         promoted=ended.promoted,
         answered_meanwhile=ended.answered_meanwhile,
         objections=ended.objections,
-        version=read_predictions(storage, ended.batch)["version"][0],
-        outcome=_outcome(storage, ended.batch, params),
     )
 
 
-def _outcome(storage: Storage, number: int, params: BootstrapParams) -> Outcome | None:
-    if number not in matured(storage, number + 1):
+def _outcome(storage: Storage, judged: Judged | None, params: BootstrapParams) -> Outcome | None:
+    """Of a batch that was judged once it had matured, and could be."""
+    if judged is None or judged.batch is None or judged.performance is None:
         return None
-    became, said = read_matured(storage, number), read_predictions(storage, number)
+    became, said = read_matured(storage, judged.batch), read_predictions(storage, judged.batch)
     joined = became.select("encounter_id").join(said, on="encounter_id", how="left", maintain_order="left")
     return realised(
         outcome(became),
         joined["probability"].to_numpy(),
         joined["first_probability"].to_numpy(),
         joined["patient_nbr"].to_numpy(),
+        judged.reasons,
         params,
     )

@@ -1,12 +1,10 @@
 """`health-predict rollback`: a version that was in production before into production again."""
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from health_predict.errors import ConflictError, Declined
 from health_predict.io.bundle import load_bundle, require_target
-from health_predict.io.bundles import fetch_bundle, keep_bundle
+from health_predict.io.bundles import keep_bundle, unpacked
 from health_predict.io.ledger import Ledger, Version
 from health_predict.io.production import decide, drafted, settle
 from health_predict.io.registry import Registry
@@ -91,7 +89,6 @@ def _is_done(ledger: Ledger, now: str, to: str | None, if_production: str | None
 
 def _keep_verified(storage: Storage, registry: Registry, version: Version) -> None:
     """The bundle is whole in the store before anything says that it is served."""
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = fetch_bundle(storage, lambda: registry, version, Path(scratch))
+    with unpacked(storage, lambda: registry, version) as folder:
         require_target(load_bundle(folder).manifest)
         keep_bundle(storage, folder)

@@ -14,10 +14,10 @@ from health_predict.io.bundle import FORMAT
 from health_predict.io.cluster import cluster
 from health_predict.io.datasets import INITIAL, Dataset, Vouched, read_part, vouch
 from health_predict.io.export import Provenance, git_revision
+from health_predict.io.holdouts import asked_before, seen_in_production
 from health_predict.io.ledger import read_ledger
 from health_predict.io.registry import Registry
 from health_predict.io.reports import BestModel, TrainingReport, finished_training, write_training
-from health_predict.io.seen import asked_before, seen_in_production
 from health_predict.io.simulations import simulation_of
 from health_predict.io.storage import Storage
 from health_predict.io.tables import json_bytes, keep_table, read_table
@@ -133,7 +133,7 @@ def _require_holdout(storage: Storage, vouched: Vouched, gate: GateParams) -> No
     if not ledger.moved:
         return
     test = read_table(storage, vouched.dataset.test)
-    unseen = test.filter(~pl.col("encounter_id").is_in(seen_in_production(storage, ledger).implode()))
+    unseen = test.filter(~pl.col("encounter_id").is_in(seen_in_production(storage, ledger.production).implode()))
     outcomes = int(outcome(unseen).sum())
     reasons = []
     if asked_before(storage, ledger.questions(), test["encounter_id"]) >= gate.max_looks:

@@ -16,3 +16,8 @@ def test_outcome_is_readmission_within_30_days_or_at_all():
     table = factories.encounters(3).with_columns(readmitted=pl.Series(["<30", ">30", "NO"]))
     assert outcome(table, "lt30").tolist() == [True, False, False]
     assert outcome(table, "any").tolist() == [True, True, False]
+
+
+def test_an_encounter_whose_disposition_is_unknown_stays():
+    table = factories.encounters(50).with_columns(discharge_disposition_id=pl.lit(None, pl.Int16))
+    assert select_cohort(table).height == 50

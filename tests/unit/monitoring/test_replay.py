@@ -33,14 +33,16 @@ ROWS = (
         distances={"age": 0.2, "race": 0.5},
     ),
     Row(4, 100, action="retrain", objections=("AUROC minus that of champion 2 is -0.020.",), version="2"),
-    Row(5, 100, action="recalibrate", promoted="3", version="3"),
+    Row(5, 100, action="recalibrate", promoted="3", version="3", left_out=12),
+    Row(6, 20, waits=True, version="3", unjudged="0 of 20 encounters have the outcome"),
 )
 
 
 def test_a_model_beside_itself_differs_by_exactly_nothing():
-    found = realised(Y, RISK, RISK, np.arange(400), BootstrapParams(50))
+    found = realised(Y, RISK, RISK, np.arange(400), ("Batch 1: AUROC fell.",), BootstrapParams(50))
     assert found.auroc_difference == Measurement(0.0, 0.0, 0.0, 0.0)
     assert found.auroc == found.auroc_never_retrained
+    assert found.alarms == ("Batch 1: AUROC fell.",)
     assert found.observed_expected == pytest.approx(Y.sum() / RISK.sum())
 
 
@@ -66,5 +68,7 @@ def test_the_page_says_what_happened_and_loads_nothing():
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", found)
     for text in ("Invented data", "time_in_hospital is missing", "Half as many again.", "version 2 promoted",
                  "37 requests", "off the realised one by 0.030",
+                 "100 (12 died or went to a hospice, left out)", "waits for more encounters", "not judged: 0 of 20",
+                 "AUROC 0.680, O/E 1.10", "not matured yet",
                  "declined", "AUROC &lt;fell&gt;.", "concept_shift from batch 3 on"):  # fmt: skip
         assert text in found

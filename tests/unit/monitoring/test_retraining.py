@@ -9,7 +9,8 @@ from health_predict.monitoring.retraining import Evidence, Finding, Moved, Stock
 from health_predict.params import BootstrapParams, RetrainingParams
 
 PARAMS = RetrainingParams()
-PLENTY = Stock(trained_rows=100_000, new_rows=8_000, new_outcomes=900, batches=1)
+PLENTY = Stock(100_000, new_rows=8_000, batches=1, fresh_rows=8_000, fresh_outcomes=900, needed_rows=3_612,
+               needed_outcomes=362)  # fmt: skip
 METRICS = evaluate(np.tile([0, 0, 0, 1], 20), np.tile([0.2, 0.3], 40), np.arange(80), 0.25, BootstrapParams(5))
 SAME = Interval(0.0, -0.01, 0.01)
 FINE = Performance(METRICS, METRICS, SAME, SAME, SAME, False, False, False, False, ())
@@ -85,11 +86,17 @@ def test_age_retrains():
 
 
 @pytest.mark.parametrize("found", [FELL, OFF], ids=["fell", "off"])
-@pytest.mark.parametrize("scarce", [{"new_rows": 1_999}, {"new_outcomes": 199}], ids=str)
-def test_nothing_is_done_before_there_is_something_to_learn_from_and_to_judge_on(found, scarce):
+@pytest.mark.parametrize("scarce", [{"fresh_rows": 3_611}, {"fresh_outcomes": 361}], ids=str)
+def test_nothing_is_done_before_the_gate_could_decide_about_it(found, scarce):
     decision = decide(seen(found, found), replace(PLENTY, **scarce), PARAMS)
     assert decision.action == "none"
-    assert "are needed" in decision.reasons[-1]
+    assert "3612 with 362 are needed" in decision.reasons[-1]
+
+
+def test_a_retraining_for_much_new_data_waits_for_what_it_can_be_judged_on():
+    declined = replace(PLENTY, new_rows=50_000, batches=9, fresh_rows=3_000)
+    assert decide(seen(), declined, PARAMS).action == "none"
+    assert decide(seen(), replace(declined, fresh_rows=3_612), PARAMS).action == "retrain"
 
 
 def test_new_data_or_age_retrains_where_a_recalibration_would_do():
@@ -101,26 +108,44 @@ MODELS = {"1": "a", "2": "a", "3": "b"}  # 2 is 1 with another calibration
 
 
 def found(*findings):
-    """Findings in their order, as `version, what` each."""
-    return [Finding(version, what) for version, what in findings]
+    """Findings as `batch, version, lines of the ledger, what` each."""
+    return [Finding(*finding) for finding in findings]
 
 
-def test_a_batch_that_was_not_judged_under_the_champion_is_not_one_without_drift():
+def test_what_was_judged_or_scored_under_another_version_is_no_evidence():
     """A batch is judged under the version before where it led to a retraining, and scored by the one after."""
-    findings = found(("1", LOUD), ("3", FINE), ("3", LOUD), ("3", FINE), ("3", LOUD))
-    evidence = gather(findings, "3", MODELS)
+    findings = found((1, "1", 1, LOUD), (1, "3", 2, FINE), (2, "3", 2, LOUD), (2, "3", 2, FINE), (3, "3", 2, LOUD))
+    evidence = gather(findings, ["1", "3"], MODELS)
     assert evidence.moved == (LOUD, LOUD)
+    assert evidence.realised == (FINE, FINE)
     assert decide(evidence, PLENTY, PARAMS).action == "retrain"
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)], ids=str)
+def test_evidence_is_in_the_order_of_batches_however_late_outcomes_mature(order):
+    findings = found((1, "3", 1, FELL), (2, "3", 1, FINE), (3, "3", 1, OFF), (3, "3", 1, LOUD))
+    evidence = gather([findings[position] for position in order], ["3"], MODELS)
+    assert evidence.realised == (FELL, FINE, OFF)
+    assert evidence.moved == (LOUD,)
+
+
+def test_outcomes_that_mature_after_a_promotion_count_for_the_version_that_scored_them():
+    late = found((1, "1", 1, FELL), (2, "1", 1, FELL), (3, "3", 2, FINE))
+    assert gather(late, ["1", "3"], MODELS).realised == (FINE,)
+
+
+def test_a_declined_challenger_ends_no_tenure():
+    assert gather(found((1, "1", 1, FELL), (2, "1", 2, FELL)), ["1", "1", "1"], MODELS).realised == (FELL, FELL)
+
+
 def test_a_fall_is_remembered_over_a_recalibration_and_a_calibration_is_not():
-    evidence = gather(
-        found(("1", QUIET), ("1", replace(FELL, calibration=True)), ("1", QUIET), ("2", FELL)), "2", MODELS
-    )
-    assert evidence == Evidence((), (FELL,), (replace(FELL, calibration=True), FELL))
+    both = replace(FELL, calibration=True)
+    findings = found((1, "1", 1, QUIET), (1, "1", 1, both), (2, "1", 1, QUIET), (2, "2", 2, FELL))
+    evidence = gather(findings, ["1", "2"], MODELS)
+    assert evidence == Evidence((), (FELL,), (both, FELL))
     assert decide(evidence, PLENTY, PARAMS).action == "retrain"
 
 
 def test_a_rollback_does_not_bring_back_what_was_found_before():
-    findings = found(("1", FELL), ("1", LOUD), ("3", FINE), ("1", LOUD))
-    assert gather(findings, "1", MODELS) == Evidence(moved=(LOUD,))
+    findings = found((1, "1", 1, FELL), (1, "1", 1, LOUD), (3, "1", 3, LOUD))
+    assert gather(findings, ["1", "3", "1"], MODELS) == Evidence(moved=(LOUD,))
