@@ -90,7 +90,12 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trained_at: str  # UTC, ISO 8601
     golden: list[Golden]
     files: dict[str, str]
-    simulation: str | None = None  # name of the replay whose world the model belongs to; None: of the live one
+
+    @property
+    def content(self) -> str:
+        """SHA-256 of all that decides a probability: the same for models that score the same."""
+        decisive = (self.target, self.files[ENCODER], self.files[MODEL], self.calibration)
+        return hashlib.sha256(msgspec.json.encode(decisive)).hexdigest()
 
 
 class _Counts(msgspec.Struct, frozen=True):
@@ -98,12 +103,6 @@ class _Counts(msgspec.Struct, frozen=True):
 
     rows: int
     fields: dict[str, dict[str, int]]  # field -> value as text, `?` for missing -> encounters
-
-    @property
-    def content(self) -> str:
-        """SHA-256 of all that decides a probability: the same for models that score the same."""
-        decisive = (self.target, self.files[ENCODER], self.files[MODEL], self.calibration)
-        return hashlib.sha256(msgspec.json.encode(decisive)).hexdigest()
 
 
 @dataclass(frozen=True)
