@@ -1,0 +1,203 @@
+"""Tables in files, CSV or Parquet, read in pieces of bounded size with every line accounted for."""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import polars as pl
+
+from health_predict.data.csv_lines import Layout, layout, one_line_end, rows, without_blank_end
+from health_predict.errors import DataError, StorageError
+from health_predict.io.places import Part, parts, shown
+
+_BLOCK = 8 * 2**20  # bytes of CSV at a time
+_LONGEST_LINE = 2**20  # bytes; a longer one is no line of encounters
+
+
+@dataclass
+class Account:
+    """What has been read so far. `lines` are those that hold a row; `blank` are blank ones at the end of files."""
+
+    lines: int = 0
+    blank: int = 0
+    open_end: bool = False  # a file's last line has no line end
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file. `columns` are in its order, as it spells them, which may be twice; `types` are theirs.
+
+    `rows` is None where only reading tells. `pieces` gives chosen columns by position, under chosen names.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    types: tuple[pl.DataType, ...]
+    rows: int | None
+    pieces: Callable[[Sequence[int], Sequence[str], int, Account], Iterator[pl.DataFrame]]
+    values: Mapping[str, str | None]  # of every row, from the folders that the file is below
+
+
+def open_tables(source: str, endpoint: str | None = None) -> Iterator[Table]:
+    """The files that the source is, each looked at when its turn comes; parts without a single byte are left out.
+
+    Raises StorageError when one is not there or cannot be read, DataError when one is not what its name says.
+    """
+    found = parts(source, endpoint)
+    empty = True
+    for part in found:
+        table = _parquet(part) if part.form.kind == "parquet" else _csv(part)
+        if table:
+            empty = False
+            yield table
+    if empty:
+        raise DataError(f"{shown(source)} is empty: it has no header")
+
+
+def _csv(part: Part) -> Table | None:
+    with part.open() as stream:
+        header = next(_lines(stream, part.name, _LONGEST_LINE), b"")
+    if not header:
+        return None
+    line = header.partition(b"\n")[0]
+    found = layout(line, part.form.separator, part.name)
+
+    def pieces(
+        positions: Sequence[int], names: Sequence[str], size: int, account: Account
+    ) -> Iterator[pl.DataFrame]:
+        chosen = [pl.col(str(position)).alias(name) for position, name in zip(positions, names, strict=True)]
+        with part.open() as stream:
+            for block in _rows(stream, found, part.name, account):
+                yield from block.select(chosen).iter_slices(size)
+
+    return Table(part.name, found.columns, (pl.String(),) * len(found.columns), None, pieces, part.values)
+
+
+def _rows(stream: BinaryIO, found: Layout, name: str, account: Account) -> Iterator[pl.DataFrame]:
+    """Blocks of rows after the header; refuses a blank line before the last row, and a last row that is not whole."""
+    line, blank, header = 1, 0, True
+    for lines in _lines(stream, name, _BLOCK):
+        block = lines
+        if header:
+            _, _, block = lines.partition(b"\n")
+            header, line = False, 2
+        block, ends = without_blank_end(block, found.separator)
+        if blank and block:
+            raise DataError(f"{name} has blank lines before its last row: line {line - blank} is blank; leave them out")
+        if block:
+            if not block.endswith(b"\n"):
+                account.open_end = True
+                _check_last(block, found, name)
+            table = rows(block, found, line, name)
+            account.lines += table.height
+            line += table.height
+            yield table
+        blank += ends
+        line += ends
+    account.blank += blank
+
+
+def _check_last(block: bytes, found: Layout, name: str) -> None:
+    if block.endswith(found.separator):
+        raise DataError(
+            f"{name} ends inside its last line, which has neither a last value nor a line end: was it cut short? "
+            "If it is whole, end the line"
+        )
+
+
+def _lines(stream: BinaryIO, name: str, size: int) -> Iterator[bytes]:
+    r"""The file in blocks of whole lines that end with \n, about `size` bytes each; the last line may lack its end."""
+    rest = b""
+    done = 0
+    try:
+        while data := stream.read(size):
+            data = rest + data
+            held = data.endswith(b"\r")  # perhaps the first half of a line end
+            block = one_line_end(data.removesuffix(b"\r") if held else data)
+            cut = block.rfind(b"\n") + 1
+            rest = block[cut:] + (b"\r" if held else b"")
+            if len(rest) > _LONGEST_LINE and not cut:
+                raise DataError(f"{name} has a line of more than {_LONGEST_LINE:,} bytes; is it another kind of file?")
+            done += len(data)
+            if cut:
+                yield block[:cut]
+    except (EOFError, zlib.error, OSError) as error:
+        raise _unreadable(name, error) from None
+    if rest:
+        yield one_line_end(rest)
+
+
+def _unreadable(name: str, error: Exception) -> Exception:
+    if isinstance(error, OSError) and error.errno is not None:
+        return StorageError(f"{name} cannot be read: {error.strerror or type(error).__name__}")
+    return DataError(f"{name} cannot be unpacked: it is cut short, damaged, or not compressed with gzip")
+
+
+def _parquet(part: Part) -> Table:
+    return _local_parquet(part) if part.path else _streamed_parquet(part)
+
+
+def _local_parquet(part: Part) -> Table:
+    # An open file and not its name: a name would be a pattern.
+    stream = part.open()
+    try:
+        frame = pl.scan_parquet(stream)
+        schema, height = frame.collect_schema(), int(frame.select(pl.len()).collect().item())
+    except (pl.exceptions.PolarsError, OSError):
+        raise _no_parquet(part.name) from None
+
+    def pieces(
+        positions: Sequence[int], names: Sequence[str], size: int, account: Account
+    ) -> Iterator[pl.DataFrame]:
+        columns = schema.names()
+        chosen = [pl.col(columns[position]).alias(name) for position, name in zip(positions, names, strict=True)]
+        start = account.lines
+        try:
+            for piece in frame.select(chosen).collect_batches(chunk_size=size, maintain_order=True):
+                account.lines += piece.height
+                yield piece
+        except (pl.exceptions.PolarsError, OSError):
+            raise _cut(part.name, account.lines - start) from None
+        finally:
+            stream.close()
+        if account.lines - start != height:
+            raise _cut(part.name, account.lines - start)
+
+    return Table(part.name, tuple(schema.names()), tuple(schema.dtypes()), height, pieces, part.values)
+
+
+def _streamed_parquet(part: Part) -> Table:
+    import pyarrow as pa  # noqa: PLC0415  # .2 s that no local file needs
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        file = pq.ParquetFile(part.open(), pre_buffer=True)
+        schema, height = file.schema_arrow, file.metadata.num_rows
+        types = tuple(pl.from_arrow(pa.table({"": pa.array([], field.type)})).dtypes[0] for field in schema)  # type: ignore[union-attr]
+    except (pa.ArrowException, OSError):
+        raise _no_parquet(part.name) from None
+
+    def pieces(
+        positions: Sequence[int], names: Sequence[str], size: int, account: Account
+    ) -> Iterator[pl.DataFrame]:
+        start = account.lines
+        try:
+            for batch in file.iter_batches(size):
+                columns = [batch.column(position) for position in positions]
+                piece = pl.DataFrame([pl.from_arrow(c).alias(n) for c, n in zip(columns, names, strict=True)])  # type: ignore[union-attr]
+                account.lines += batch.num_rows
+                yield piece
+        except (pa.ArrowException, OSError):
+            raise _cut(part.name, account.lines - start) from None
+
+    return Table(part.name, tuple(schema.names), types, height, pieces, part.values)
+
+
+def _no_parquet(name: str) -> DataError:
+    return DataError(f"{name} is not a readable parquet file; was it cut short, or is it another kind of file?")
+
+
+def _cut(name: str, row: int) -> DataError:
+    # `from None` where it is raised: the original error may hold the values.
+    return DataError(f"{name} cannot be read to its end after row {row}; was it cut short?")
