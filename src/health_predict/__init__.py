@@ -2,4 +2,6 @@
 
 from importlib.metadata import version
 
+from health_predict import telemetry as telemetry  # first of all: libraries look when they are imported
+
 __version__ = version("health-predict")

@@ -3,16 +3,19 @@
 Everything has a default that works on a laptop. Choices that shape a result are in `params.py`.
 """
 
+import getpass
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from health_predict.errors import ServiceError
 
 DATASET_URL = "https://archive.ics.uci.edu/static/public/296/diabetes+130-us+hospitals+for+years+1999-2008.zip"
+ACTOR_LENGTH = 200  # characters
 
 
 class _Environment(BaseSettings):
@@ -30,6 +33,29 @@ class _Environment(BaseSettings):
     @classmethod
     def _variable(cls, name: str | int) -> str:
         return f"{cls.model_config['env_prefix']}{name}".upper() if name in cls.model_fields else str(name)
+
+
+def _actor() -> str:
+    """Who runs this process, such as `ana@ward-7`: a name for every user id, also one that no user list has."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # no such user, as is usual in containers
+        name = f"uid-{os.getuid()}"
+    try:
+        host = socket.gethostname()
+    except OSError:
+        host = ""
+    told = f"{name}@{host or 'unknown-host'}"
+    return "".join(letter if letter.isprintable() else "?" for letter in told)[:ACTOR_LENGTH]
+
+
+def _cache() -> Path:
+    """In the user's home, or in the current folder for a user who has none."""
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path()
+    return home / ".cache" / "health-predict"
 
 
 class Settings(_Environment):
@@ -70,7 +96,22 @@ class Settings(_Environment):
         validation_alias=AliasChoices("MODEL_VERSION", "model_version"),
         description="Pin one version instead of following the alias.",
     )
-    cache: Path = Field(Path.home() / ".cache" / "health-predict", description="Where downloaded bundles are kept.")
+    cache: Path = Field(
+        default_factory=_cache,
+        description="Where downloaded bundles are kept; in the current folder where the user has no home.",
+    )
+    actor: str = Field(
+        default_factory=_actor,
+        max_length=ACTOR_LENGTH,
+        description="Who decides, for the ledger: a person, or a service account and its task.",
+    )
+
+    @field_validator("actor")
+    @classmethod
+    def _printable(cls, actor: str) -> str:
+        if not actor.isprintable():  # a line break would forge a line of a log
+            raise ValueError("it has characters that cannot be printed")
+        return actor.strip() or _actor()
 
     @property
     def is_local(self) -> bool:

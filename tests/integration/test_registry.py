@@ -15,11 +15,13 @@ from health_predict.io.bundle import MODEL, load_bundle
 from health_predict.io.registry import (
     BUNDLE,
     HOST,
+    MACHINE,
     PID,
     PREPROCESSOR,
     PREVIOUS,
     PRODUCTION,
     REQUIRED,
+    STARTED,
     VERSION_FILE,
     Registry,
 )
@@ -126,12 +128,17 @@ def test_runs_of_a_process_that_is_gone_are_ended_and_others_are_left(registry, 
         gone.wait()
     with registry.run(EXPERIMENT, "mine", {}) as mine:
         experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-        here = socket.gethostname()
-        orphan = client.create_run(experiment, tags={HOST: here, PID: str(gone.pid)}).info.run_id
-        elsewhere = client.create_run(experiment, tags={HOST: f"not-{here}", PID: str(gone.pid)}).info.run_id
-        assert registry.end_orphans(EXPERIMENT) == 1
-        found = [client.get_run(run_id).info.status for run_id in (orphan, elsewhere, mine)]
-    assert found == ["KILLED", "RUNNING", "RUNNING"]
+        tags = client.get_run(mine).data.tags
+        written = [
+            {**tags, PID: str(gone.pid)},
+            {**tags, STARTED: "1"},  # its process id was given to another process since
+            {**tags, PID: str(gone.pid), MACHINE: "another container on a host of the same name"},
+            {HOST: tags[HOST], PID: str(gone.pid)},  # no proof
+        ]
+        others = [client.create_run(experiment, tags=one).info.run_id for one in written]
+        assert registry.end_orphans(EXPERIMENT) == 2
+        found = [client.get_run(run_id).info.status for run_id in (*others, mine)]
+    assert found == ["KILLED", "KILLED", "RUNNING", "RUNNING", "RUNNING"]
     assert registry.end_orphans(EXPERIMENT) == 0
     assert registry.end_orphans("No such experiment") == 0
 

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's own tables would fill stdout
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 
 import health_predict
+from health_predict import telemetry
 from health_predict.errors import ServiceError
+from health_predict.io.addresses import without_secrets
+from health_predict.io.processes import usable_cores
 
 
 @contextmanager
@@ -22,10 +24,16 @@ def cluster(address: str | None) -> Iterator[None]:
     Raises ServiceError when no cluster answers at the address.
     """
     if address in (None, "", "local"):
-        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(
+            address="local",
+            num_cpus=usable_cores(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
     else:
         # The workers get this very code, whatever is installed on their machines.
-        environment = {"py_modules": [health_predict]}
+        environment = {"py_modules": [health_predict], "env_vars": telemetry.OFF}
         _check_listening(address)
         ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
     try:
@@ -43,5 +51,6 @@ def _check_listening(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
         raise ServiceError(
-            f"no Ray cluster answers at RAY_ADDRESS={address}; start it, or unset RAY_ADDRESS to tune on this machine"
+            f"no Ray cluster answers at RAY_ADDRESS={without_secrets(address)}; start it, or unset RAY_ADDRESS to tune "
+            "on this machine"
         ) from error

@@ -32,13 +32,15 @@ from mlflow.tracking import MlflowClient
 
 from health_predict.errors import BundleError, StorageError, TrackingError
 from health_predict.io.bundle import ENCODER, MANIFEST, MODEL, REFERENCE, load_bundle
+from health_predict.io.processes import Process, is_gone, machine, this_process
 
 PRODUCTION, PREVIOUS = "production", "previous"
 PREPROCESSOR = "preprocessor/preprocessor.joblib"
 BUNDLE = "bundle"
 REQUIRED = (PREPROCESSOR, *(f"{BUNDLE}/{name}" for name in (ENCODER, MODEL, REFERENCE, MANIFEST)))
 VERSION_FILE = "version.json"
-HOST, PID = "health_predict.host", "health_predict.pid"  # tags of a run: the process that writes it
+# Tags of a run: the process that writes it, as `processes.Process`, and where that is, for people.
+HOST, MACHINE, PID, STARTED = (f"health_predict.{name}" for name in ("host", "machine", "pid", "started"))
 EVALUATION = "evaluation.json"
 SHA256 = "health_predict.bundle_sha256"  # tag of a version: the bundle that was registered
 
@@ -82,7 +84,8 @@ class Registry:
         """
         with self._telling(f"start the run {name}"):
             nested = {"mlflow.parentRunId": parent} if parent else {}
-            writer = {HOST: socket.gethostname(), PID: str(os.getpid())}
+            here = this_process()
+            writer = {HOST: socket.gethostname(), MACHINE: here.machine, PID: str(here.pid), STARTED: here.started}
             run = self._client.create_run(
                 self._experiment(experiment), run_name=name, tags={**tags, **writer, **nested}
             )
@@ -134,16 +137,17 @@ class Registry:
             return list(self._client.search_runs([found.experiment_id], query, order_by=["start_time DESC"]))
 
     def end_orphans(self, experiment: str) -> int:
-        """Mark runs as killed whose process on this host is gone; returns how many."""
+        """Mark runs as killed whose process is gone for certain; returns how many.
+
+        Of another host, container or boot nothing is known, so runs from there are left alone.
+        """
         with self._telling(f"search the experiment {experiment}"):
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
                 return 0
-            query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{socket.gethostname()}'"
+            query = f"attributes.status = 'RUNNING' and tags.`{MACHINE}` = '{machine()}'"
             orphans = [
-                run
-                for run in self._client.search_runs([found.experiment_id], query)
-                if not Path(f"/proc/{run.data.tags[PID]}").exists()
+                run for run in self._client.search_runs([found.experiment_id], query) if is_gone(_writer(run.data.tags))
             ]
             for run in orphans:
                 self._client.set_terminated(run.info.run_id, "KILLED")
@@ -296,6 +300,10 @@ class Registry:
                 f"cannot {action} (MLflow at {self.tracking_uri}): {reason}. Is the server running? "
                 "MLFLOW_TRACKING_URI says where it is; unset, a SQLite file below the storage root is used."
             ) from error
+
+
+def _writer(tags: Mapping[str, str]) -> Process:
+    return Process(tags[MACHINE], int(tags[PID]), tags.get(STARTED, ""))
 
 
 def _version(found: ModelVersion) -> Version:

@@ -1,6 +1,5 @@
 """`health-predict predict`: a file of encounters to a file of scores, of any size."""
 
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from health_predict.data.schema import EXCLUDED_DISPOSITIONS
 from health_predict.features.encoder import Encoder
 from health_predict.io.bundle import Bundle
 from health_predict.io.encounter_files import open_encounters, score_writer
+from health_predict.io.processes import usable_cores
 
 BATCH = 65_536  # rows: about 30 MiB each, of which two per core are in memory
 
@@ -60,7 +60,7 @@ class _Part:
 
 def _in_order(bundle: Bundle, batches: Iterator[pl.DataFrame], identifiers: tuple[str, ...]) -> Iterator[_Part]:
     """Every batch scored, every core at work on one, few enough under way to bound memory."""
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     waiting: deque[Future[_Part]] = deque()
     with ThreadPoolExecutor(cores) as pool:
         for batch in batches:
