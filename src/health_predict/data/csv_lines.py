@@ -6,7 +6,6 @@ lines and never repeat what is in them.
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,14 +1,15 @@
 """Where a file of encounters is: a local file or object of S3, or a folder whose parts are one file.
 
 A name is a name: `[`, `]`, `?`, `*` and `%` mean nothing in it. A folder is what Spark and pandas write: parts in the
-order of their names, below folders `field=value` where it was partitioned; names that begin with `_` or `.` are no parts.
+order of their names, below folders `field=value` where it was partitioned; names that begin with
+`_` or `.` are no parts.
 """
 
 import gzip
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 from urllib.parse import unquote
 
@@ -51,10 +52,9 @@ def shown(place: str) -> str:
 
 def form_of(place: str) -> Form:
     """DataError where the ending is none that can be read and written."""
-    stem, ending = os.path.splitext(place.lower())
-    compressed = ending == ".gz"
-    if compressed:
-        ending = os.path.splitext(stem)[1]
+    endings = PurePosixPath(place.lower()).suffixes
+    compressed = endings[-1:] == [".gz"]
+    ending = "".join(endings[:-1][-1:] if compressed else endings[-1:])
     if ending == ".parquet":
         return Form("parquet")
     if ending not in _SEPARATORS:
@@ -86,8 +86,8 @@ def same_place(source: str, target: str) -> bool:
         return is_remote(source) == is_remote(target) and (target == source or target.startswith(folder))
     one, other = Path(source).expanduser(), Path(target).expanduser()
     if one.is_dir():
-        return any(os.path.samefile(one, parent) for parent in other.absolute().resolve().parents if parent.exists())
-    return one.exists() and other.exists() and os.path.samefile(one, other)
+        return any(one.samefile(parent) for parent in other.resolve().parents if parent.exists())
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _local_parts(source: str) -> list[Part]:

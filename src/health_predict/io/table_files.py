@@ -1,7 +1,7 @@
 """Tables in files, CSV or Parquet, read in pieces of bounded size with every line accounted for."""
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -24,18 +24,22 @@ class Account:
     open_end: bool = False  # a file's last line has no line end
 
 
+Chosen = Mapping[str, int]  # name that a column gets -> its position in the file
+Pieces = Callable[[Chosen, int, Account], Iterator[pl.DataFrame]]  # about so many rows each
+
+
 @dataclass(frozen=True)
 class Table:
     """One file. `columns` are in its order, as it spells them, which may be twice; `types` are theirs.
 
-    `rows` is None where only reading tells. `pieces` gives chosen columns by position, under chosen names.
+    `rows` is None where only reading tells. `pieces` gives the rows in order; reading enters them into an account.
     """
 
     name: str
     columns: tuple[str, ...]
     types: tuple[pl.DataType, ...]
     rows: int | None
-    pieces: Callable[[Sequence[int], Sequence[str], int, Account], Iterator[pl.DataFrame]]
+    pieces: Pieces
     values: Mapping[str, str | None]  # of every row, from the folders that the file is below
 
 
@@ -63,13 +67,11 @@ def _csv(part: Part) -> Table | None:
     line = header.partition(b"\n")[0]
     found = layout(line, part.form.separator, part.name)
 
-    def pieces(
-        positions: Sequence[int], names: Sequence[str], size: int, account: Account
-    ) -> Iterator[pl.DataFrame]:
-        chosen = [pl.col(str(position)).alias(name) for position, name in zip(positions, names, strict=True)]
+    def pieces(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
+        selected = [pl.col(str(position)).alias(name) for name, position in chosen.items()]
         with part.open() as stream:
             for block in _rows(stream, found, part.name, account):
-                yield from block.select(chosen).iter_slices(size)
+                yield from block.select(selected).iter_slices(size)
 
     return Table(part.name, found.columns, (pl.String(),) * len(found.columns), None, pieces, part.values)
 
@@ -139,32 +141,24 @@ def _parquet(part: Part) -> Table:
 
 
 def _local_parquet(part: Part) -> Table:
-    # An open file and not its name: a name would be a pattern.
-    stream = part.open()
     try:
-        frame = pl.scan_parquet(stream)
-        schema, height = frame.collect_schema(), int(frame.select(pl.len()).collect().item())
+        with part.open() as stream:
+            frame = _scan(stream)
+            schema, height = frame.collect_schema(), int(frame.select(pl.len()).collect().item())
     except (pl.exceptions.PolarsError, OSError):
         raise _no_parquet(part.name) from None
+    columns = schema.names()
 
-    def pieces(
-        positions: Sequence[int], names: Sequence[str], size: int, account: Account
-    ) -> Iterator[pl.DataFrame]:
-        columns = schema.names()
-        chosen = [pl.col(columns[position]).alias(name) for position, name in zip(positions, names, strict=True)]
-        start = account.lines
-        try:
-            for piece in frame.select(chosen).collect_batches(chunk_size=size, maintain_order=True):
-                account.lines += piece.height
-                yield piece
-        except (pl.exceptions.PolarsError, OSError):
-            raise _cut(part.name, account.lines - start) from None
-        finally:
-            stream.close()
-        if account.lines - start != height:
-            raise _cut(part.name, account.lines - start)
+    def pieces(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
+        selected = [pl.col(columns[position]).alias(name) for name, position in chosen.items()]
+        with part.open() as stream:
+            yield from _scan(stream).select(selected).collect_batches(chunk_size=size, maintain_order=True)
 
-    return Table(part.name, tuple(schema.names()), tuple(schema.dtypes()), height, pieces, part.values)
+    return Table(part.name, tuple(columns), tuple(schema.dtypes()), height, _counted(pieces, part, height), part.values)
+
+
+def _scan(stream: BinaryIO) -> pl.LazyFrame:
+    return pl.scan_parquet(stream)  # an open file and not its name: a name would be a pattern
 
 
 def _streamed_parquet(part: Part) -> Table:
@@ -172,26 +166,39 @@ def _streamed_parquet(part: Part) -> Table:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        file = pq.ParquetFile(part.open(), pre_buffer=True)
-        schema, height = file.schema_arrow, file.metadata.num_rows
-        types = tuple(pl.from_arrow(pa.table({"": pa.array([], field.type)})).dtypes[0] for field in schema)  # type: ignore[union-attr]
+        with pq.ParquetFile(part.open()) as file:
+            schema, height = file.schema_arrow, file.metadata.num_rows
+        types = [pl.Series(pl.from_arrow(pa.array([], field.type))).dtype for field in schema]
     except (pa.ArrowException, OSError):
         raise _no_parquet(part.name) from None
 
-    def pieces(
-        positions: Sequence[int], names: Sequence[str], size: int, account: Account
-    ) -> Iterator[pl.DataFrame]:
-        start = account.lines
-        try:
+    def pieces(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
+        with pq.ParquetFile(part.open(), pre_buffer=True) as file:
             for batch in file.iter_batches(size):
-                columns = [batch.column(position) for position in positions]
-                piece = pl.DataFrame([pl.from_arrow(c).alias(n) for c, n in zip(columns, names, strict=True)])  # type: ignore[union-attr]
-                account.lines += batch.num_rows
-                yield piece
-        except (pa.ArrowException, OSError):
-            raise _cut(part.name, account.lines - start) from None
+                columns = {name: pl.from_arrow(batch.column(position)) for name, position in chosen.items()}
+                yield pl.DataFrame(columns)
 
-    return Table(part.name, tuple(schema.names), types, height, pieces, part.values)
+    return Table(part.name, tuple(schema.names), tuple(types), height, _counted(pieces, part, height), part.values)
+
+
+def _counted(pieces: Pieces, part: Part, height: int) -> Pieces:
+    """The pieces, with their rows entered into the account; DataError when they end before all rows have come."""
+
+    def counted(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
+        import pyarrow as pa  # noqa: PLC0415
+
+        done = 0
+        try:
+            for piece in pieces(chosen, size, account):
+                done += piece.height
+                account.lines += piece.height
+                yield piece
+        except (pl.exceptions.PolarsError, pa.ArrowException, OSError):
+            raise _cut(part.name, done) from None
+        if done != height:
+            raise _cut(part.name, done)
+
+    return counted
 
 
 def _no_parquet(name: str) -> DataError:
