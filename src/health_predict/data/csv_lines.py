@@ -67,6 +67,15 @@ def without_blank_end(block: bytes, separator: bytes) -> tuple[bytes, int]:
     return block, blank
 
 
+def check_last_line(lines: bytes, separator: bytes, name: str) -> None:
+    """DataError where the file ends behind a separator: without last value and line end it may have been cut short."""
+    if lines.endswith(separator):
+        raise DataError(
+            f"{name} ends inside its last line, which has neither a last value nor a line end: was it cut short? "
+            "If it is whole, end the line"
+        )
+
+
 def rows(block: bytes, layout: Layout, first_line: int, name: str) -> pl.DataFrame:
     """One row of texts for each line, in order; columns are numbered, as a header may repeat names.
 

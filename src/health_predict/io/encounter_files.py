@@ -214,17 +214,20 @@ def _hint(raw: pl.DataFrame) -> str:
 
 def _identifier(values: pl.Series) -> pl.Series:
     """Identifiers as the file writes them: texts stay texts, without the `.0` that pandas writes behind floats."""
-    if values.dtype == pl.String:
-        texts = values.str.strip_suffix(".0")
-        return pl.select(pl.when(texts != "").then(texts).alias(values.name)).to_series()
-    return values.cast(pl.Int64, strict=False)
+    number = values.cast(pl.Int64, strict=False)
+    if values.dtype != pl.String:
+        return number
+    if number.null_count() == values.null_count():
+        return values
+    texts = values.str.strip_suffix(".0")
+    return pl.select(pl.when(texts != "").then(texts).alias(values.name)).to_series()
 
 
 def _number(field: Field, values: pl.Series) -> pl.Series:
     """The whole numbers that the field may have; null for any other value."""
-    if field.kind == "identifier" and values.dtype == pl.String:
-        values = values.str.strip_suffix(".0")
     number = values.cast(pl.Int64, strict=False)
+    if values.dtype == pl.String and number.null_count() > values.null_count():
+        number = values.str.strip_suffix(".0").cast(pl.Int64, strict=False)  # as pandas writes floats
     fits = number.is_between(*bounds(field))
     if values.dtype.is_float() or values.dtype.is_decimal():
         fits &= (number == values) & (number <= _EXACT.get(values.dtype, 2**63 - 1))

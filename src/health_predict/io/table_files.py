@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import polars as pl
 
-from health_predict.data.csv_lines import Layout, layout, one_line_end, rows, without_blank_end
+from health_predict.data.csv_lines import Layout, check_last_line, layout, one_line_end, rows, without_blank_end
 from health_predict.errors import DataError, StorageError
 from health_predict.io.places import Part, parts, shown
 
@@ -88,24 +88,15 @@ def _rows(stream: BinaryIO, found: Layout, name: str, account: Account) -> Itera
         if blank and block:
             raise DataError(f"{name} has blank lines before its last row: line {line - blank} is blank; leave them out")
         if block:
-            if not block.endswith(b"\n"):
-                account.open_end = True
-                _check_last(block, found, name)
             table = rows(block, found, line, name)
+            check_last_line(block, found.separator, name)
+            account.open_end |= not block.endswith(b"\n")
             account.lines += table.height
             line += table.height
             yield table
         blank += ends
         line += ends
     account.blank += blank
-
-
-def _check_last(block: bytes, found: Layout, name: str) -> None:
-    if block.endswith(found.separator):
-        raise DataError(
-            f"{name} ends inside its last line, which has neither a last value nor a line end: was it cut short? "
-            "If it is whole, end the line"
-        )
 
 
 def _lines(stream: BinaryIO, name: str, size: int) -> Iterator[bytes]:
