@@ -7,6 +7,7 @@ lines and never repeat what is in them.
 
 import re
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import polars as pl
@@ -106,12 +107,12 @@ def _measure(block: bytes, layout: Layout) -> tuple[int, bool]:
     """
     data = np.frombuffer(block, np.uint8)
     lines = int(np.count_nonzero(data == _NEWLINE)) + (not block.endswith(b"\n"))
-    separators = np.count_nonzero(data == layout.separator[0])
+    separators = int(np.count_nonzero(data == layout.separator[0]))
     if b'"' in block:
         if not _quotes_fit(data, layout.separator):
             return lines, False
         separators = _outside(data, layout.separator)
-    return lines, bool(separators == lines * (len(layout.columns) - 1))
+    return lines, separators == lines * (len(layout.columns) - 1)
 
 
 def _quotes_fit(data: np.ndarray, separator: bytes) -> bool:
@@ -146,7 +147,7 @@ def _unquoted(field: bytes) -> str:
     return (field[1:-1].replace(b'""', b'"') if field.startswith(b'"') else field).decode().strip()
 
 
-def _refuse_lines(block: bytes, layout: Layout, first_line: int, name: str) -> None:
+def _refuse_lines(block: bytes, layout: Layout, first_line: int, name: str) -> NoReturn:
     expected, field, whole = len(layout.columns), _FIELD[layout.separator], _LINE[layout.separator]
     found = []
     for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), first_line):

@@ -77,7 +77,7 @@ def read_source(source: str) -> bytes:
 
 
 def extract_csv(content: bytes) -> bytes:
-    """The dataset's CSV: the content itself, unpacked where it is gzip, or `diabetic_data.csv` from any folder of a zip.
+    """The dataset's CSV: the content, unpacked where it is gzip, or `diabetic_data.csv` from any folder of a zip.
 
     Raises DataError when it is cut short, damaged, encrypted, or a zip of something else.
     """

@@ -256,6 +256,8 @@ def _problem(field: Field, values: pl.Series, typed: pl.Series, start: int) -> s
     if not wrong.any():
         return None
     said = f"{field.name} is {'' if may_be_missing else 'missing or '}not {_kind(field)}"
+    if not field.is_whole_number and values.dtype.is_float():
+        said += " but a number (in pandas, read it with dtype=str)"
     return f"{said} in {wrong.sum()} rows, the first is {start + int(wrong.arg_max() or 0) + 1}"
 
 

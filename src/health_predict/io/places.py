@@ -129,7 +129,19 @@ def _remote(objects: Objects, address: str, values: Mapping[str, str | None]) ->
 
 
 def _unpacked(stream: BinaryIO, form: Form) -> BinaryIO:
-    return gzip.GzipFile(fileobj=stream) if form.compressed else stream  # type: ignore[return-value]
+    return _Unpacked(stream) if form.compressed else stream  # type: ignore[return-value]
+
+
+class _Unpacked(gzip.GzipFile):
+    """Closes what it reads from."""
+
+    def __init__(self, packed: BinaryIO):
+        super().__init__(fileobj=packed)
+        self._packed = packed
+
+    def close(self) -> None:
+        super().close()
+        self._packed.close()
 
 
 def _chosen(names: list[str], folder: str) -> dict[str, dict[str, str | None]]:
