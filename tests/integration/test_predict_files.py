@@ -70,7 +70,8 @@ def test_a_file_of_either_kind_is_scored_where_it_is(bundle, encounters, storage
     )
     found = scores(storage, f"deep/out.{target}")
     assert found["probability_score"].to_list() == bundle.predict_proba(encounters).tolist()
-    assert found["encounter_id"].equals(encounters["encounter_id"])
+    kept = pl.String if (source, target) == ("csv", "parquet") else pl.Int64  # of CSV every value is text
+    assert found["encounter_id"].equals(encounters["encounter_id"].cast(kept))
     assert report.target == storage.path(f"deep/out.{target}")
     assert seen[-1] == (encounters.height, encounters.height if source == "parquet" else None)
 
@@ -123,11 +124,18 @@ def test_the_command_scores_with_a_bundle_and_without_mlflow(
     assert len(ended.out.splitlines()) == 1
     assert ended.json == {
         "rows": encounters.height,
+        "lines": encounters.height,
+        "refused": 0,
+        "blank_lines": 0,
         "version": bundle.sha256[:12],
+        "bundle": bundle.sha256,
         "target": files.path("out.csv"),
         "synthetic": True,
         "unknown": {"race": encounters.height},
+        "missing": {name: encounters[name].null_count() for name in ("payer_code", "medical_specialty")},
+        "not_measured": {},
         "outside_cohort": 0,
+        "warnings": [],
     }
     assert f"scored: {encounters.height} of {encounters.height} encounters" in ended.err
     assert scores(files, "out.csv").height == encounters.height

@@ -251,9 +251,19 @@ def adopt(
 
 @app.command()
 def predict(
-    source: Annotated[str, typer.Option("--in", help="CSV or Parquet file, local or s3://.")],
-    target: Annotated[str, typer.Option("--out", help="CSV or Parquet file to write, local or s3://.")],
+    source: Annotated[
+        str, typer.Option("--in", help="CSV, TSV (also .gz) or Parquet file, or a folder of parts, local or s3://.")
+    ],
+    target: Annotated[str, typer.Option("--out", help="CSV, TSV (also .gz) or Parquet file to write, local or s3://.")],
     bundle: FromBundle = None,
+    empty_means_not_measured: Annotated[
+        bool,
+        typer.Option(
+            "--empty-means-not-measured",
+            help="An empty A1Cresult or max_glu_serum says `None`: what pandas makes of it, read without "
+            "keep_default_na=False.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Score a file of encounters with the model in production; any size, in bounded memory.
@@ -261,14 +271,24 @@ def predict(
     Example: `health-predict predict --in encounters.csv --out risks.parquet`
     """
     from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.cli.signals import ended_by_sigterm  # noqa: PLC0415
     from health_predict.io.bundle import load_bundle  # noqa: PLC0415
+    from health_predict.io.bundle_copies import registered_version  # noqa: PLC0415
     from health_predict.steps.predict import predict as step  # noqa: PLC0415
 
     settings, output = _settings(), Output(json)
-    model = load_bundle(_bundle_folder(settings, bundle))
-    with output.progress("scored") as advance:
+    folder = _bundle_folder(settings, bundle)
+    model = load_bundle(folder)
+    with output.progress("scored") as advance, ended_by_sigterm():
         report = step(
-            model, source, target, lambda done, total: advance(done, total, "encounters"), settings.s3_endpoint
+            model,
+            source,
+            target,
+            lambda done, total: advance(done, total, "encounters"),
+            settings.s3_endpoint,
+            registered_version(folder, model.sha256),
+            empty_means_not_measured,
+            Params().missing,
         )
     output.result(report, tables.scored)
 

@@ -5,12 +5,38 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from health_predict.errors import BundleError, StorageError
 from health_predict.io.bundle import ENCODER, MANIFEST, MODEL, REFERENCE, load_bundle
 from health_predict.io.storage import open_storage
 
 COPIES = "bundles"  # below the cache, by digest
-BESIDE = ("version.json", "evaluation.json")  # beside a bundle that the registry knows
+VERSION = "version.json"
+BESIDE = (VERSION, "evaluation.json")  # beside a bundle that the registry knows
+
+
+class _Registered(msgspec.Struct, frozen=True):
+    """Of `version.json`, what names the version."""
+
+    version: str | None = None
+    sha256: str | None = None
+
+
+def registered_version(folder: Path, sha256: str) -> str | None:
+    """What the registry calls the bundle with this digest, as `version.json` beside it says; None without one.
+
+    BundleError when it speaks of another bundle, or is no such description.
+    """
+    try:
+        described = msgspec.json.decode((folder / VERSION).read_bytes(), type=_Registered)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise BundleError(f"{VERSION} in {folder} does not describe a version: {error}") from error
+    if described.sha256 not in (None, sha256):
+        raise BundleError(f"the bundle in {folder} is not the one that {VERSION} names: another SHA-256")
+    return described.version
 
 
 def copy_bundle(root: str, cache: Path, endpoint: str | None = None) -> Path:
