@@ -93,7 +93,8 @@ def guarded(tmp_path) -> Callable[..., Ended]:
         program = [sys.executable, *arguments]
         ended = subprocess.run(program, env=known | environment, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr[-2000:]
-        caches = {home / ".cache" / name for name in ("health-predict", "matplotlib")}  # bundles, fonts
+        # Bundles, fonts, and the token that Ray's own processes know each other by.
+        caches = {home / ".cache" / "health-predict", home / ".cache" / "matplotlib", home / ".ray"}
         left = [str(file) for file in home.rglob("*") if file.is_file() and not caches & set(file.parents)]
         return Ended(ended.stdout, log.read_text().splitlines() if log.exists() else [], left)
 
