@@ -251,9 +251,19 @@ def adopt(
 
 @app.command()
 def predict(
-    source: Annotated[str, typer.Option("--in", help="CSV or Parquet file, local or s3://.")],
-    target: Annotated[str, typer.Option("--out", help="CSV or Parquet file to write, local or s3://.")],
+    source: Annotated[
+        str, typer.Option("--in", help="CSV, TSV (also .gz) or Parquet file, or a folder of parts, local or s3://.")
+    ],
+    target: Annotated[str, typer.Option("--out", help="CSV, TSV (also .gz) or Parquet file to write, local or s3://.")],
     bundle: FromBundle = None,
+    empty_means_not_measured: Annotated[
+        bool,
+        typer.Option(
+            "--empty-means-not-measured",
+            help="An empty A1Cresult or max_glu_serum says `None`: what pandas makes of it, read without "
+            "keep_default_na=False.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Score a file of encounters with the model in production; any size, in bounded memory.
@@ -261,14 +271,24 @@ def predict(
     Example: `health-predict predict --in encounters.csv --out risks.parquet`
     """
     from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.cli.signals import ended_by_sigterm  # noqa: PLC0415
     from health_predict.io.bundle import load_bundle  # noqa: PLC0415
+    from health_predict.io.bundle_copies import registered_version  # noqa: PLC0415
     from health_predict.steps.predict import predict as step  # noqa: PLC0415
 
     settings, output = _settings(), Output(json)
-    model = load_bundle(_bundle_folder(settings, bundle))
-    with output.progress("scored") as advance:
+    folder = _bundle_folder(settings, bundle)
+    model = load_bundle(folder)
+    with output.progress("scored") as advance, ended_by_sigterm():
         report = step(
-            model, source, target, lambda done, total: advance(done, total, "encounters"), settings.s3_endpoint
+            model,
+            source,
+            target,
+            lambda done, total: advance(done, total, "encounters"),
+            settings.s3_endpoint,
+            registered_version(folder, model.sha256),
+            empty_means_not_measured,
+            Params().missing,
         )
     output.result(report, tables.scored)
 
@@ -387,24 +407,31 @@ def serve(
 ) -> None:
     """Answer over HTTP with the model in production: POST /predict, GET /health, documentation at /docs.
 
-    SIGHUP takes up a newly promoted version. MODEL_VERSION pins one.
+    SIGHUP takes up a newly promoted version. MODEL_VERSION pins one. With --watch it waits for a registry that is down
+    and for a first promotion, not ready; without, either ends it.
 
     Example: `health-predict serve --port 8080 --watch`
     """
     from health_predict.cli.serve import become, supervise  # noqa: PLC0415
+    from health_predict.settings import ServingSettings  # noqa: PLC0415
 
     settings = _settings()
     if bundle:
         if watch:
             raise typer.BadParameter("--bundle names one model, so there is nothing to --watch for; give one of them")
         become(_bundle_folder(settings, bundle), host, port)
-    from health_predict.steps.fetch_bundle import download_bundle  # noqa: PLC0415
+
+    def resolve() -> Path:
+        from health_predict.steps.fetch_bundle import download_bundle  # noqa: PLC0415
+
+        return download_bundle(*_model(settings))
 
     code = supervise(
-        lambda: download_bundle(*_model(settings)),
+        resolve,
         host=host,
         port=port,
         watch_seconds=watch_seconds if watch else None,
+        drain_seconds=ServingSettings().drain_seconds,
     )
     raise typer.Exit(code)
 

@@ -1,6 +1,6 @@
 """Reports of steps, laid out for reading."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -246,13 +246,25 @@ def _quality(row: "Row") -> tuple[str, ...]:
 
 
 def scored(report: Any) -> RenderableType:
-    lines = [f"{report.rows:,} encounters scored with version {report.version} to {report.target}"]
+    blank = f" ({report.blank_lines:,} blank lines at the end)" if report.blank_lines else ""
+    lines = [
+        f"{report.lines:,} encounters read{blank}, {report.rows:,} scored with version {report.version} to "
+        f"{report.target}, {report.refused:,} refused"
+    ]
     if report.unknown:
-        fields = ", ".join(f"{name} {rows:,}" for name, rows in report.unknown.items())
-        lines.append(f"values that the model does not know, scored as unknown: {fields}")
+        lines.append(f"values that the model does not know, scored as unknown: {_by_field(report.unknown)}")
+    if report.missing:
+        lines.append(f"values missing: {_by_field(report.missing)}")
+    if report.not_measured:
+        lines.append(f"empty values taken for not measured: {_by_field(report.not_measured)}")
     if report.outside_cohort:
         lines.append(f"{report.outside_cohort:,} died or went to hospice: the model was not made for them")
-    return _labelled(report.synthetic, "\n".join(lines))
+    lines += [f"WARNING: {warning}" for warning in report.warnings]
+    return _labelled(report.synthetic, Text("\n".join(lines)))
+
+
+def _by_field(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {rows:,}" for name, rows in counts.items())
 
 
 def verified(log: Any) -> RenderableType:

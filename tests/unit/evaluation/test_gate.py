@@ -10,13 +10,23 @@ import pytest
 from health_predict.data.cohort import outcome, select_cohort
 from health_predict.data.synthetic import generate
 from health_predict.errors import DataError
+from health_predict.evaluation import clinical_scores
 from health_predict.evaluation.gate import Comparison, Opponent, Scores, checks, compare_models, objections
-from health_predict.evaluation.metrics import AurocComparison, Differences, Interval, Measurement, Metrics
-from health_predict.evaluation.subgroups import SubgroupMetrics
+from health_predict.evaluation.metrics import (
+    AurocComparison,
+    Differences,
+    Interval,
+    Measurement,
+    Metrics,
+    compare,
+    compare_auroc,
+    evaluate,
+)
+from health_predict.evaluation.subgroups import SubgroupMetrics, subgroups
 from health_predict.params import BootstrapParams, GateParams
 
 PARAMS = GateParams()
-FEW = BootstrapParams(replicates=40)
+FEW = BootstrapParams(replicates=20)
 NOBODY = pl.Series("encounter_id", [], dtype=pl.Int64)
 
 
@@ -210,6 +220,23 @@ def test_without_a_champion_the_absolute_rules_hold(rule):
     assert any(says.split(",")[0] in sentence for sentence in found)
 
 
+@pytest.mark.parametrize(
+    ("comparison", "objects"),
+    [
+        (replace(FINE, champion=against(FINE.champion, auroc=Measurement(-0.005, -0.015, 0.005, 0.005))), 1),
+        (replace(FINE, first=against(FINE.first, auroc=Measurement(-0.01, -0.02, 0.0, 0.005))), 1),
+        (replace(FINE, clinical=clinical(Measurement(0.02, 0.0, 0.04, 0.01))), 1),
+        (replace(FINE, champion=against(FINE.champion, brier=Measurement(0.001, 0.0, 0.002, 0.0005))), 0),
+        (replace(FINE, challenger=replace(METRICS, observed_expected=Interval(1.25, 1.2, 1.3))), 0),
+        (replace(FINE, subgroups=women(auroc=Measurement(0.5, 0.5, 0.5, 0.0))), 0),
+        (replace(FINE, subgroups=women(auroc_difference=Measurement(-0.05, -0.05, -0.05, 0.0))), 0),
+        (replace(FINE, subgroups=women(auroc_difference=Measurement(-0.06, -0.1, 0.0, 0.0))), 0),
+    ],
+)
+def test_on_the_limit_nothing_is_shown(comparison, objects):
+    assert len(objections(comparison, PARAMS)) == objects
+
+
 @pytest.mark.parametrize("role", ["champion", "first"])
 def test_models_of_another_target_are_not_compared(role):
     other = replace(FINE, **{role: replace(getattr(FINE, role), target="any")})
@@ -284,7 +311,7 @@ def test_there_is_no_look_before_the_first():
 
 @pytest.fixture(scope="module")
 def measured():
-    encounters = select_cohort(generate(4_500, seed=3))
+    encounters = select_cohort(generate(2_200, seed=3))
     y = outcome(encounters)
     risks = np.clip(0.08 + 0.25 * y + np.random.default_rng(0).normal(0, 0.03, len(y)), 0.01, 0.99)
     return encounters, y, Scores("8", risks, 0.15)
@@ -313,6 +340,30 @@ def test_the_same_model_on_both_sides_gives_exactly_zero_and_passes(measured):
     assert all(subgroup.auroc_difference == SAME for subgroup in judged)
     calibrated = replace(comparison, challenger=replace(comparison.challenger, observed_expected=Interval(1, 1, 1)))
     assert objections(calibrated, PARAMS) == []
+
+
+def test_all_are_measured_on_the_same_encounters(measured):
+    encounters, y, scores = measured
+    patients = encounters["patient_nbr"].to_numpy()
+    other = Scores("7", np.roll(scores.y_proba, 1), 0.12, "lt30")
+    found = gated(measured, champion=other)
+    assert (found.challenger_version, found.champion.version, found.first.version) == ("8", "7", "7")
+    assert found.challenger == evaluate(y, scores.y_proba, patients, 0.15, FEW)
+    assert found.champion.metrics == found.first.metrics == evaluate(y, other.y_proba, patients, 0.12, FEW)
+    differences = compare(y, scores.y_proba, other.y_proba, patients, FEW)
+    assert found.champion.differences == found.first.differences == differences
+    assert found.clinical == {
+        name: compare_auroc(y, scores.y_proba, score(encounters), patients, FEW)
+        for name, score in clinical_scores.SCORES.items()
+    }
+    minimum, opponent = PARAMS.min_subgroup_outcomes, other.y_proba
+    assert list(found.subgroups) == subgroups(
+        encounters, y, scores.y_proba, threshold=0.15, params=FEW, min_outcomes=minimum, champion_proba=opponent
+    )
+    assert found.fingerprints == {"comparison": "invented"}
+    assert gated(measured).subgroups == tuple(
+        subgroups(encounters, y, scores.y_proba, threshold=0.15, params=FEW, min_outcomes=minimum)
+    )
 
 
 def test_a_score_no_better_than_the_clinical_ones_is_refused(measured):

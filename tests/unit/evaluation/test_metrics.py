@@ -25,6 +25,8 @@ from health_predict.evaluation.metrics import (
 from health_predict.params import BootstrapParams
 
 FEW = BootstrapParams(replicates=40)
+SHAPES = "outcomes, risks and patients differ in shape:"
+NOBODY = "some encounters have no patient; intervals need to know whose encounter each one is"
 
 
 def invented(rows: int, seed: int, decimals: int = 17):
@@ -71,6 +73,117 @@ def test_estimates_are_scikit_learns():
     assert metrics.calibration_slope is not None
     refitted = LogisticRegression(C=np.inf, tol=1e-10).fit(np.log(p / (1 - p))[:, None], y)
     assert metrics.calibration_slope.estimate == pytest.approx(refitted.coef_[0, 0], abs=1e-4)
+
+
+def drawn(patients, y, params: BootstrapParams):
+    """Weights of all rows in each resample: patients drawn with the seed, again where one class is missing."""
+    owners = np.unique(patients, return_inverse=True)[1]
+    people, rng, found = owners.max() + 1, np.random.default_rng(params.seed), []
+    while len(found) < params.replicates:
+        weights = np.bincount(rng.integers(people, size=people), minlength=people)[owners]
+        if (weights @ y) and (weights @ ~y):
+            found.append(weights.astype(float))
+    return found
+
+
+def bounds(values) -> tuple[float, float]:
+    return pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=1e-9)
+
+
+@pytest.mark.parametrize(("rows", "replicates"), [(300, 40), (9, 33)])
+def test_intervals_are_those_of_seeded_resamples_computed_one_by_one(rows, replicates):
+    y, p, patients = invented(rows, seed=12)
+    params = BootstrapParams(replicates=replicates, seed=99)
+    flagged, found = p >= 0.2, evaluate(y, p, patients, 0.2, params)
+    slow = {
+        "auroc": lambda w: roc_auc_score(y, p, sample_weight=w),
+        "average_precision": lambda w: average_precision_score(y, p, sample_weight=w),
+        "brier": lambda w: brier_score_loss(y, p, sample_weight=w),
+        "f1": lambda w: f1_score(y, flagged, sample_weight=w, zero_division=0),
+        "precision": lambda w: precision_score(y, flagged, sample_weight=w, zero_division=0),
+        "recall": lambda w: recall_score(y, flagged, sample_weight=w),
+        "specificity": lambda w: recall_score(~y, ~flagged, sample_weight=w),
+        "flag_rate": lambda w: w @ flagged / w.sum(),
+        "observed_expected": lambda w: w @ y / (w @ p),
+    }
+    weights = drawn(patients, y, params)
+    for name, metric in slow.items():
+        interval = getattr(found, name)
+        assert (interval.lower, interval.upper) == bounds([metric(w) for w in weights]), name
+
+
+def test_differences_are_those_of_the_same_resamples_with_their_spread():
+    y, p, patients = invented(300, seed=13)
+    other = np.clip(p + np.random.default_rng(3).normal(0, 0.1, 300), 0, 1)
+    params = BootstrapParams(replicates=35, seed=5, level=0.9)
+    found, weights = compare(y, p, other, patients, params), drawn(patients, y, params)
+    for interval, metric in (
+        (found.auroc, roc_auc_score),
+        (found.average_precision, average_precision_score),
+        (found.brier, brier_score_loss),
+    ):
+        values = [metric(y, p, sample_weight=w) - metric(y, other, sample_weight=w) for w in weights]
+        assert (interval.lower, interval.upper) == pytest.approx(tuple(np.quantile(values, [0.05, 0.95])), abs=1e-9)
+        assert interval.error == pytest.approx(np.std(values, ddof=1), abs=1e-9)
+        assert interval.estimate == pytest.approx(metric(y, p) - metric(y, other), abs=1e-12)
+
+
+def calibration_of(y, logit, weights, start):
+    """Intercept with slope 1, and intercept with slope; each one Newton step from `start`."""
+    alone, both = start[0], np.array(start[1])
+    fitted = 1 / (1 + np.exp(-(alone + logit)))
+    step = weights @ (y - fitted) / (weights @ (fitted * (1 - fitted)))
+    X = np.column_stack([np.ones(len(y)), logit])
+    fitted = 1 / (1 + np.exp(-X @ both))
+    hessian = X.T @ (X * (weights * fitted * (1 - fitted))[:, None])
+    return alone + step, both + np.linalg.solve(hessian, X.T @ (weights * (y - fitted)))
+
+
+def test_calibration_is_the_maximum_likelihood_one_and_its_interval_one_step_from_it():
+    y, p, patients = invented(1_500, seed=14)
+    params = BootstrapParams(replicates=40, seed=6)
+    found, logit = evaluate(y, p, patients, 0.2, params), np.log(p / (1 - p))
+    optimum = (0.0, (0.0, 1.0))
+    for _ in range(50):
+        optimum = calibration_of(y, logit, np.ones(len(y)), optimum)
+    assert found.calibration_intercept.estimate == pytest.approx(optimum[0], abs=1e-9)
+    assert found.calibration_slope.estimate == pytest.approx(optimum[1][1], abs=1e-9)
+    steps = [calibration_of(y, logit, w, optimum) for w in drawn(patients, y, params)]
+    intercept, slope = found.calibration_intercept, found.calibration_slope
+    assert (intercept.lower, intercept.upper) == bounds([alone for alone, _ in steps])
+    assert (slope.lower, slope.upper) == bounds([both[1] for _, both in steps])
+
+
+@pytest.mark.parametrize("risk", [0.0, 1.0])
+def test_risks_of_0_and_1_count_as_one_in_a_million_from_them(risk):
+    y, p, patients = invented(400, seed=15)
+    p[:5] = risk
+    clipped = np.clip(p, 1e-6, 1 - 1e-6)
+    at_edge, inside = (evaluate(y, risks, patients, 0.2, FEW) for risks in (p, clipped))
+    assert at_edge.calibration_slope == inside.calibration_slope
+    assert at_edge.calibration_intercept == inside.calibration_intercept
+
+
+@pytest.mark.parametrize("decimals", [17, 1])
+def test_the_calibration_error_is_the_mean_gap_of_ten_equal_bins(decimals):
+    y, p, patients = invented(1_000, seed=16, decimals=decimals)
+    params = BootstrapParams(replicates=40, seed=7)
+    edges = np.unique(np.quantile(p, np.arange(1, 10) / 10))
+    members = [np.searchsorted(edges, p, side="left") == bin_ for bin_ in range(10)]
+
+    def error(weights):
+        return sum(abs(weights[member] @ (p - y)[member]) for member in members) / weights.sum()
+
+    found, estimate = evaluate(y, p, patients, 0.2, params).ece, error(np.ones(1_000))
+    resampled = np.array([error(w) for w in drawn(patients, y, params)])
+    assert found.estimate == pytest.approx(estimate, abs=1e-12)
+    assert (found.lower, found.upper) == bounds(np.maximum(resampled - (resampled.mean() - estimate), 0))
+
+
+def test_a_row_at_the_threshold_is_flagged():
+    metrics = evaluate([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4], [1, 2, 3, 4], 0.3, FEW)
+    assert metrics.flag_rate.estimate == 0.5
+    assert metrics.threshold == 0.3
 
 
 def test_every_interval_holds_its_estimate():
@@ -122,6 +235,7 @@ def test_slope_is_none_where_the_data_do_not_determine_it():
     patients = np.arange(100)
     assert evaluate(y, np.full(100, 0.4), patients, 0.5, FEW).calibration_slope is None
     assert evaluate(y, 0.2 + 0.6 * y, patients, 0.5, FEW).calibration_slope is None
+    assert evaluate(y, 0.8 - 0.6 * y, patients, 0.5, FEW).calibration_slope is None
 
 
 def test_nothing_flagged_has_no_precision():
@@ -184,24 +298,39 @@ def test_the_standard_error_is_the_spread_of_the_resamples():
 @pytest.mark.parametrize(
     ("y", "p", "patients", "says"),
     [
-        ([1, 1], [0.1, 0.2], [1, 2], "2 of 2 encounters have the outcome"),
-        ([0, 0], [0.1, 0.2], [1, 2], "0 of 2 encounters have the outcome"),
-        ([], [], [], "0 of 0 encounters"),
-        ([0, 1], [0.1, np.nan], [1, 2], "1 of 2 scores are not finite"),
-        ([0, 1], [0.1, np.inf], [1, 2], "1 of 2 scores are not finite"),
-        ([0, 1], [0.1, 1.5], [1, 2], "1 of 2 risks are outside 0 to 1"),
-        ([0, 1], [0.0, 0.0], [1, 2], "add up to 0"),
-        ([0, np.nan], [0.1, 0.2], [1, 2], "0 or 1, none missing"),
-        ([0, 2], [0.1, 0.2], [1, 2], "0 or 1, none missing"),
-        ([0, 1], [0.1, 0.2, 0.3], [1, 2], "differ in shape"),
-        ([0, 1], [0.1, 0.2], [1], "differ in shape"),
-        ([0, 1], [0.1, 0.2], [1, np.nan], "no patient"),
-        ([0, 1], [0.1, 0.2], [1, None], "no patient"),
+        ([1, 1], [0.1, 0.2], [1, 2], "2 of 2 encounters have the outcome; metrics need some with and some without"),
+        ([0, 0], [0.1, 0.2], [1, 2], "0 of 2 encounters have the outcome; metrics need some with and some without"),
+        ([], [], [], "0 of 0 encounters have the outcome; metrics need some with and some without"),
+        ([0, 1], [0.1, np.nan], [1, 2], "1 of 2 scores are not finite numbers"),
+        ([0, 1], [0.1, np.inf], [1, 2], "1 of 2 scores are not finite numbers"),
+        ([[0, 1]], [[0.1, 0.2]], [[1, 2]], f"{SHAPES} ['(1, 2)']; one row each"),
+        ([0, 1], [0.1, 1.5], [1, 2], "1 of 2 risks are outside 0 to 1; hand in probabilities, not raw scores"),
+        (
+            [0, 1],
+            [0.0, 0.0],
+            [1, 2],
+            "the risks add up to 0, so observed over expected outcomes means nothing; check the model",
+        ),
+        ([0, np.nan], [0.1, 0.2], [1, 2], "outcomes have to be 0 or 1, none missing"),
+        ([0, 2], [0.1, 0.2], [1, 2], "outcomes have to be 0 or 1, none missing"),
+        ([0, 1], [0.1, 0.2, 0.3], [1, 2], f"{SHAPES} ['(2,)', '(3,)']; one row each"),
+        ([0, 1], [0.1, 0.2], [1], f"{SHAPES} ['(1,)', '(2,)']; one row each"),
+        ([0, 1], [0.1, 0.2], [1, np.nan], NOBODY),
+        ([0, 1], [0.1, 0.2], [1, None], NOBODY),
     ],
 )
 def test_what_cannot_be_measured_is_an_error(y, p, patients, says):
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError) as error:
         evaluate(y, p, patients, 0.5, FEW)
+    assert str(error.value) == says
+
+
+@pytest.mark.parametrize("risks", [[-0.1, 0.5, 0.6], [0.1, 0.5, 1.1]])
+def test_both_sides_of_a_comparison_have_to_be_probabilities(risks):
+    fine = [0.1, 0.5, 0.6]
+    for sides in ((risks, fine), (fine, risks)):
+        with pytest.raises(DataError, match="1 of 3 risks are outside"):
+            compare([0, 1, 0], *sides, [1, 2, 3], FEW)
 
 
 def clustered(patients: int, rng: np.random.Generator):
