@@ -16,6 +16,7 @@ from health_predict.io.bundle import Bundle, load_bundle
 from health_predict.io.ledger import read_ledger
 from health_predict.io.manifests import completed, finished, publish
 from health_predict.io.monitoring_reports import MonitoringReport, log_monitoring, read_monitoring
+from health_predict.io.places import shown
 from health_predict.io.registry import Registry, Version
 from health_predict.io.replay import (
     ARRIVAL,
@@ -105,7 +106,7 @@ def monitor_file(
     if others is not None:
         against = _with_reference(against, others, params)
     realised = None if became is None else _became(storage, registry, against, encounters, became, params)
-    name = layout.judged_file(Path(current).stem, _digest(encounters, others, became))
+    name = layout.judged_file(Path(shown(current)).stem, _digest(encounters, others, became))
     report = _judge(name, None, encounters, against, realised, params)
     files = {"current": current, "reference": reference, "outcomes": outcomes}
     inputs = {**files, "version": against.version, "params": _choices(params)}
