@@ -1,6 +1,6 @@
 """Scoring files: `health-predict predict` beside a pandas + ColumnTransformer pipeline, on invented encounters.
 
-    python -m benchmarks.batch           a million rows, both sides; CSV and ten million, ours; a table in docs/performance.md
+    python -m benchmarks.batch           a million rows, both; CSV and ten million, ours; table in docs/performance.md
 
 The bundle and the pipeline are those of `benchmarks.serving`. The pipeline reads and scores 100,000 rows at a time, as
 it would not fit into memory otherwise. Each measurement is a process of its own; the two sides take turns.
