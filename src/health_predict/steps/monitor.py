@@ -25,6 +25,7 @@ from health_predict.io.monitoring_reports import (
     read_monitoring,
     read_watched,
 )
+from health_predict.io.places import shown
 from health_predict.io.registry import Registry
 from health_predict.io.replay import (
     ARRIVAL,
@@ -136,7 +137,7 @@ def monitor_file(
     if others is not None:
         against = _with_reference(against, others, params)
     judged = () if became is None else (_became(storage, registry, against, received, became, params),)
-    name = layout.judged_file(Path(current).stem, _digest(received, others, became))
+    name = layout.judged_file(Path(shown(current)).stem, _digest(received, others, became))
     batch = _cohort(name, received)
     report = _judge(batch, None, against, judged, params)
     files = {"current": current, "reference": reference, "outcomes": outcomes}
