@@ -240,8 +240,11 @@ def coverage_table(asked: Sequence[Sequence[Differences]], truth: Sequence[float
 
 
 def _share(happened: Sequence[bool]) -> str:
-    rate = float(np.mean(happened))
-    return f"{rate:.1%} (+-{1.96 * np.sqrt(rate * (1 - rate) / len(happened)):.1%})"
+    """With its 95% interval (Wilson, JASA 1927;22:209)."""
+    n, rate, z = len(happened), float(np.mean(happened)), 1.96
+    centre, reach = rate + z**2 / (2 * n), z * np.sqrt(rate * (1 - rate) / n + (z / (2 * n)) ** 2)
+    low, high = ((centre + side * reach) / (1 + z**2 / n) for side in (-1, 1))
+    return f"{rate:.1%} ({abs(low):.1%} to {high:.1%})"
 
 
 if __name__ == "__main__":
