@@ -31,6 +31,7 @@ from health_predict.io.production import holder_of
 from health_predict.io.replay import Plan, matured
 from health_predict.steps.adopt import adopt
 from health_predict.steps.arrive import arrive
+from health_predict.steps.assemble import assemble
 from health_predict.steps.begin import begin
 from health_predict.steps.evaluate import evaluate
 from health_predict.steps.fetch_bundle import fetch_bundle
@@ -113,6 +114,15 @@ class ControlPlane(RuleBasedStateMachine):
         result = self.command(store, "recalibrate", lambda at: _recalibrate(at, production), death)
         return Run(store, result.run_id) if result else multiple()
 
+    @rule(target=runs, store=stores, seed=seeds, death=deaths)
+    def retrain(self, store: str, seed: int, death: Death | None) -> Any:
+        """Train on all that has matured."""
+        production = read_ledger(self.stores[store].storage).production
+        if production is None or not matured(self.stores[store].storage, SPLIT.batches + 1):
+            return multiple()
+        report = self.command(store, "retrain", lambda at: _retrain(at, seed, production), death)
+        return Run(store, report.winner) if report else multiple()
+
     # What decides
 
     @rule(run=runs, death=deaths)
@@ -132,9 +142,12 @@ class ControlPlane(RuleBasedStateMachine):
 
         self.decision(store, "rollback", step, death)
 
-    @rule(store=stores, death=deaths)
-    def adopt(self, store: str, death: Death | None) -> None:
-        self.decision(store, "adopt", lambda at: adopt(at.storage, at.registry, WHO, "it moved"), death)
+    @rule(store=stores, source=st.none() | stores, death=deaths)
+    def adopt(self, store: str, source: str | None, death: Death | None) -> None:
+        def step(at: Store) -> Any:
+            return adopt(at.storage, at.registry, WHO, "it moved", self.stores[source].storage if source else None)
+
+        self.decision(store, "adopt", step, death)
 
     @rule(target=runs, store=stores, seed=seeds)
     def release(self, store: str, seed: int) -> Any:
@@ -195,7 +208,7 @@ class ControlPlane(RuleBasedStateMachine):
             return self.command(store, name, step, None)
         except HealthPredictError as error:
             note(f"{name} in {store}: {error}")
-            assert isinstance(error, Declined | ConflictError) or "`health-predict " in str(error), error
+            assert _helps(error), error
             result = None
         else:
             note(f"{name} in {store}: done with {len(actor.writes)} writes")
@@ -257,6 +270,12 @@ class ControlPlane(RuleBasedStateMachine):
     def speaks(self, store: str) -> bool:
         """May the store change the registered model: it holds it, or nobody does."""
         return self.holder() in (None, read_ledger(self.stores[store].storage).id)
+
+
+def _helps(error: HealthPredictError) -> bool:
+    """Is it an answer: a rule's no, somebody else was faster, or what to run or to say instead."""
+    told = any(part in str(error) for part in ("`health-predict ", "say with --from", "was never in production"))
+    return told or isinstance(error, Declined | ConflictError)
 
 
 def _check_ledger(world: World, ledger: Ledger, store: str) -> None:
@@ -348,8 +367,13 @@ def _mature(at: Store, number: int) -> Any:
     return mature(at.storage, number)
 
 
+def _retrain(at: Store, seed: int, version: str) -> Any:
+    dataset = assemble(at.storage, PARAMS, SPLIT.batches + 1, version).dataset
+    return train(at.storage, at.registry, training(seed), "lt30", None, SILENT, dataset=dataset)
+
+
 def _recalibrate(at: Store, version: str) -> Any:
-    return recalibrate(at.storage, at.registry, at.cache, PARAMS, SPLIT.batches + 1, version)
+    return recalibrate(at.storage, at.registry, PARAMS, SPLIT.batches + 1, version)
 
 
 def _evaluate(at: Store, run_id: str) -> Any:
