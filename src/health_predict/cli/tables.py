@@ -44,7 +44,11 @@ def split(report: Any) -> RenderableType:
 def trained(report: "TrainingReport") -> RenderableType:
     at = ", ".join(f"{count} at step {step}" for step, count in report.stopped_at.items())
     early = f"{report.stopped} of {report.trials} trials stopped early" + (f" ({at})" if at else "")
-    return _labelled(report.synthetic, models(report.models, report.winner), early + _skipped(report))
+    return _labelled(
+        report.synthetic,
+        models(report.models, report.winner),
+        f"{early}{_skipped(report)}\ntrained on {report.dataset}; the winner (*) is run {report.winner}",
+    )
 
 
 def models(found: "Iterable[BestModel]", winner: str) -> Table:
@@ -57,10 +61,11 @@ def models(found: "Iterable[BestModel]", winner: str) -> Table:
             f"{model.metrics.brier.estimate:.4f}",
             f"{model.metrics.ece.estimate:.4f}",
             f"{model.onnx_difference:.0e}",
+            model.run_id,
         )
         for model in found
     ]
-    return _table(("family", "AUROC (95%)", "average precision (95%)", "Brier", "ECE", "ONNX differs by"), rows)
+    return _table(("family", "AUROC (95%)", "average precision (95%)", "Brier", "ECE", "ONNX differs by", "run"), rows)
 
 
 def evaluated(report: "EvaluationReport") -> RenderableType:
