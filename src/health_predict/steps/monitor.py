@@ -37,6 +37,7 @@ from health_predict.io.replay import (
     read_outcomes,
     read_reference,
 )
+from health_predict.io.simulations import simulation_of
 from health_predict.io.storage import Storage
 from health_predict.io.tables import json_bytes
 from health_predict.monitoring.drift import field_drift
@@ -52,6 +53,7 @@ class _Against:
     """What a batch is compared with; `left_out` of the encounters are not in the cohort."""
 
     version: str
+    simulation: str | None
     decisions: int
     bundle: Bundle
     reference: Reference
@@ -185,6 +187,7 @@ def _judge(
         version=against.version,
         decisions=against.decisions,
         synthetic=manifest.synthetic,
+        simulation=against.simulation,
         left_out=batch.left_out,
         reference_left_out=against.left_out,
         drift=drift,
@@ -202,7 +205,7 @@ def _champion(storage: Storage, registry: Registry) -> _Against:
         bundle, reference = load_bundle(folder), read_reference(folder)
     require_target(bundle.manifest)
     fitted_on = read_seen(storage, bundle.manifest.trained_on[0]).select(*ARRIVAL)
-    return _Against(ledger.production, len(ledger.entries), bundle, reference, fitted_on)
+    return _Against(ledger.production, simulation_of(storage), len(ledger.entries), bundle, reference, fitted_on)
 
 
 def _with_reference(against: _Against, received: pl.DataFrame, params: Params) -> _Against:
