@@ -263,7 +263,7 @@ def test_a_declined_training_leaves_its_data_new_and_does_not_train_again_before
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_no_outcome_of_an_encounter_under_evaluation_reaches_an_encoding(seed):
     """Of the test part none does, and of validation none either: patients in both are nowhere in what is fitted on."""
     cohort = select_cohort(TABLE)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from health_predict.cli.console import Output
-from health_predict.params import Family, Params, Protocol, SearchParams, Target
+from health_predict.params import LIVE_TARGET, Family, Params, Protocol, SearchParams, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,18 +116,26 @@ def train(
 ) -> None:
     """Tune the families, fit and export the best of each, log everything to MLflow, name the winner.
 
+    Trains on the initial data, and on all outcomes that have matured since. What the gate will compare on is set aside
+    first, from what production has not seen; exit code 99 says, before anything is trained, that there is too little.
     Runs on the Ray cluster at RAY_ADDRESS, or on one of its own.
 
     Example: `health-predict train --families lightgbm,xgboost --trials 20`
     """
     from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.io.datasets import INITIAL  # noqa: PLC0415
+    from health_predict.io.replay import matured, next_assembly  # noqa: PLC0415
+    from health_predict.steps.assemble import assemble  # noqa: PLC0415
     from health_predict.steps.train import train as step  # noqa: PLC0415
 
     settings, output = _settings(), Output(json)
     search = SearchParams(families=_families(families), trials=trials, minutes=minutes, seed=seed)
     with output.training(search) as progress:
-        storage, registry = _storage(settings), _registry(settings)
-        report = step(storage, registry, Params(search=search), target, settings.ray_address, progress, force)
+        storage, registry, params = _storage(settings), _registry(settings), Params(search=search)
+        dataset = INITIAL
+        if target == LIVE_TARGET and matured(storage):
+            dataset = assemble(storage, params, next_assembly(storage)).dataset
+        report = step(storage, registry, params, target, settings.ray_address, progress, force, dataset)
     output.result(report, tables.trained)
 
 
@@ -137,8 +145,11 @@ def evaluate(
     protocol: Annotated[
         Protocol | None, typer.Option(help="Study a family's defaults on the whole cohort instead.")
     ] = None,
-    family: Annotated[Family, typer.Option(help="With --protocol: which family.")] = "lightgbm",
-    target: OnTarget = "lt30",
+    family: Annotated[Family | None, typer.Option(help="With --protocol: which family; lightgbm if left out.")] = None,
+    target: Annotated[
+        Target | None,
+        typer.Option(help="With --protocol: lt30, readmitted within 30 days, if left out; or any, at any time."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare a trained model with the one in production on encounters that neither has seen.
@@ -152,6 +163,8 @@ def evaluate(
 
     settings, output = _settings(), Output(json)
     if protocol is None:
+        if family or target:
+            raise typer.BadParameter("--family and --target go with --protocol: a run has its own")
         from health_predict.steps.evaluate import evaluate as compare  # noqa: PLC0415
 
         report = compare(_storage(settings), _registry(settings), Params(), settings.actor, run)
@@ -161,7 +174,12 @@ def evaluate(
 
     with output.progress("folds") as advance:
         found = study(
-            _storage(settings), Params(), protocol, family, target, lambda done, folds: advance(done, folds, "")
+            _storage(settings),
+            Params(),
+            protocol,
+            family or "lightgbm",
+            target or LIVE_TARGET,
+            lambda done, folds: advance(done, folds, ""),
         )
     output.result(found, tables.studied)
 

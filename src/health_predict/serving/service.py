@@ -131,7 +131,8 @@ class Service:
         model = self._ready()
         encounter = self._read(body)
         prediction = self._score(model, encounter, call)
-        await self._audit(model, body, call, "/predict", [prediction.probability_score])
+        if self._journal.audit:
+            await self._audit(model, body, call, "/predict", [prediction.probability_score])
         self._note(model, encounter, prediction, call)
         return prediction
 

@@ -296,6 +296,12 @@ def test_a_finding_in_one_of_many_subgroups_has_to_be_clearer():
     assert "(99.58%: -0.133 to +0.013)" in sentence  # twelve tests: .05 / 12 outside
 
 
+def test_a_single_test_needs_no_correction():
+    alone = replace(FINE, champion=None, first=None, subgroups=women(auroc_difference=None))
+    sentence = next(check.sentence for check in checks(alone, PARAMS) if check.name == "AUROC floor, sex Female")
+    assert "0.660 (95%: 0.630 to 0.690)" in sentence
+
+
 def test_groups_that_are_not_judged_cost_nothing():
     judged = [check.sentence for check in checks(FINE, PARAMS) if "sex" in check.name]
     more = replace(FINE, subgroups=(*FINE.subgroups, SubgroupMetrics("race", "Other", 50, 4)))

@@ -270,6 +270,7 @@ def test_a_paired_difference_is_that_of_the_estimates_and_changes_sign_with_the_
     single = evaluate(y, p, patients, 0.2, FEW).auroc
     assert there.auroc.upper - there.auroc.lower < single.upper - single.lower
     assert compare_auroc(y, p, worse, patients, FEW).difference == there.auroc
+    assert compare_auroc(y, p, worse, patients, FEW).reference == compare_auroc(y, worse, p, patients, FEW).challenger
     rescaled = compare_auroc(y, p, 100 * worse, patients, FEW).challenger
     assert (rescaled.estimate, rescaled.lower, rescaled.upper) == (single.estimate, single.lower, single.upper)
 
@@ -279,6 +280,7 @@ def test_bounds_further_out_are_normal_with_the_standard_error_and_never_closer(
     assert found.at(0.025) == Interval(0.0, pytest.approx(-1.95996, abs=1e-5), 2.1)
     assert found.at(0.00135) == Interval(0.0, pytest.approx(-3, abs=1e-3), pytest.approx(3, abs=1e-3))
     assert found.at(0.05) == Interval(0.0, -1.8, 2.1)
+    assert Measurement(0.5, 0.4, 0.6, 0.1).at(0.00135).upper == pytest.approx(0.8, abs=1e-4)
 
 
 def test_the_standard_error_is_the_spread_of_the_resamples():
