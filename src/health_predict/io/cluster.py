@@ -53,7 +53,7 @@ def _start() -> None:
 def _asking_no_cloud() -> Iterator[None]:
     """What Ray starts in the block asks nobody over HTTP.
 
-    One of Ray's processes asks metadata.google.internal and 169.254.169.254 which cloud it is in, also where all reports
+    One of its processes asks metadata.google.internal and 169.254.169.254 which cloud it is in, also where all reports
     are off. Through this proxy, where nobody listens, it finds none. Ray's own traffic takes no proxy.
     """
     before = {name: os.environ.get(name) for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY")}
