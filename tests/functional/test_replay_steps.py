@@ -148,7 +148,7 @@ def test_auroc_of_a_recalibrated_model_is_held_to_what_it_was_when_it_was_traine
         (TABLE.head(10).select("encounter_id", OUTCOME), "the file of encounters has 0"),
         (TABLE.slice(1_000).select("encounter_id"), "no column readmitted"),
         (TABLE.slice(1_000).select("encounter_id", pl.lit("maybe").alias(OUTCOME)), "600 values"),
-        (pl.concat([TABLE.tail(5).select("encounter_id", OUTCOME)] * 2), "5 encounters again"),
+        (pl.concat([TABLE.tail(5).select("encounter_id", OUTCOME)] * 2), "5 duplicate encounter_ids"),
     ],
     ids=["of others", "no column", "no outcome", "twice"],
 )
