@@ -26,10 +26,13 @@ from health_predict.data.cohort import select_cohort
 from health_predict.data.scenarios import SCENARIOS
 from health_predict.data.splits import split as split_cohort
 from health_predict.io import layout
-from health_predict.io.ledger import append, entry, read_ledger
+from health_predict.io.bundle import load_bundle
+from health_predict.io.bundles import keep_bundle
+from health_predict.io.ledger import read_ledger
 from health_predict.io.manifests import publish
 from health_predict.io.monitoring_reports import MonitoringReport
-from health_predict.io.registry import Registry
+from health_predict.io.production import decide, drafted, subject_of
+from health_predict.io.registry import BUNDLE, Registry
 from health_predict.io.storage import Folder
 from health_predict.io.tables import read_table, table_bytes
 from health_predict.params import Params, SearchParams, SplitParams
@@ -46,6 +49,7 @@ from health_predict.steps.train import Progress, train
 from health_predict.steps.validate import validate
 
 PAGE = Path("docs/results.md")
+WHO = "benchmark"
 PARAMS = Params(search=SearchParams(families=("lightgbm",), trials=1))
 POOLED = slice(4, 8)  # of the ten future batches: 5 to 8
 DEALT = SplitParams(initial_share=0.40, train_share=0.60, batches=6)
@@ -162,17 +166,23 @@ def _with_champion(world: World, months: pl.DataFrame, seed: int) -> World:
     split(world.storage, DEALT)
     silent = Progress(lambda *_: None, lambda *_: None)
     trained = train(world.storage, world.registry, PARAMS, "lt30", None, silent)
-    evaluate(world.storage, world.registry, PARAMS, trained.winner)
+    evaluate(world.storage, world.registry, PARAMS, WHO, trained.winner)
     # Past the gate, which these few encounters may not convince: any model can be watched.
-    version = world.registry.register(trained.winner, {}).version
-    ledger = read_ledger(world.storage)
-    append(world.storage, ledger, entry(ledger, "promoted", trained.winner, [], {}, version))
+    version = world.registry.register(trained.winner, {})
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = world.registry.download(trained.winner, BUNDLE, Path(scratch))
+        bundle = load_bundle(folder)
+        keep_bundle(world.storage, folder)
+    ledger, subject = read_ledger(world.storage), subject_of(bundle, version.version)
+    moves = (version.version, None)
+    promoted = drafted(world.storage, world.registry, ledger, "promoted", subject, WHO, moves=moves)
+    decide(world.storage, world.registry, ledger, promoted)
     return world
 
 
 def _watch(world: World, number: int, scenario: str) -> MonitoringReport:
     """A batch arrives, the outcomes of the one before mature, it is judged, and scored."""
-    storage, registry, cache = world.storage, world.registry, world.root / "cache"
+    storage, registry = world.storage, world.registry
     arrive(storage, PARAMS.scenario, number, scenario, BEGINS)
     if number > 1:
         mature(storage, number - 1)

@@ -10,17 +10,19 @@ from typing import Any
 from health_predict.evaluation.gate import Scores, checks, compare_models
 from health_predict.io import layout
 from health_predict.io.bundle import TableDigest, load_bundle
+from health_predict.io.bundles import keep_bundle
 from health_predict.io.datasets import INITIAL, read_part, vouch
 from health_predict.io.export import Provenance, export
-from health_predict.io.ledger import append, entry, read_ledger
-from health_predict.io.registry import Version
+from health_predict.io.ledger import Decision, Subject, append, entry, read_ledger
 from health_predict.io.reports import EvaluationReport, write_evaluation
 from health_predict.io.storage import Storage
+from health_predict.io.tables import keep_table
 from health_predict.params import Params
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
 
 RUN = "run"
+WHO = "tester@here"
 
 
 @dataclass
@@ -31,17 +33,6 @@ class Registry:
     model_name: str = "Invented"
     logged: list[Mapping[str, float]] = field(default_factory=list)
     tags: list[Mapping[str, str]] = field(default_factory=list)
-    aliases: tuple[str | None, str | None] = (None, None)
-
-    def version(self, number: str) -> Version:
-        return Version(self.model_name, number, RUN)
-
-    def fetch_bundle(self, _version: Version, _cache: Path) -> Path:
-        return self.folder
-
-    def follow(self, production: str | None, previous: str | None) -> bool:
-        self.aliases = (production, previous)
-        return True
 
     def end_orphans(self, _experiment: str) -> int:
         return 0
@@ -67,7 +58,9 @@ def export_champion(storage: Storage, folder: Path, params: Params) -> Path:
     prepared = prepare(candidate.encoding, train, validation, params.preprocessor)
     fitted = fit("lightgbm", candidate.default(len(train.outcomes)), prepared, params.search)
     tables: tuple[TableDigest, ...] = (trained, validated)
-    provenance = Provenance(RUN, INITIAL.name, "lt30", tables, synthetic=True, git_revision="unknown", seed=1)
+    provenance = Provenance(
+        RUN, INITIAL.name, "lt30", tables, synthetic=True, simulation=None, git_revision="unknown", seed=1
+    )
     export(folder, fitted, train, validation, {}, provenance, params)
     return folder
 
@@ -76,6 +69,7 @@ def crown(storage: Storage, folder: Path, params: Params) -> None:
     """Put the bundle into production: its evaluation on the initial test data, and a line in the ledger."""
     bundle = load_bundle(folder)
     data, _ = read_part(storage, vouch(storage, INITIAL), INITIAL.test, "lt30")
+    holdout = sha256(storage.read(layout.INITIAL_TEST)).hexdigest()
     comparison = compare_models(
         data.encounters,
         data.outcomes,
@@ -83,11 +77,29 @@ def crown(storage: Storage, folder: Path, params: Params) -> None:
         champion=None,
         first=None,
         trained_on=data.encounters["encounter_id"].head(0),
-        fingerprints={"test": sha256(storage.read(layout.INITIAL_TEST)).hexdigest()},
+        fingerprints={"test": holdout},
         gate=params.gate,
         bootstrap=params.bootstrap,
     )
     found = tuple(checks(comparison, params.gate))
-    write_evaluation(storage, EvaluationReport(RUN, "lightgbm", None, True, comparison, found))
+    write_evaluation(storage, EvaluationReport(RUN, "lightgbm", None, True, None, holdout, {}, comparison, found))
+    put_into_production(storage, folder, "1")
+
+
+def put_into_production(storage: Storage, folder: Path, number: str) -> None:
+    """Let the ledger say that a bundle is in production as a version; what it has seen, and it itself, are kept."""
+    manifest = load_bundle(folder).manifest
+    for table in manifest.trained_on:
+        keep_table(storage, storage.read(table.key))
+    keep_bundle(storage, folder)
     ledger = read_ledger(storage)
-    append(storage, ledger, entry(ledger, "promoted", RUN, [], {}, "1"))
+    decide_on(storage, "promoted", folder, number, moves=(number, ledger.production))
+
+
+def decide_on(storage: Storage, decision: Decision, folder: Path, number: str | None = None, **rest: Any) -> None:
+    """Append a decision about a bundle to the ledger."""
+    bundle, ledger = load_bundle(folder), read_ledger(storage)
+    manifest = bundle.manifest
+    subject = Subject(manifest.run_id, "lt30", bundle.sha256, manifest.content, manifest.lineage, number)
+    told = {"who": WHO, "registry": "http://mlflow.invalid", "model": "Invented", "simulation": None}
+    append(storage, ledger, entry(ledger, decision, subject, **told, **rest))

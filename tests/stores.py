@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from health_predict.io.registry import Registry
+from health_predict.io.simulations import existing_world
 from health_predict.io.storage import Folder
 from health_predict.params import Family, SplitParams, ValidationParams
 from health_predict.settings import Settings
@@ -37,12 +38,20 @@ class Place:
 
     @property
     def settings(self) -> Settings:
-        return Settings(storage=str(self.root), tracking_uri=None)
+        known = {"tracking_uri": self.environment.get("MLFLOW_TRACKING_URI")}
+        model = self.environment.get("MODEL_NAME")
+        return Settings(storage=str(self.root), **known, **({"model_name": model} if model else {}))
 
     @property
     def registry(self) -> Registry:
         settings = self.settings
         return Registry(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
+
+    def simulation(self, name: str) -> "Place":
+        """The world of a replay that was begun in this store, as a place of its own."""
+        storage, found = existing_world(self.storage, name)
+        tracking_uri = self.settings.resolved_tracking_uri
+        return Place(Path(storage.root), {"MLFLOW_TRACKING_URI": tracking_uri, "MODEL_NAME": found.model})
 
     def command(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start `health-predict` as a process of its own on this store."""

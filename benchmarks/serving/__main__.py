@@ -38,6 +38,7 @@ NAMES = [field.name for field in CLINICAL]
 ENCOUNTERS = generate(100, seed=9).select(NAMES).to_dicts()
 BODIES = tuple(json.dumps(encounter).encode() for encounter in ENCOUNTERS)
 WORKER, KEYS, AUDIT, BARE, FRAMEWORK = "worker", "worker, API key", "worker, API key and audit log", "bare echo", "echo"
+AT_ONCE = {"HEALTH_PREDICT_DRAIN_SECONDS": "0"}  # nobody waits for a load balancer to notice
 MLFLOW, BENTO = "`mlflow models serve`", "BentoML"
 
 
@@ -86,7 +87,7 @@ class Running:
 def running(side: Side) -> Iterator[Running]:
     begun = time.perf_counter()
     process = subprocess.Popen(
-        side.line, env={**os.environ, **side.environment}, stdout=subprocess.DEVNULL, start_new_session=True
+        side.line, env={**os.environ, **AT_ONCE, **side.environment}, stdout=subprocess.DEVNULL, start_new_session=True
     )
     try:
         while True:

@@ -28,9 +28,12 @@ CONSTANT = msgspec.json.encode(
         risk_band="high",
         percentile=85,
         unknown_fields=[],
+        missing_fields=["weight"],
+        warnings=[],
         outside_cohort=False,
         synthetic=True,
         model_version="0" * 12,
+        bundle_sha256="0" * 64,
         request_id="0" * 24,
     )
 )

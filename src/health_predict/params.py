@@ -130,6 +130,16 @@ class DriftParams:
 
 
 @dataclass(frozen=True)
+class MissingParams:
+    """When a field of encounters to be scored is missing far more often than in the training encounters."""
+
+    max_rise: float = 0.05  # of encounters; a join that fails upstream loses more
+    max_chance: float = 0.001  # probability of a file or window with as many and nothing wrong
+    least_share: float = 0.0002  # that is taken for usual: a field never missing in 14,000 encounters may be in one
+    window: int = 500  # encounters that the service judges together, besides each request: a failed join is in all
+
+
+@dataclass(frozen=True)
 class PerformanceParams:
     """Falls are differences to the champion's own reference window, whose error counts as well."""
 
@@ -197,6 +207,7 @@ class Params:
     bundle: BundleParams = field(default_factory=BundleParams)
     study: StudyParams = field(default_factory=StudyParams)
     drift: DriftParams = field(default_factory=DriftParams)
+    missing: MissingParams = field(default_factory=MissingParams)
     performance: PerformanceParams = field(default_factory=PerformanceParams)
     retraining: RetrainingParams = field(default_factory=RetrainingParams)
     assembly: AssemblyParams = field(default_factory=AssemblyParams)

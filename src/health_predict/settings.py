@@ -179,9 +179,15 @@ class ServingSettings(_Environment):
     batch_body_limit: int = Field(4 * 1024 * 1024, ge=1024, description="Bytes of a request to /predict/batch.")
     batch_limit: int = Field(1000, ge=1, description="Encounters in one request to /predict/batch.")
     drain_seconds: float = Field(
-        5.0, ge=0, description="After SIGTERM: seconds for callers to move away before connections are closed."
+        10.0,
+        ge=0,
+        description="After SIGTERM: seconds in which /readyz says 503 and everything is still answered, so that load "
+        "balancers notice; two looks every 5 s by default.",
     )
     audit_log: Path | None = Field(None, description="Append-only audit log; without it there is none.")
+    audit_log_bytes: int = Field(
+        256 * 1024 * 1024, ge=1024, description="A file of the audit log is full at this size, and the next one begins."
+    )
     prediction_log: str | None = Field(
         None, description="Storage root (a folder or s3://) for scored encounters; without it there are none kept."
     )

@@ -13,6 +13,7 @@ OFF = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime; otherwise also a device id below ~/.cache/Microsoft
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",  # where Ray would report that reporting is off
     "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
     "SCARF_ANALYTICS": "false",  # Airflow's client
     "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",

@@ -42,6 +42,15 @@ def test_a_valid_encounter_is_scored(api):
     assert body["risk_band"] in BANDS
     assert 0 <= body["percentile"] <= 100
     assert body["request_id"] == answer.headers["x-request-id"]
+    assert body["bundle_sha256"] == api.get("/health").json()["sha256"]
+    assert "diag_1" not in body["missing_fields"]
+
+
+def test_a_missing_value_is_scored_and_named(api):
+    answer = api.post("/predict", json={**EXAMPLE, "diag_1": None})
+    assert answer.status_code == 200
+    assert "diag_1" in answer.json()["missing_fields"]
+    assert api.post("/predict/batch", json=[{**EXAMPLE, "diag_1": None}]).json()["missing"]["diag_1"] == 1
 
 
 def test_hyphens_and_underscores_mean_the_same(api):

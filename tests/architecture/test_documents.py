@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from pydantic_settings import BaseSettings
 
-from health_predict import settings
+from health_predict import settings, telemetry
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -42,6 +42,11 @@ def test_no_setting_is_documented_that_does_not_exist():
     page = (ROOT / "docs" / "settings.md").read_text()
     known = {name for kind in CLASSES for name in variables(kind).values()}
     assert set(re.findall(r"`(HEALTH_PREDICT_[A-Z_]+)`", page)) <= known
+
+
+def test_every_switch_of_telemetry_is_explained():
+    page = (ROOT / "docs" / "security.md").read_text()
+    assert [name for name in telemetry.OFF if name not in page] == []
 
 
 def group(name: str) -> list[Requirement]:

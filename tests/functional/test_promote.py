@@ -272,6 +272,8 @@ def test_a_store_that_adopts_a_model_goes_on_and_the_other_is_told(store, regist
     assert load_bundle(Path(heir.path(layout.bundle(found.version.sha256)))).manifest.run_id == store.winner
     with pytest.raises(ConflictError, match="is held by the ledger in"):
         rollback(store.storage, registry, WHO, "")
+    assert adopt(heir, registry, WHO, "moved").skipped
+    assert [entry.decision for entry in read_ledger(heir).entries] == ["adopted"]
     assert adopt(store.storage, registry, WHO, "back").from_ledger
     assert not rollback(store.storage, registry, WHO, "").skipped
 

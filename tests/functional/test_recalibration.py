@@ -12,6 +12,7 @@ from test_simulate import SIMULATE, copied, decisions, document, kill_once
 
 from health_predict.io import layout
 from health_predict.io.bundle import ENCODER, MODEL, Bundle, load_bundle
+from health_predict.io.bundles import fetch_bundle
 from health_predict.io.ledger import read_ledger
 from health_predict.io.monitoring_reports import read_judged, read_monitoring
 from health_predict.io.registry import PREPROCESSOR
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.slow
 ROWS = 43_500
 # Much to train on and small batches: a batch more is no reason for a training, and enough for the gate.
 SPLIT = SplitParams(initial_share=0.735, train_share=0.80, validation_share=0.13, batches=2)
+NAME = "label_shift"
 SHIFTED = ("--families", "lightgbm", "--scenario", "label_shift", "--no-api")
 
 
@@ -45,11 +47,12 @@ def replayed(begun: Place, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pl
     place = copied(begun, tmp_path_factory.mktemp("replayed") / "store")
     code, out, err = place.run(*SIMULATE, *SHIFTED)
     assert code == 0, err
-    return place, document(out)
+    return place.simulation(NAME), document(out)
 
 
 def bundle_of(place: Place, version: str) -> tuple[Path, Bundle]:
-    folder = place.registry.fetch_bundle(place.registry.version(version), place.settings.cache)
+    found = read_ledger(place.storage).version(version)
+    folder = fetch_bundle(place.storage, lambda: place.registry, found, place.settings.cache / str(place.root.stem))
     return folder, load_bundle(folder)
 
 
@@ -110,8 +113,10 @@ def test_risks_that_a_recalibration_did_not_cure_retrain(replayed, tmp_path):
 
 def test_killed_after_the_promotion_it_is_not_recalibrated_again(begun, replayed, tmp_path):
     place = copied(begun, tmp_path / "store")
-    kill_once(place, lambda: len(read_ledger(place.storage).entries) > 1, *SHIFTED)
+    world = place.simulation(NAME)
+    kill_once(place, lambda: read_ledger(world.storage).production != "1", *SHIFTED)
     code, out, err = place.run(*SIMULATE, *SHIFTED)
     assert code == 0, err
     assert decisions(document(out)) == decisions(replayed[1])
-    assert [one.production for one in read_ledger(place.storage).entries] == ["1", "2"]
+    promoted = [one for one in read_ledger(world.storage).entries if one.decision == "promoted"]
+    assert [one.production for one in promoted] == ["1", "2"]

@@ -1,18 +1,21 @@
-"""Steps of the loop in this process: how a replay begins and starts over, and files that are judged."""
+"""Steps of the loop in this process: batches, and files that are judged."""
 
+import io
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import patch
 
 import polars as pl
 import pytest
+from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
 from factories import encounters
+from health_predict.cli import tables
 from health_predict.cli.app import app
 from health_predict.data.cohort import select_cohort
 from health_predict.data.schema import CLINICAL, EXCLUDED_DISPOSITIONS, OUTCOME
@@ -20,18 +23,16 @@ from health_predict.errors import BundleError, DataError, Declined, StorageError
 from health_predict.evaluation.metrics import Interval
 from health_predict.io import layout
 from health_predict.io.datasets import retraining
-from health_predict.io.ledger import append, entry, read_ledger
 from health_predict.io.manifests import publish
 from health_predict.io.monitoring_reports import MonitoringReport
 from health_predict.io.predictions import PredictionLog, ScoredEncounter
-from health_predict.io.replay import STATE, Plan, next_assembly, read_arrival, read_matured
+from health_predict.io.replay import next_assembly, read_arrival, read_matured
 from health_predict.io.reports import read_evaluation, write_evaluation
 from health_predict.io.storage import Folder
 from health_predict.io.tables import table_bytes
 from health_predict.params import AssemblyParams, BootstrapParams, DriftParams, GateParams, Params
 from health_predict.steps.arrive import arrive
 from health_predict.steps.assemble import assemble
-from health_predict.steps.begin import begin
 from health_predict.steps.judge import judge
 from health_predict.steps.mature import mature
 from health_predict.steps.monitor import monitor, monitor_file, monitor_logged
@@ -73,40 +74,6 @@ def storage(champion, tmp_path) -> Folder:
     split(storage)
     crown(storage, champion, PARAMS)
     return storage
-
-
-def started(storage: Folder, registry: Registry, from_batch: int = 1, restart: bool = False) -> Plan:
-    return begin(storage, registry, "none", from_batch, ("lightgbm",), 1, 1, restart)
-
-
-def test_a_replay_that_starts_over_leaves_nothing_to_roll_back_to_that_it_removed(storage, champion):
-    registry = Registry(champion)
-    first = started(storage, registry)
-    ledger = read_ledger(storage)
-    append(storage, ledger, entry(ledger, "promoted", "another run", [], {}, "2", "1"))
-    storage.write(layout.retraining_data(1, "train"), b"what version 2 was trained on")
-    again = started(storage, registry, restart=True)
-    ledger = read_ledger(storage)
-    assert (ledger.production, ledger.previous) == ("1", None)
-    assert registry.aliases == ("1", None)
-    assert asdict(again) == {**asdict(first), "decisions": 3}
-    assert [key for key in storage.list() if key.startswith(STATE)] == [layout.REPLAY]
-
-
-def test_a_version_rolled_back_from_is_no_previous_one_after_a_restart(storage, champion):
-    registry = Registry(champion)
-    started(storage, registry)
-    for decision, versions in (("promoted", ("2", "1")), ("rolled_back", ("1", "2"))):
-        ledger = read_ledger(storage)
-        append(storage, ledger, entry(ledger, decision, "another run", [], {}, *versions))
-    started(storage, registry, restart=True)
-    assert (read_ledger(storage).production, read_ledger(storage).previous) == ("1", None)
-
-
-def test_a_scenario_cannot_begin_after_the_last_batch(storage, champion):
-    with pytest.raises(DataError, match="cannot begin with batch 2: `data split` made 1"):
-        started(storage, Registry(champion), from_batch=2)
-    assert not storage.exists(layout.REPLAY)
 
 
 def judged(storage: Folder, champion: Path, current: Path, outcomes: Path | None = None) -> MonitoringReport:
@@ -160,6 +127,13 @@ def test_auroc_of_a_recalibrated_model_is_held_to_what_it_was_when_it_was_traine
     assert found.reference == replace(approved.comparison.challenger, auroc=better.auroc)
 
 
+def shown(report: RenderableType) -> str:
+    """A report as a command prints it."""
+    console = Console(file=io.StringIO(), width=200)
+    console.print(report)
+    return console.file.getvalue()
+
+
 def with_deaths(table: pl.DataFrame, count: int) -> pl.DataFrame:
     """The table, and after it as many more encounters that ended in death or a hospice."""
     more = encounters(4_000, seed=7).filter(pl.col("discharge_disposition_id").is_in(EXCLUDED_DISPOSITIONS)).head(count)
@@ -184,6 +158,13 @@ def test_who_died_is_left_out_and_counted_at_every_door(storage, champion, tmp_p
     for name in ("status", "reasons", "drift", "separation", "predictions"):
         assert getattr(found, name) == getattr(expected, name)
     assert found.outcomes[0].performance == expected.outcomes[0].performance
+    for line in (
+        "90 encounters ended in death or a hospice and are left out",
+        "90 encounters of the reference ended in death or a hospice and are left out",
+        "90 of those who died or went to a hospice are left out",
+    ):
+        assert line in shown(tables.monitored(found))
+        assert line not in shown(tables.monitored(expected))
 
 
 def test_encounters_that_the_champion_was_trained_on_do_not_tell_how_good_it_is(storage, champion, tmp_path):
@@ -195,6 +176,7 @@ def test_encounters_that_the_champion_was_trained_on_do_not_tell_how_good_it_is(
     assert (found.seen, found.rows) == (cohort.height - unseen.height, unseen.height)
     assert expected.seen == 0
     assert found.performance == expected.performance
+    assert f"{found.seen} encounters that version 1 was trained on are left out" in shown(tables.judged([found]))
     cohort.head(760).write_parquet(alike)
     with pytest.raises(DataError, match=r"version 1 was trained on .* too few to judge it"):
         judged(storage, champion, alike, alike)
@@ -247,7 +229,7 @@ def test_a_model_of_another_outcome_judges_and_scores_nothing(storage, champion,
     manifest = json.loads((other / "bundle.json").read_bytes())
     (other / "bundle.json").write_text(json.dumps({**manifest, "target": "any"}))
     arrive(storage, PARAMS.scenario, 1, "none", from_batch=1)
-    registry, cache = Registry(other), Path("unused")
+    registry = Registry(other)
     refusals = [
         lambda: monitor_file(storage, registry, PARAMS, str(current)),
         lambda: monitor(storage, registry, PARAMS, 1),

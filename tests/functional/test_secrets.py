@@ -8,7 +8,6 @@ from pydantic_settings import BaseSettings
 
 from health_predict.errors import HealthPredictError
 from health_predict.io import layout
-from health_predict.io.registry import Registry
 from health_predict.settings import ServingSettings, Settings
 
 SECRET = "plantedW0rd"  # noqa: S105  (what is looked for)
@@ -64,29 +63,27 @@ def test_settings_of_the_service_that_are_not_valid_are_refused_without_showing_
 def test_settings_of_commands_show_no_secret_in_a_traceback(monkeypatch, tmp_path, variable, name):
     for value in ADDRESSES:
         monkeypatch.setenv(variable, value)
-        settings = Settings()
-        assert SECRET not in repr(settings) + str(settings)
+        try:
+            settings = Settings()
+        except HealthPredictError as error:
+            assert SECRET not in str(error)
+        else:
+            assert SECRET not in repr(settings) + str(settings)
 
 
-def test_a_registry_that_works_shows_and_keeps_no_secret(store, monkeypatch, health_predict):
+def test_a_registry_that_works_shows_and_keeps_no_secret(store, monkeypatch, tmp_path, health_predict):
     """MLflow on SQLite, reached by an address with a password in its query; from evaluation to rollback."""
-    address = f"sqlite:///{store.root}/mlflow.db?password={SECRET}"
+    monkeypatch.chdir(tmp_path)  # MLflow makes a folder of the address
+    address = f"sqlite:///file:{store.root}/mlflow.db?uri=true&password={SECRET}"
     shown = ""
     for command in (["evaluate"], ["promote"], ["status"], ["status", "--json"], ["rollback"]):
         ended = health_predict(store.root, *command, MLFLOW_TRACKING_URI=address)
         shown += ended.out + ended.err
     assert "is in production" in shown
     assert SECRET not in shown
-    kept = [
-        store.storage.read(key).decode(errors="replace") for key in store.storage.list() if "mlartifacts" not in key
-    ]
-    assert any(layout.LEDGER in key for key in store.storage.list())
-    assert not any(SECRET in one for one in kept)
-
-
-def test_the_registry_is_shown_by_an_address_without_credentials(store):
-    address = f"{store.settings.resolved_tracking_uri}?password={SECRET}"
-    assert SECRET not in Registry(address, "M", store.settings.artifact_root).tracking_uri
+    kept = {key: store.storage.read(key) for key in store.storage.list() if not key.startswith("mlartifacts")}
+    assert layout.LEDGER in kept
+    assert [key for key, content in kept.items() if SECRET.encode() in content] == []
 
 
 def text(file: Path) -> str:

@@ -1,13 +1,18 @@
 """A service for the length of a block: what it is handed, and what of the environment it must not have."""
 
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from factories import encounters
-from health_predict.cli.service import service
+from health_predict.cli.service import end, service
 from health_predict.data.schema import CLINICAL
+from health_predict.errors import ServiceError
 
 pytestmark = pytest.mark.slow
 
@@ -47,3 +52,44 @@ def test_it_asks_for_no_key_and_writes_to_no_real_log(bundles, tmp_path, monkeyp
         assert len(running.ask(TABLE).probability) == len(TABLE)
     assert not (tmp_path / "audit.jsonl").exists()
     assert not (tmp_path / "log").exists()
+
+
+def test_a_service_that_does_not_heed_its_end_is_killed(monkeypatch):
+    monkeypatch.setattr("health_predict.cli.service.END_SECONDS", 0.2)
+    script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    end(process)
+    assert process.returncode == -signal.SIGKILL
+    process.stdout.close()
+
+
+def test_an_interruption_while_it_ends_leaves_no_process(monkeypatch):
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+
+    def interrupted(_self, timeout=None):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        end(process)
+    assert process.returncode is not None
+
+
+def test_a_service_that_does_not_start_says_why_and_leaves_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("health_predict.cli.service.START_SECONDS", 3.0)
+    with pytest.raises(ServiceError, match="did not become healthy"), service(tmp_path):
+        pass
+    assert [one for one in psutil.Process().children() if "health_predict.serving" in one.cmdline()] == []
+
+
+def test_a_service_that_dies_is_an_error_of_the_service(bundles):
+    with service(bundles.first) as running:
+        running.process.kill()
+        running.process.wait()
+        with pytest.raises(ServiceError, match="does not answer"):
+            running.ask(TABLE)
+        with pytest.raises(ServiceError, match="does not answer"):
+            running.take_up(bundles.second, "2", ENCOUNTER)

@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ import psutil
 import pytest
 
 from health_predict.data.schema import OUTCOME
+from health_predict.errors import BundleError, DataError
 from health_predict.io import layout
 from health_predict.io.ledger import read_ledger
 from health_predict.io.registry import PRODUCTION
-from health_predict.io.replay import read_arrival, read_matured, read_predictions
+from health_predict.io.replay import Plan, read_arrival, read_matured, read_predictions
 from health_predict.io.tables import read_json
-from health_predict.params import SplitParams
+from health_predict.params import GateParams, Params, SplitParams
+from health_predict.steps.begin import begin
+from health_predict.steps.evaluate import evaluate
+from health_predict.steps.promote import promote
 from stores import Place, prepare
 
 pytestmark = pytest.mark.slow
@@ -27,7 +32,9 @@ pytestmark = pytest.mark.slow
 ROWS = 24_000
 # A champion of little data and a large test part: a retraining brings much, and the gate can tell.
 SPLIT = SplitParams(initial_share=0.35, train_share=0.35, validation_share=0.20, batches=3)
+NAME = "replay"  # of the world, where nothing is injected
 SIMULATE = ("simulate", "--trials", "1", "--json")
+PASSES = GateParams(max_subgroup_auroc_loss=2, min_subgroup_auroc=0, observed_expected=(0, 1e9))
 DECIDED = ("batch", "action", "reasons", "version", "promoted", "objections", "alarms")
 
 
@@ -92,15 +99,40 @@ def test_a_replay_retrains_and_reports_what_it_was_worth(replayed):
     first, *later = found["rows"]
     assert first["outcome"]["auroc_difference"] == {"estimate": 0.0, "lower": 0.0, "upper": 0.0}
     promoted = [row["promoted"] for row in later if row["promoted"]]
-    assert read_ledger(place.storage).production == promoted[-1]
-    assert found == read_json(place.storage, layout.REPLAY_NUMBERS)
-    assert b"Invented data" in place.storage.read(layout.REPLAY_PAGE)
+    world = place.simulation(NAME)
+    assert read_ledger(world.storage).production == promoted[-1]
+    assert {entry.simulation for entry in read_ledger(world.storage).entries} == {NAME}
+    assert world.registry.at(PRODUCTION).version == promoted[-1]
+    assert found == read_json(world.storage, layout.REPLAY_NUMBERS)
+    page = world.storage.read(layout.REPLAY_PAGE)
+    assert b"Invented data" in page
+    assert b"Simulation" in page
     for number in (1, 2, 3):
-        assert place.storage.exists(layout.drift_report(layout.batch(number)))
+        assert world.storage.exists(layout.drift_report(layout.batch(number)))
+
+
+def test_what_a_replay_promotes_is_its_own(replayed):
+    place, found = replayed
+    assert found["promotions"] >= 1
+    assert read_ledger(place.storage).entries == []
+    assert place.registry.holder() is None
+    assert place.registry.at(PRODUCTION) is None
+    code, out, err = place.run("status", "--json")
+    assert code == 0, err
+    assert (document(out)["production"], document(out)["simulations"]) == (None, [NAME])
+    code, out, err = place.run("status", "--simulation", NAME, "--json")
+    assert code == 0, err
+    assert (document(out)["simulation"], document(out)["problems"]) == (NAME, [])
+    winner = read_json(place.simulation(NAME).storage, layout.TRAINING)["winner"]
+    assert place.registry.bundle(winner).manifest.simulation == NAME
+    with pytest.raises(
+        BundleError, match=f"was trained in the simulation {NAME}, and cannot be promoted into production"
+    ):
+        promote(place.storage, place.registry, Params().gate, "tester", winner)
 
 
 def test_what_arrives_has_no_outcomes_and_what_was_said_stands_beside_what_became(replayed):
-    place, _ = replayed
+    place = replayed[0].simulation(NAME)
     for number in (1, 2, 3):
         arrived, said = read_arrival(place.storage, number), read_predictions(place.storage, number)
         assert OUTCOME not in arrived.columns
@@ -110,7 +142,7 @@ def test_what_arrives_has_no_outcomes_and_what_was_said_stands_beside_what_becam
 
 
 def test_the_gate_compares_on_encounters_that_no_model_has_seen(replayed):
-    place, _ = replayed
+    place = replayed[0].simulation(NAME)
     test, train = (pl.read_parquet(place.root / layout.retraining_data(2, part)) for part in ("test", "train"))
     assert set(test["encounter_id"]) <= set(read_arrival(place.storage, 1)["encounter_id"])
     assert not set(test["patient_nbr"]) & set(train["patient_nbr"])
@@ -128,11 +160,13 @@ def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(begun, replay
     # A service of this environment would want keys, and serve another alias; the replay's own does neither.
     elsewhere = {"HEALTH_PREDICT_API_KEYS": f"ward:{'0' * 64}", "MODEL_ALIAS": "elsewhere"}
     place = copied(begun, tmp_path / "store", **elsewhere)
-    storage = place.storage
+    world = place.simulation(NAME)
+    storage = world.storage
+    promoted = len(read_ledger(storage).entries)
     kill_once(place, lambda: storage.exists(layout.drift_manifest(layout.batch(2))))
     kill_once(place, lambda: storage.exists(layout.retraining_manifest(2)))
-    kill_once(place, lambda: len(read_ledger(storage).entries) > 1)
-    kill_once(place, lambda: place.registry.at(PRODUCTION).version != "1")
+    kill_once(place, lambda: len(read_ledger(storage).entries) > promoted)
+    kill_once(place, lambda: world.registry.at(PRODUCTION).version != "1")
     kill_once(place, lambda: storage.exists(layout.manifest(layout.predictions(2))))
     code, out, err = place.run(*SIMULATE, timeout=600)
     assert code == 0, err
@@ -140,60 +174,80 @@ def test_killed_again_and_again_it_ends_as_if_nothing_had_happened(begun, replay
     assert decisions(found) == decisions(replayed[1])
     assert found["mean_auroc_retrained"] == pytest.approx(replayed[1]["mean_auroc_retrained"], abs=1e-6)
     assert [one.decision for one in read_ledger(storage).entries] == [
-        one.decision for one in read_ledger(replayed[0].storage).entries
+        one.decision for one in read_ledger(replayed[0].simulation(NAME).storage).entries
     ]
 
 
 def test_a_retrained_model_is_evaluated_on_its_own_data_set(replayed, tmp_path):
     place, found = replayed
-    place = copied(place, tmp_path / "store")
+    place = copied(place, tmp_path / "store").simulation(NAME)
     number = max(row["batch"] for row in found["rows"] if row["action"] != "none")
     key = layout.evaluation_report(read_json(place.storage, layout.TRAINING)["winner"])
     approved = place.storage.read(key)
     code, out, err = place.run("evaluate", "--json")
     assert (code, place.storage.read(key)) == (0, approved), err
-    place.storage.delete(key)
-    code, out, err = place.run("evaluate", "--json")
-    assert code == 0, err
+    assert document(out)["simulation"] == NAME
     test = place.storage.read(layout.retraining_data(number, "test"))
     assert document(out)["comparison"]["fingerprints"]["test"] == hashlib.sha256(test).hexdigest()
 
 
-def test_another_replay_in_the_same_store_needs_a_restart(begun, tmp_path):
+def test_another_replay_under_the_same_name_needs_a_restart(begun, tmp_path):
     place = copied(begun, tmp_path / "store")
-    other = (*SIMULATE, "--no-api", "--batches", "1", "--scenario", "schema_break")
+    other = (*SIMULATE, "--no-api", "--batches", "1", "--scenario", "schema_break", "--name", NAME)
     code, _, err = place.run(*other)
     assert code == 14
     assert "--restart" in err
-    assert read_json(place.storage, layout.REPLAY)["scenario"] == "none"
+    assert read_json(place.simulation(NAME).storage, layout.REPLAY)["scenario"] == "none"
 
     code, out, err = place.run(*other, "--restart")
     assert code == 0, err
     (row,) = document(out)["rows"]
     assert "time_in_hospital is missing" in row["refused"]
-    assert not place.storage.exists(layout.arrival(1))
-    assert not place.storage.exists(layout.predictions(1))
+    storage = place.simulation(NAME).storage
+    assert not storage.exists(layout.arrival(1))
+    assert not storage.exists(layout.predictions(1))
 
-    code, _, err = place.run("monitor", "--batch", "1")
+    code, _, err = place.run("monitor", "--batch", "1", "--simulation", NAME)
     assert code == 10
     assert "refused" in err
 
 
+def test_a_replay_begins_with_what_is_in_production_and_leaves_it_alone(store):
+    evaluate(store.storage, store.registry, Params(), "tester", store.winner)
+    promote(store.storage, store.registry, PASSES, "tester", store.winner)
+    before = (store.storage.read(layout.LEDGER), store.registry.at(PRODUCTION), store.registry.holder())
+    plan = Plan("none", 1, ("lightgbm",), 1, 1)
+    begun = begin(store.storage, store.registry, "tester", "what-if", plan, restart=False)
+    first = read_ledger(begun.storage)
+    assert (first.production, first.entries[0].simulation) == ("1", "what-if")
+    assert first.version("1").run_id == store.winner
+    assert begun.registry.at(PRODUCTION).run_id == store.winner
+    again = begin(store.storage, store.registry, "tester", "what-if", plan, restart=False)
+    assert again.registry.model_name == begun.registry.model_name
+    anew = begin(store.storage, store.registry, "tester", "what-if", plan, restart=True)
+    assert anew.registry.model_name != begun.registry.model_name
+    with pytest.raises(DataError, match="cannot begin with batch 99"):
+        begin(store.storage, store.registry, "tester", "what-if", replace(plan, from_batch=99), restart=True)
+    assert before == (store.storage.read(layout.LEDGER), store.registry.at(PRODUCTION), store.registry.holder())
+
+
 def test_monitor_ends_with_the_status_and_says_why(replayed, tmp_path):
     place, found = replayed
-    code, out, err = place.run("monitor", "--batch", "3")
+    code, out, err = place.run("monitor", "--batch", "3", "--simulation", NAME)
     assert code == 0, err
     expected = "DRIFT_DETECTED" if found["rows"][2]["alarms"] else "NO_DRIFT"
     assert out.splitlines()[-1].strip() == expected
 
     current = tmp_path / "ill.parquet"
-    read_arrival(place.storage, 3).with_columns(pl.lit(None, pl.String).alias("diag_1")).write_parquet(current)
-    code, out, err = place.run("monitor", "--current", str(current))
+    read_arrival(place.simulation(NAME).storage, 3).with_columns(pl.lit(None, pl.String).alias("diag_1")).write_parquet(
+        current
+    )
+    code, out, err = place.run("monitor", "--current", str(current), "--simulation", NAME)
     assert code == 0, err
     assert "diag_1 is missing in 100% of encounters" in out.replace("\n", " ")
     assert out.splitlines()[-1].strip() == "DRIFT_DETECTED"
 
-    code, out, err = place.run("monitor", "--current", str(current), "--reference", str(current))
+    code, out, err = place.run("monitor", "--current", str(current), "--reference", str(current), "--simulation", NAME)
     assert code == 0, err
     assert out.splitlines()[-1].strip() == "NO_DRIFT"
 
@@ -201,12 +255,12 @@ def test_monitor_ends_with_the_status_and_says_why(replayed, tmp_path):
 def test_a_check_that_cannot_run_is_an_error_and_never_no_drift(replayed, tmp_path):
     place, _ = replayed
     few = tmp_path / "few.parquet"
-    read_arrival(place.storage, 3).head(100).write_parquet(few)
-    code, out, err = place.run("monitor", "--current", str(few))
+    read_arrival(place.simulation(NAME).storage, 3).head(100).write_parquet(few)
+    code, out, err = place.run("monitor", "--current", str(few), "--simulation", NAME)
     assert code == 10
     assert "too few" in err
     assert "NO_DRIFT" not in out
 
-    code, out, err = place.run("monitor", "--batch", "9")
+    code, out, err = place.run("monitor", "--batch", "9", "--simulation", NAME)
     assert code == 11
     assert "NO_DRIFT" not in out

@@ -25,7 +25,7 @@ def note(what):
 
 def is_own(host):
     host = host.decode() if isinstance(host, bytes) else host
-    return host in OWN or host.startswith("127.") or host == "::1" or host in ADDRESSES
+    return host in OWN or host.startswith("127.") or host in ("::1", own_address()) or host in ADDRESSES
 
 look_up, connect = socket.getaddrinfo, socket.socket.connect
 ADDRESSES = set()
@@ -41,7 +41,7 @@ def guarded(host, *arguments, **named):
 def guarded_connect(self, address):
     # Asking for the own address with a datagram socket sends nothing.
     streams = self.family in (socket.AF_INET, socket.AF_INET6) and self.type == socket.SOCK_STREAM
-    if streams and not is_own(address[0]) and address[0] != own_address():
+    if streams and not is_own(address[0]):
         note(f"connection to {address[0]}")
         raise ConnectionRefusedError(f"guarded: {address[0]}")
     return connect(self, address)
@@ -57,6 +57,8 @@ def own_address():
 socket.getaddrinfo = guarded
 socket.socket.connect = guarded_connect
 """
+# Ray asks the machine which cloud it runs in, and cannot be told not to; docs/security.md says so.
+WHICH_CLOUD = {"look-up of 169.254.169.254", "look-up of metadata.google.internal"}
 SHOW = "import json, os, health_predict; print(json.dumps(dict(os.environ)))"
 SERVE = """
 import sys
@@ -71,7 +73,7 @@ with service(Path(sys.argv[1])) as running:
 class Ended:
     out: str
     reached: list[str]  # foreign names and addresses
-    left: list[str]  # files in the home folder that are not ours
+    left: list[str]  # files in the home folder other than known caches
 
 
 @pytest.fixture
@@ -91,8 +93,9 @@ def guarded(tmp_path) -> Callable[..., Ended]:
         program = [sys.executable, *arguments]
         ended = subprocess.run(program, env=known | environment, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr[-2000:]
-        ours = home / ".cache" / "health-predict"
-        left = [str(file) for file in home.rglob("*") if file.is_file() and ours not in file.parents]
+        # Bundles, fonts, and the token that Ray's own processes know each other by.
+        caches = {home / ".cache" / "health-predict", home / ".cache" / "matplotlib", home / ".ray"}
+        left = [str(file) for file in home.rglob("*") if file.is_file() and not caches & set(file.parents)]
         return Ended(ended.stdout, log.read_text().splitlines() if log.exists() else [], left)
 
     return run
@@ -127,7 +130,8 @@ def test_commands_and_their_workers_reach_nobody(guarded, store):
     for arguments in (("status",), ("evaluate", store.winner), train):
         program = ("-c", "from health_predict.cli import main; main()", *arguments)
         ended = guarded(*program, HEALTH_PREDICT_STORAGE=str(store.root))
-        assert (ended.reached, ended.left) == ([], [])
+        assert set(ended.reached) <= (WHICH_CLOUD if arguments == train else set())
+        assert ended.left == []
 
 
 @pytest.mark.slow

@@ -1,4 +1,7 @@
+import gzip
+import os
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +116,30 @@ def test_a_zip_that_is_damaged_or_another_one_is_refused(content, says):
         extract_csv(content)
 
 
+def test_a_name_with_brackets_is_that_file(storage):
+    for name in ("data[1].csv", "data1.csv", "data?.csv", "data*.csv", "data%20.csv"):
+        storage.write(name, name.encode())
+    assert read_source(storage.path("data[1].csv")) == b"data[1].csv"
+    assert read_source(storage.path("data?.csv")) == b"data?.csv"
+    assert read_source(storage.path("data*.csv")) == b"data*.csv"
+    assert read_source(storage.path("data%20.csv")) == b"data%20.csv"
+
+
+def test_a_local_name_that_is_not_utf8_is_read_and_shown(tmp_path):
+    name = os.fsdecode(os.fsencode(str(tmp_path)) + b"/donn\xe9es.csv")
+    with pytest.raises(StorageError, match="donn\ufffdes"):
+        read_source(name)
+    Path(name).write_bytes(CSV)
+    assert read_source(name) == CSV
+
+
+def test_a_gzipped_csv_is_unpacked_and_a_damaged_one_refused():
+    packed = gzip.compress(CSV)
+    assert extract_csv(packed) == CSV
+    with pytest.raises(DataError, match="cut short or damaged"):
+        extract_csv(packed[:-20])
+
+
 def test_line_ends_do_not_change_the_fingerprint():
     assert fingerprint(CSV.replace(b"\n", b"\r\n")) == fingerprint(CSV) != fingerprint(CSV[:-1])
 
@@ -123,7 +150,7 @@ def test_a_source_is_a_local_file_or_in_a_bucket(storage, tmp_path, monkeypatch)
     (tmp_path / "here.csv").write_bytes(CSV)
     monkeypatch.chdir(tmp_path)
     assert read_source("here.csv") == CSV
-    with pytest.raises(StorageError, match=r"nowhere\.csv is not in "):
+    with pytest.raises(StorageError, match=r"nowhere\.csv cannot be read: No such file"):
         read_source("nowhere.csv")
     with pytest.raises(StorageError, match="it is a folder"):
         read_source(str(tmp_path))

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -69,7 +70,8 @@ def test_a_file_of_either_kind_is_scored_where_it_is(bundle, encounters, storage
     )
     found = scores(storage, f"deep/out.{target}")
     assert found["probability_score"].to_list() == bundle.predict_proba(encounters).tolist()
-    assert found["encounter_id"].equals(encounters["encounter_id"])
+    kept = pl.String if (source, target) == ("csv", "parquet") else pl.Int64  # of CSV every value is text
+    assert found["encounter_id"].equals(encounters["encounter_id"].cast(kept))
     assert report.target == storage.path(f"deep/out.{target}")
     assert seen[-1] == (encounters.height, encounters.height if source == "parquet" else None)
 
@@ -122,11 +124,18 @@ def test_the_command_scores_with_a_bundle_and_without_mlflow(
     assert len(ended.out.splitlines()) == 1
     assert ended.json == {
         "rows": encounters.height,
+        "lines": encounters.height,
+        "refused": 0,
+        "blank_lines": 0,
         "version": bundle.sha256[:12],
+        "bundle": bundle.sha256,
         "target": files.path("out.csv"),
         "synthetic": True,
         "unknown": {"race": encounters.height},
+        "missing": {name: encounters[name].null_count() for name in ("payer_code", "medical_specialty")},
+        "not_measured": {},
         "outside_cohort": 0,
+        "warnings": [],
     }
     assert f"scored: {encounters.height} of {encounters.height} encounters" in ended.err
     assert scores(files, "out.csv").height == encounters.height
@@ -156,6 +165,34 @@ def test_a_bundle_on_s3_is_copied_once(bundle, bundle_folder, s3_root, tmp_path)
     assert (place / "evaluation.json").exists()
     storage.delete("model.onnx")
     assert copy_bundle(s3_root, tmp_path) == place
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "model.onnx", "encoder.json", "evaluation.json"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"damaged")], ids=["gone", "altered"])
+def test_a_damaged_copy_is_made_again(bundle, bundle_folder, s3_root, tmp_path, name, damage):
+    storage = open_storage(s3_root)
+    upload(bundle_folder, storage)
+    storage.write("evaluation.json", b"{}")
+    place = copy_bundle(s3_root, tmp_path)
+    sound = {path.name: path.read_bytes() for path in place.iterdir()}
+    damage(place / name)
+    assert copy_bundle(s3_root, tmp_path) == place
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == sound
+    assert load_bundle(place).sha256 == bundle.sha256
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+
+
+def test_a_copy_takes_over_an_evaluation_that_came_later(bundle_folder, s3_root, tmp_path):
+    storage = open_storage(s3_root)
+    upload(bundle_folder, storage)
+    assert not (copy_bundle(s3_root, tmp_path) / "evaluation.json").exists()
+    storage.write("evaluation.json", b"{}")
+    assert (copy_bundle(s3_root, tmp_path) / "evaluation.json").read_bytes() == b"{}"
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(BundleError, match="there is no folder"):
+        copy_bundle(str(tmp_path / "typo"), tmp_path)
 
 
 def test_a_bundle_on_s3_that_is_not_whole_leaves_nothing(bundle_folder, s3_root, tmp_path):

@@ -21,13 +21,18 @@ TRAIN = factories.encounters(1_000, seed=21)
 SCHEMA = {field.name: DTYPES[field.name] for field in CLINICAL}
 
 
+ICD10 = st.sampled_from(["I5023", "E1165", "e87.1", "V4352XA", "E871", "E878", "V45"])
+
+
 def values(field: Field) -> st.SearchStrategy[str | int | None]:
     """Known codes mostly; also missing ones, codes that nobody knows, and counts far out of range."""
     if field.is_whole_number:
         return st.one_of(st.none(), st.sampled_from([*field.codes, 0]), st.integers(-5, 30_000))
     if field.kind == "diagnosis":
         known = st.sampled_from(TRAIN[field.name].unique().sort().to_list())
-        return st.one_of(known, st.from_regex(r"[VE]?[0-9]{1,3}(\.[0-9]{1,2})?", fullmatch=True), st.text(max_size=5))
+        return st.one_of(
+            known, st.from_regex(r"[VE]?[0-9]{1,3}(\.[0-9]{1,2})?", fullmatch=True), ICD10, st.text(max_size=5)
+        )
     return st.one_of(st.none(), st.sampled_from([*field.codes, "Zzz"]))
 
 

@@ -16,7 +16,7 @@ from health_predict.data.scenarios import SCENARIOS
 from health_predict.data.schema import OUTCOME
 from health_predict.errors import Declined
 from health_predict.io import layout
-from health_predict.io.ledger import append, entry, read_ledger
+from health_predict.io.ledger import read_ledger
 from health_predict.io.manifests import publish
 from health_predict.io.monitoring_reports import read_judgements, read_watched
 from health_predict.io.replay import matured, read_arrival
@@ -30,7 +30,7 @@ from health_predict.steps.judge import judge
 from health_predict.steps.mature import mature
 from health_predict.steps.monitor import monitor
 from health_predict.steps.score import score
-from loop import Registry, crown, export_champion
+from loop import Registry, crown, decide_on, export_champion
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +89,7 @@ def walk(world: World, champion: Path, scenario: str, upto: int) -> dict[str, by
     Outcomes are dealt out anew before the batch arrives; under label shift, which chooses who arrives by outcome,
     right after.
     """
-    storage, registry, cache = world.storage, Registry(champion), Path("unused")
+    storage, registry = world.storage, Registry(champion)
     world.publish(BATCHES + 1 if scenario == "label_shift" else world.poisoned)
     crown(storage, champion, PARAMS)
     for number in range(1, upto + 1):
@@ -148,10 +148,10 @@ def test_a_judgement_that_was_stopped_before_it_was_written_is_logged_once(champ
     crown(world.storage, champion, PARAMS)
     arrive(world.storage, PARAMS.scenario, 1, "none", from_batch=1)
     with patch("health_predict.steps.monitor.publish", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
-        monitor(world.storage, registry, tmp_path, PARAMS, 1)
-    found = monitor(world.storage, registry, tmp_path, PARAMS, 1)
+        monitor(world.storage, registry, PARAMS, 1)
+    found = monitor(world.storage, registry, PARAMS, 1)
     assert len(registry.logged) == 1
-    assert replace(found, skipped=True) == monitor(world.storage, registry, tmp_path, PARAMS, 1)
+    assert replace(found, skipped=True) == monitor(world.storage, registry, PARAMS, 1)
     assert read_json(world.storage, layout.drift_numbers(found.name))["status"] == found.status
 
 
@@ -219,9 +219,8 @@ def test_each_matured_batch_is_judged_once_under_the_version_that_scored_it(cham
             else:
                 watch(storage, registry, number)
                 if history.promotions[number - 1]:
-                    ledger = read_ledger(storage)
-                    version = str(len(ledger.entries) + 1)
-                    append(storage, ledger, entry(ledger, "promoted", f"run {version}", [], {}, version, "1"))
+                    version = str(len(read_ledger(storage).entries) + 1)
+                    decide_on(storage, "promoted", champion, version, moves=(version, "1"))
                 said[number] = score(storage, registry, number, "1").version
             judged = {one.batch: one.version for one in read_judgements(storage)}
             assert judged == {one: said[one] for one in matured(storage)}
@@ -245,9 +244,9 @@ def test_small_batches_wait_and_are_judged_together(champion, tmp_path):
     for number in (1, 2, 3):
         arrive(storage, PARAMS.scenario, number, "none", from_batch=1)
     with pytest.raises(Declined, match=r"100 .* are needed"):
-        monitor(storage, registry, tmp_path, PARAMS, 1)
-    found = monitor(storage, registry, tmp_path, PARAMS, 2)
+        monitor(storage, registry, PARAMS, 1)
+    found = monitor(storage, registry, PARAMS, 2)
     assert found.batches == (1, 2)
     assert found.drift.rows == read_arrival(storage, 1).height + read_arrival(storage, 2).height
-    assert monitor(storage, registry, tmp_path, PARAMS, 1) == replace(found, skipped=True)
-    assert monitor(storage, registry, tmp_path, PARAMS, 3).batches == (3,)
+    assert monitor(storage, registry, PARAMS, 1) == replace(found, skipped=True)
+    assert monitor(storage, registry, PARAMS, 3).batches == (3,)

@@ -15,7 +15,9 @@ from health_predict.io.bundle import Bundle, load_bundle
 from health_predict.steps.predict import predict
 from serving.support import export_bundle, running
 
-CODES = st.sampled_from(["428", "250.02", "V45", "E812", "41401", "250.1", "9999", "nonsense"])
+CODES = st.sampled_from(
+    ["428", "250.02", "V45", "E812", "41401", "250.1", "9999", "nonsense", "E878", "I5023", "E87.1"]
+)
 
 
 def values(field: Field) -> st.SearchStrategy[str | int | None]:

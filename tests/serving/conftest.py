@@ -1,11 +1,14 @@
+import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
 from health_predict.io.bundle import Bundle, load_bundle
-from serving.support import Worker, export_bundle, running
+from health_predict.serving.log import Log
+from serving.support import InProcess, Worker, export_bundle, running
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +34,10 @@ def worker(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def client(worker: Worker) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=worker.url) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def gateway(bundle_folder: Path) -> Iterator[InProcess]:
+    """A gateway in this process, with the default limits."""
+    with closing(Log(os.open(os.devnull, os.O_WRONLY))) as log, closing(InProcess(bundle_folder, log)) as made:
+        yield made

@@ -1,5 +1,6 @@
 """A worker as a process, with a bundle trained on invented data."""
 
+import asyncio
 import json
 import os
 import signal
@@ -20,6 +21,12 @@ from health_predict.data.splits import split
 from health_predict.io.export import Provenance, export
 from health_predict.params import Params, PreprocessorParams, SearchParams, SplitParams
 from health_predict.serving import command
+from health_predict.serving.app import Endpoints, build_app
+from health_predict.serving.gateway import Access, Gateway, Limits
+from health_predict.serving.log import Log
+from health_predict.serving.metrics import Metrics
+from health_predict.serving.server import ROUTES
+from health_predict.serving.service import Journal, Service
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
 
@@ -91,7 +98,8 @@ class Worker:
 
 @contextmanager
 def running(bundle: Path, scratch: Path, host: str = "127.0.0.1", **settings: str) -> Iterator[Worker]:
-    """A worker on a free port; `settings` are HEALTH_PREDICT_ variables."""
+    """A worker on a free port that does not drain for long; `settings` are HEALTH_PREDICT_ variables."""
+    settings = {"drain_seconds": "0", **settings}
     port, output = free_port(), scratch / f"worker-{time.monotonic_ns()}.log"
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HEALTH_PREDICT_")}
     environment = {**kept, **{f"HEALTH_PREDICT_{name.upper()}": value for name, value in settings.items()}}
@@ -103,3 +111,39 @@ def running(bundle: Path, scratch: Path, host: str = "127.0.0.1", **settings: st
         if process.poll() is None:
             process.terminate()
             process.wait(timeout=30)
+
+
+class InProcess:
+    """A gateway without sockets or a process of its own: a thousand requests a second for tests that guess."""
+
+    def __init__(self, bundle: Path, log: Log):
+        self.metrics = Metrics()
+        service = Service(bundle, self.metrics, log, Journal(), batch_limit=1000, encounter_limit=64 * 1024)
+        endpoints = Endpoints(service, 64 * 1024, 4 * 1024 * 1024, with_metrics=True)
+        limits, everybody = Limits(concurrency=8, seconds=60), Access({}, frozenset())
+        self._gateway = Gateway(service, build_app(endpoints), endpoints.table, ROUTES, everybody, limits, ())
+        self._runner = asyncio.Runner()
+        self._runner.run(service.reload())
+
+    def ask(self, method: str, path: str, body: bytes = b"", headers: tuple[tuple[bytes, bytes], ...] = ()) -> Any:
+        """Status and JSON of the answer; text where it is not JSON."""
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"",
+            "root_path": "", "headers": list(headers), "http_version": "1.1", "scheme": "http",
+        }  # fmt: skip
+        self._runner.run(self._gateway(scope, receive, send))
+        start, content = sent
+        kind = dict(start["headers"])[b"content-type"]
+        found = content["body"]
+        return start["status"], json.loads(found) if kind == b"application/json" else found.decode()
+
+    def close(self) -> None:
+        self._runner.close()

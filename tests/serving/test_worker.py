@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -29,7 +30,7 @@ from health_predict.serving.log import Log
 from health_predict.serving.metrics import Metrics
 from health_predict.serving.server import Events
 from health_predict.serving.service import Journal, Service
-from serving.support import CLINICAL_NAMES, EXAMPLE, free_port, running
+from serving.support import CLINICAL_NAMES, EXAMPLE, Worker, free_port, running
 
 
 def test_the_api_answers_what_the_bundle_answers(client, bundle):
@@ -225,7 +226,7 @@ def test_sighup_takes_up_a_new_version_and_a_bad_one_leaves_the_old(bundle_folde
 
 
 def test_sigterm_under_load_loses_no_accepted_request(bundle_folder, tmp_path):
-    with running(bundle_folder, tmp_path) as worker:
+    with running(bundle_folder, tmp_path, drain_seconds="1") as worker:
         worker.wait_for_status("ok")
         answered, lost = [], []
 
@@ -344,12 +345,12 @@ def test_an_altered_audit_log_is_noticed(tmp_path):
     from health_predict.io.audit import Entry
 
     path = tmp_path / "audit.jsonl"
-    log = AuditLog(path)
+    log = AuditLog(path, 2**20)
     for number in range(3):
         log.append(Entry("t", str(number), "-", "/predict", "1", "0", "0", [0.5]))
     head = verify(path).head
     with pytest.raises(StorageError, match="another process"):
-        AuditLog(path)
+        AuditLog(path, 2**20)
     log.close()
     lines = path.read_bytes().splitlines(keepends=True)
     for altered in (lines[1:], [lines[0], lines[2]], [lines[0].replace(b"0.5", b"0.1"), *lines[1:]]):
@@ -568,7 +569,7 @@ def test_a_crash_in_the_middle_of_a_line_does_not_keep_the_worker_from_starting(
             file.write(b'{"time":"20')
     assert [line["bytes"] for line in worker.lines if line["event"] == "audit_log_torn"] == [11]
     assert path.with_name("audit.jsonl.torn").read_bytes() == b'{"time":"20\n'
-    AuditLog(path).close()
+    AuditLog(path, 2**20).close()
     assert verify(path).lines == 2
 
 
@@ -578,9 +579,9 @@ def test_an_audit_log_that_begins_torn_is_opened_and_one_whose_last_line_is_no_e
     path.write_bytes(content)
     if b"\n" in content:
         with pytest.raises(DataError, match="last line"):
-            AuditLog(path)
+            AuditLog(path, 2**20)
     else:
-        AuditLog(path).close()
+        AuditLog(path, 2**20).close()
         assert path.read_bytes() == b""
 
 
@@ -624,7 +625,7 @@ def test_keys_are_read_again_on_sighup_and_a_bad_file_leaves_those_before(bundle
 
 
 def test_idle_connections_do_not_hold_up_the_end(bundle_folder, tmp_path):
-    with running(bundle_folder, tmp_path, drain_seconds="600") as worker, httpx.Client(base_url=worker.url) as client:
+    with running(bundle_folder, tmp_path) as worker, httpx.Client(base_url=worker.url) as client:
         worker.wait_for_status("ok")
         client.get("/livez")
         unused = socket.create_connection(("127.0.0.1", worker.port))
@@ -659,6 +660,141 @@ def test_a_connection_that_was_made_before_the_end_is_answered(bundle_folder, tm
             thread.join(timeout=60)
         assert worker.process.wait(timeout=30) == 0
         assert lost == []
+
+
+def test_draining_lasts_its_time_and_all_is_answered_meanwhile(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path, drain_seconds="2") as worker:
+        worker.wait_for_status("ok")
+        began = time.monotonic()
+        worker.tell(signal.SIGTERM)
+        worker.wait_for_status("draining")
+        while time.monotonic() - began < 1.5:
+            assert httpx.get(f"{worker.url}/readyz").status_code == 503
+            assert httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 200
+        assert worker.process.wait(timeout=30) == 0
+        assert time.monotonic() - began >= 2
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_to_end_ends_at_once(bundle_folder, tmp_path, first):
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{"
+    settings = {"drain_seconds": "600", "request_timeout": "600"}
+    with running(bundle_folder, tmp_path, **settings) as worker:
+        worker.wait_for_status("ok")
+        with socket.create_connection(("127.0.0.1", worker.port)) as unfinished:
+            unfinished.sendall(head)
+            worker.tell(first)
+            worker.wait_for_status("draining")
+            worker.tell(signal.SIGTERM)
+            assert worker.process.wait(timeout=60) == 0
+
+
+def test_sigquit_may_come_as_often_as_it_likes(bundle_folder, tmp_path):
+    with running(bundle_folder, tmp_path, drain_seconds="600") as worker:
+        worker.wait_for_status("ok")
+        for number in (signal.SIGQUIT, signal.SIGQUIT, signal.SIGTERM, signal.SIGQUIT):
+            worker.tell(number)
+            worker.wait_for_status("draining")
+            assert httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 200
+        worker.tell(signal.SIGTERM)
+        assert worker.process.wait(timeout=60) == 0
+
+
+def test_a_worker_waits_for_its_bundle_and_until_then_it_has_nothing_to_drain(bundle_folder, tmp_path):
+    link = tmp_path / "current"
+    with running(link, tmp_path, drain_seconds="600") as worker:
+        assert "no bundle yet" in worker.wait_for_status("loading")["reason"]
+        assert httpx.get(f"{worker.url}/readyz").status_code == 503
+        worker.tell(signal.SIGTERM)
+        assert worker.process.wait(timeout=60) == 0
+    with running(link, tmp_path) as worker:
+        worker.wait_for_status("loading")
+        _point(link, bundle_folder)
+        worker.tell(signal.SIGHUP)
+        worker.wait_for_status("ok")
+        assert 'reloads_total{result="refused"}' not in httpx.get(f"{worker.url}/metrics").text
+
+
+def test_a_study_model_is_refused_and_health_says_why(bundle_folder, tmp_path):
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    manifest = json.loads((folder / "bundle.json").read_bytes())
+    (folder / "bundle.json").write_text(json.dumps({**manifest, "target": "any"}))
+    with running(folder, tmp_path) as worker:
+        assert "target any" in worker.wait_for_status("failed")["reason"]
+        assert httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 503
+
+
+def test_a_model_of_a_simulation_says_so(bundle_folder, tmp_path):
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    manifest = json.loads((folder / "bundle.json").read_bytes())
+    (folder / "bundle.json").write_text(json.dumps({**manifest, "simulation": "what-if"}))
+    with running(folder, tmp_path) as worker:
+        assert worker.wait_for_status("ok")["simulation"] == "what-if"
+        model = httpx.get(f"{worker.url}/model").json()
+        assert (model["simulation"], model["target"]) == ("what-if", "lt30")
+
+
+def test_a_version_has_one_name_everywhere(bundle_folder, tmp_path):
+    folder, audit, store = shutil.copytree(bundle_folder, tmp_path / "bundle"), tmp_path / "audit", tmp_path / "store"
+    sha256 = hashlib.sha256((folder / "bundle.json").read_bytes()).hexdigest()
+    named = {"name": "HealthPredict", "version": "12", "run_id": "r", "sha256": sha256}
+    (folder / "version.json").write_text(json.dumps(named))
+    settings = {
+        "audit_log": str(audit), "prediction_log": str(store), "prediction_log_key": "invented-and-long",
+    }  # fmt: skip
+    with running(folder, tmp_path, **settings) as worker, httpx.Client(base_url=worker.url) as client:
+        health, model = worker.wait_for_status("ok"), client.get("/model").json()
+        said = [client.post(path, json=body).json() for path, body in (
+            ("/predict", dict(EXAMPLE)), ("/predict/batch", [dict(EXAMPLE)]), ("/explain", dict(EXAMPLE)),
+        )]  # fmt: skip
+        shown = client.get("/metrics").text
+        worker.stop()
+    said += [json.loads(line) for line in audit.read_text().splitlines()]
+    said += [{"model_version": one.model_version, "bundle_sha256": one.bundle_sha256}
+             for one in read_predictions(open_storage(str(store)))]  # fmt: skip
+    assert len(said) == 8
+    assert {(one["model_version"], one["bundle_sha256"]) for one in said} == {("12", sha256)}
+    assert (health["model_version"], health["sha256"], model["version"], model["sha256"]) == ("12", sha256) * 2
+    assert f'model_info{{name="HealthPredict",sha256="{sha256}",version="12"}}' in shown
+    assert {line["model_version"] for line in worker.lines if line.get("route") == "/predict"} == {"12"}
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_leave_the_audit_log_to_itself(bundle_folder, tmp_path, closed):
+    audit = tmp_path / "audit.jsonl"
+    line = shlex.join(command(bundle_folder, port=(port := free_port())))
+    environment = os.environ | {"HEALTH_PREDICT_AUDIT_LOG": str(audit), "HEALTH_PREDICT_DRAIN_SECONDS": "0"}
+    process = subprocess.Popen(["sh", "-c", f"exec {line} {closed}"], env=environment)
+    worker = Worker(process, port, tmp_path / "nothing")
+    try:
+        worker.wait_for_status("ok")
+        assert httpx.post(f"{worker.url}/predict", json=dict(EXAMPLE)).status_code == 200
+    finally:
+        assert worker.stop() == 0
+    assert verify(audit).lines == 1
+
+
+@pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full"])
+def test_an_error_that_nobody_can_read_still_has_its_exit_code(bundle_folder, redirected):
+    line = shlex.join(command(bundle_folder, "0.0.0.0", free_port()))  # noqa: S104
+    ended = subprocess.run(["sh", "-c", f"exec {line} {redirected}"], timeout=60, check=False)
+    assert ended.returncode == ServiceError.exit_code
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+def test_a_user_who_is_on_no_list_and_has_no_home_can_run_a_worker(bundle_folder, tmp_path):
+    # Another user who may still read the interpreter's files.
+    start = "import os, runpy, sys; os.setreuid(54321, 0); runpy.run_module('health_predict.serving', None, '__main__')"
+    python, _, _, *arguments = command(bundle_folder, port=(port := free_port()))
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    with (tmp_path / "output").open("wb") as sink:
+        process = subprocess.Popen([python, "-c", start, *arguments], env=environment, stdout=sink, stderr=sink)
+    worker = Worker(process, port, tmp_path / "output")
+    worker.wait_for_status("ok")
+    worker.tell(signal.SIGTERM)
+    worker.tell(signal.SIGTERM)
+    process.wait(timeout=30)
+    assert {line["event"] for line in worker.lines} <= {"bundle_taken_up", "request", "draining"}
 
 
 def _point(link, target):

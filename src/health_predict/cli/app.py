@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 import typer
 
 from health_predict.cli.console import Output
-from health_predict.params import Family, Params, Protocol, SearchParams, Target
+from health_predict.params import LIVE_TARGET, Family, Params, Protocol, SearchParams, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,18 +116,26 @@ def train(
 ) -> None:
     """Tune the families, fit and export the best of each, log everything to MLflow, name the winner.
 
+    Trains on the initial data, and on all outcomes that have matured since. What the gate will compare on is set aside
+    first, from what production has not seen; exit code 99 says, before anything is trained, that there is too little.
     Runs on the Ray cluster at RAY_ADDRESS, or on one of its own.
 
     Example: `health-predict train --families lightgbm,xgboost --trials 20`
     """
     from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.io.datasets import INITIAL  # noqa: PLC0415
+    from health_predict.io.replay import matured, next_assembly  # noqa: PLC0415
+    from health_predict.steps.assemble import assemble  # noqa: PLC0415
     from health_predict.steps.train import train as step  # noqa: PLC0415
 
     settings, output = _settings(), Output(json)
     search = SearchParams(families=_families(families), trials=trials, minutes=minutes, seed=seed)
     with output.training(search) as progress:
-        storage, registry = _storage(settings), _registry(settings)
-        report = step(storage, registry, Params(search=search), target, settings.ray_address, progress, force)
+        storage, registry, params = _storage(settings), _registry(settings), Params(search=search)
+        dataset = INITIAL
+        if target == LIVE_TARGET and matured(storage):
+            dataset = assemble(storage, params, next_assembly(storage)).dataset
+        report = step(storage, registry, params, target, settings.ray_address, progress, force, dataset)
     output.result(report, tables.trained)
 
 
@@ -137,8 +145,11 @@ def evaluate(
     protocol: Annotated[
         Protocol | None, typer.Option(help="Study a family's defaults on the whole cohort instead.")
     ] = None,
-    family: Annotated[Family, typer.Option(help="With --protocol: which family.")] = "lightgbm",
-    target: OnTarget = "lt30",
+    family: Annotated[Family | None, typer.Option(help="With --protocol: which family; lightgbm if left out.")] = None,
+    target: Annotated[
+        Target | None,
+        typer.Option(help="With --protocol: lt30, readmitted within 30 days, if left out; or any, at any time."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare a trained model with the one in production on encounters that neither has seen.
@@ -152,6 +163,8 @@ def evaluate(
 
     settings, output = _settings(), Output(json)
     if protocol is None:
+        if family or target:
+            raise typer.BadParameter("--family and --target go with --protocol: a run has its own")
         from health_predict.steps.evaluate import evaluate as compare  # noqa: PLC0415
 
         report = compare(_storage(settings), _registry(settings), Params(), settings.actor, run)
@@ -161,7 +174,12 @@ def evaluate(
 
     with output.progress("folds") as advance:
         found = study(
-            _storage(settings), Params(), protocol, family, target, lambda done, folds: advance(done, folds, "")
+            _storage(settings),
+            Params(),
+            protocol,
+            family or "lightgbm",
+            target or LIVE_TARGET,
+            lambda done, folds: advance(done, folds, ""),
         )
     output.result(found, tables.studied)
 
@@ -251,9 +269,19 @@ def adopt(
 
 @app.command()
 def predict(
-    source: Annotated[str, typer.Option("--in", help="CSV or Parquet file, local or s3://.")],
-    target: Annotated[str, typer.Option("--out", help="CSV or Parquet file to write, local or s3://.")],
+    source: Annotated[
+        str, typer.Option("--in", help="CSV, TSV (also .gz) or Parquet file, or a folder of parts, local or s3://.")
+    ],
+    target: Annotated[str, typer.Option("--out", help="CSV, TSV (also .gz) or Parquet file to write, local or s3://.")],
     bundle: FromBundle = None,
+    empty_means_not_measured: Annotated[
+        bool,
+        typer.Option(
+            "--empty-means-not-measured",
+            help="An empty A1Cresult or max_glu_serum says `None`: what pandas makes of it, read without "
+            "keep_default_na=False.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Score a file of encounters with the model in production; any size, in bounded memory.
@@ -261,14 +289,24 @@ def predict(
     Example: `health-predict predict --in encounters.csv --out risks.parquet`
     """
     from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.cli.signals import ended_by_sigterm  # noqa: PLC0415
     from health_predict.io.bundle import load_bundle  # noqa: PLC0415
+    from health_predict.io.bundle_copies import registered_version  # noqa: PLC0415
     from health_predict.steps.predict import predict as step  # noqa: PLC0415
 
     settings, output = _settings(), Output(json)
-    model = load_bundle(_bundle_folder(settings, bundle))
-    with output.progress("scored") as advance:
+    folder = _bundle_folder(settings, bundle)
+    model = load_bundle(folder)
+    with output.progress("scored") as advance, ended_by_sigterm():
         report = step(
-            model, source, target, lambda done, total: advance(done, total, "encounters"), settings.s3_endpoint
+            model,
+            source,
+            target,
+            lambda done, total: advance(done, total, "encounters"),
+            settings.s3_endpoint,
+            registered_version(folder, model.sha256),
+            empty_means_not_measured,
+            Params().missing,
         )
     output.result(report, tables.scored)
 
@@ -387,24 +425,31 @@ def serve(
 ) -> None:
     """Answer over HTTP with the model in production: POST /predict, GET /health, documentation at /docs.
 
-    SIGHUP takes up a newly promoted version. MODEL_VERSION pins one.
+    SIGHUP takes up a newly promoted version. MODEL_VERSION pins one. With --watch it waits for a registry that is down
+    and for a first promotion, not ready; without, either ends it.
 
     Example: `health-predict serve --port 8080 --watch`
     """
     from health_predict.cli.serve import become, supervise  # noqa: PLC0415
+    from health_predict.settings import ServingSettings  # noqa: PLC0415
 
     settings = _settings()
     if bundle:
         if watch:
             raise typer.BadParameter("--bundle names one model, so there is nothing to --watch for; give one of them")
         become(_bundle_folder(settings, bundle), host, port)
-    from health_predict.steps.fetch_bundle import download_bundle  # noqa: PLC0415
+
+    def resolve() -> Path:
+        from health_predict.steps.fetch_bundle import download_bundle  # noqa: PLC0415
+
+        return download_bundle(*_model(settings))
 
     code = supervise(
-        lambda: download_bundle(*_model(settings)),
+        resolve,
         host=host,
         port=port,
         watch_seconds=watch_seconds if watch else None,
+        drain_seconds=ServingSettings().drain_seconds,
     )
     raise typer.Exit(code)
 

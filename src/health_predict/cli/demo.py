@@ -1,6 +1,7 @@
 """`health-predict demo`: the whole main job, from the raw dataset to answers over HTTP, with a short report."""
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -167,10 +168,16 @@ Done in {seconds:.0f} s.
 Everything is in   {storage.root}
 Reports            {storage.path(layout.TRAINING)} and beside it
 The loop           {world(storage, simulate.DEFAULT_NAME).path(layout.REPLAY_PAGE)}
-Runs and models    {registry.tracking_uri}
-                   {os.path.relpath(Path(sys.executable).parent)}/mlflow ui --backend-store-uri {registry.tracking_uri}
+Runs and models    {_to_see_runs(registry.tracking_uri)}
 Try next           {command} serve     then open http://127.0.0.1:8000/docs
                    {command} status
                    {command} monitor --batch 10 --simulation {simulate.DEFAULT_NAME}
                    {command} simulate --scenario concept_shift --from-batch 4 --no-api --trials 1
 """
+
+
+def _to_see_runs(tracking_uri: str) -> str:
+    """A server's address, to be opened; for a database the command that shows it."""
+    if tracking_uri.startswith(("http://", "https://")):
+        return tracking_uri
+    return f"{os.path.relpath(Path(sys.executable).parent)}/mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"

@@ -23,6 +23,7 @@ from health_predict.settings import ServingSettings, environment_without
 from health_predict.steps.score import Answers
 
 START_SECONDS = 60.0
+END_SECONDS = 20.0  # to answer what was asked, before it is killed
 AT_ONCE = 500  # encounters in one request; about 600 kB
 
 
@@ -41,7 +42,7 @@ class Service:
         versions: set[str] = set()
         with httpx.Client(base_url=self.address, timeout=START_SECONDS) as client:
             for start in range(0, len(rows), AT_ONCE):
-                answer = _answer(client.post("/predict/batch", json=rows[start : start + AT_ONCE]))
+                answer = _answered(client, "/predict/batch", rows[start : start + AT_ONCE])
                 if answer["refused"]:
                     raise ServiceError(f"the API refused {answer['refused']} of {AT_ONCE} encounters of the batch")
                 probability += [one["probability_score"] for one in answer["predictions"]]
@@ -64,7 +65,7 @@ class Service:
         end = time.monotonic() + START_SECONDS
         with httpx.Client(base_url=self.address, timeout=10) as client:
             while time.monotonic() < end:
-                found = _answer(client.post("/predict", json=encounter))["model_version"]
+                found = _answered(client, "/predict", encounter)["model_version"]
                 answered += 1
                 if found == version:
                     return answered
@@ -75,7 +76,8 @@ class Service:
         )
 
     def _health(self) -> Any:
-        return _answer(httpx.get(f"{self.address}/health", timeout=10))
+        with httpx.Client(base_url=self.address, timeout=10) as client:
+            return _answered(client, "/health")
 
 
 @contextmanager
@@ -92,20 +94,37 @@ def service(folder: Path) -> Iterator[Service]:
     with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as scratch:
         link = Path(scratch) / "in-service"
         point(link, folder)
+        environment = {**environment_without(ServingSettings), "HEALTH_PREDICT_DRAIN_SECONDS": "0"}  # no load balancer
         process = subprocess.Popen(  # noqa: S603
-            command(link, port=port), stdout=log, stderr=subprocess.STDOUT, env=environment_without(ServingSettings)
+            command(link, port=port), stdout=log, stderr=subprocess.STDOUT, env=environment
         )
         try:
             _wait_until_healthy(address, process, log)
             yield Service(address, link, process)
         finally:
-            process.terminate()
-            process.wait(timeout=START_SECONDS)
+            end(process)
 
 
-def _answer(response: httpx.Response) -> Any:
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End the process, whatever it does, and whatever happens to this one meanwhile."""
+    try:
+        process.terminate()
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        process.kill()  # nothing happens where it has ended
+        process.wait()
+
+
+def _answered(client: httpx.Client, path: str, body: Any = None) -> Any:
+    """What a path answers, asked with a body or without. ServiceError for anything but an answer."""
+    try:
+        response = client.get(path) if body is None else client.post(path, json=body)
+    except httpx.TransportError as error:
+        raise ServiceError(f"the API does not answer to {path}: {type(error).__name__}") from error
     if not response.is_success:
-        raise ServiceError(f"the API answered {response.status_code} to {response.request.url.path}")
+        raise ServiceError(f"the API answered {response.status_code} to {path}")
     return response.json()
 
 

@@ -1,6 +1,6 @@
 """Reports of steps, laid out for reading."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -22,13 +22,13 @@ INVENTED = Text("INVENTED DATA: these numbers say nothing about patients.", styl
 
 def fetched(report: Any) -> RenderableType:
     origin = "invented" if report.synthetic else "as published" if report.published else "NOT the published file"
-    return _labelled(report.synthetic, f"{report.key}: {report.rows:,} encounters, {origin}{_skipped(report)}")
+    return _labelled(report, f"{report.key}: {report.rows:,} encounters, {origin}{_skipped(report)}")
 
 
 def validated(report: Any) -> RenderableType:
     text = f"{report.accepted:,} of {report.rows:,} encounters accepted, {report.quarantined:,} in quarantine"
     findings = [f"  {finding.column}: {finding.reason} ({finding.rows:,} rows)" for finding in report.findings]
-    return _labelled(report.synthetic, "\n".join([text + _skipped(report), *findings]))
+    return _labelled(report, "\n".join([text + _skipped(report), *findings]))
 
 
 def split(report: Any) -> RenderableType:
@@ -38,13 +38,17 @@ def split(report: Any) -> RenderableType:
         for part in report.parts
     ]
     table = _table(("part", "encounters", "patients", "readmitted <30 days"), rows)
-    return _labelled(report.synthetic, f"{report.rows:,} encounters; {excluded}{_skipped(report)}", table)
+    return _labelled(report, f"{report.rows:,} encounters; {excluded}{_skipped(report)}", table)
 
 
 def trained(report: "TrainingReport") -> RenderableType:
     at = ", ".join(f"{count} at step {step}" for step, count in report.stopped_at.items())
     early = f"{report.stopped} of {report.trials} trials stopped early" + (f" ({at})" if at else "")
-    return _labelled(report.synthetic, models(report.models, report.winner), early + _skipped(report))
+    return _labelled(
+        report,
+        models(report.models, report.winner),
+        f"{early}{_skipped(report)}\ntrained on {report.dataset}; the winner (*) is run {report.winner}",
+    )
 
 
 def models(found: "Iterable[BestModel]", winner: str) -> Table:
@@ -57,10 +61,11 @@ def models(found: "Iterable[BestModel]", winner: str) -> Table:
             f"{model.metrics.brier.estimate:.4f}",
             f"{model.metrics.ece.estimate:.4f}",
             f"{model.onnx_difference:.0e}",
+            model.run_id,
         )
         for model in found
     ]
-    return _table(("family", "AUROC (95%)", "average precision (95%)", "Brier", "ECE", "ONNX differs by"), rows)
+    return _table(("family", "AUROC (95%)", "average precision (95%)", "Brier", "ECE", "ONNX differs by", "run"), rows)
 
 
 def evaluated(report: "EvaluationReport") -> RenderableType:
@@ -70,7 +75,7 @@ def evaluated(report: "EvaluationReport") -> RenderableType:
     against = f"against version {report.champion}" if report.champion else "with nothing in production yet"
     against += f"; question {report.comparison.look} to this hold-out" if report.comparison.look > 1 else ""
     against += "".join(f"; {seen:,} encounters left out, seen by {name}" for name, seen in report.left_out.items())
-    return _labelled(report.synthetic, f"{subject}, {against}", scores(report.comparison), gate(report.checks), verdict)
+    return _labelled(report, f"{subject}, {against}", scores(report.comparison), gate(report.checks), verdict)
 
 
 def scores(comparison: "Comparison") -> Table:
@@ -125,7 +130,7 @@ def studied(report: Any) -> RenderableType:
     rows = [(name, _interval(interval, 4)) for name, interval in named.items()]
     rows += [(f"AUROC of {name}", _interval(score.reference, 4)) for name, score in report.clinical.items()]
     title = f"{TITLES[report.family]}, {report.protocol}, {metrics.rows:,} encounters"
-    return _labelled(report.synthetic, _table(("", "95% interval, patients resampled"), rows, title=title))
+    return _labelled(report, _table(("", "95% interval, patients resampled"), rows, title=title))
 
 
 def status(report: Any) -> RenderableType:
@@ -166,7 +171,7 @@ def monitored(report: "MonitoringReport") -> RenderableType:
         if count:
             lines.append(f"  {count:,} encounters{where} ended in death or a hospice and are left out")
     lines += [line for judged in report.outcomes for line in _became(judged)]
-    return _labelled(report.synthetic, "\n".join(lines), report.status)
+    return _labelled(report, "\n".join(lines), report.status)
 
 
 def _became(judged: "Judged") -> list[str]:
@@ -221,7 +226,7 @@ def replayed(replay: "Replay") -> RenderableType:
         f"{replay.alarms} alarms, {replay.retrainings} retrainings, {replay.recalibrations} recalibrations, "
         f"{replay.promotions} promotions"
     )
-    return _labelled(replay.synthetic, _table(headers, rows), "\n".join([*lines, counts]))
+    return _labelled(replay, _table(headers, rows), "\n".join([*lines, counts]))
 
 
 def _replayed_row(row: "Row") -> tuple[str, ...]:
@@ -246,21 +251,37 @@ def _quality(row: "Row") -> tuple[str, ...]:
 
 
 def scored(report: Any) -> RenderableType:
-    lines = [f"{report.rows:,} encounters scored with version {report.version} to {report.target}"]
+    blank = f" ({report.blank_lines:,} blank lines at the end)" if report.blank_lines else ""
+    lines = [
+        f"{report.lines:,} encounters read{blank}, {report.rows:,} scored with version {report.version} to "
+        f"{report.target}, {report.refused:,} refused"
+    ]
     if report.unknown:
-        fields = ", ".join(f"{name} {rows:,}" for name, rows in report.unknown.items())
-        lines.append(f"values that the model does not know, scored as unknown: {fields}")
+        lines.append(f"values that the model does not know, scored as unknown: {_by_field(report.unknown)}")
+    if report.missing:
+        lines.append(f"values missing: {_by_field(report.missing)}")
+    if report.not_measured:
+        lines.append(f"empty values taken for not measured: {_by_field(report.not_measured)}")
     if report.outside_cohort:
         lines.append(f"{report.outside_cohort:,} died or went to hospice: the model was not made for them")
-    return _labelled(report.synthetic, "\n".join(lines))
+    lines += [f"WARNING: {warning}" for warning in report.warnings]
+    return _labelled(report, Text("\n".join(lines)))
+
+
+def _by_field(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {rows:,}" for name, rows in counts.items())
 
 
 def verified(log: Any) -> RenderableType:
     return f"{log.lines:,} lines, unbroken; head {log.head}"
 
 
-def _labelled(synthetic: bool, *parts: RenderableType) -> RenderableType:
-    return Group(*([INVENTED] if synthetic else []), *parts)
+def _labelled(report: Any, *parts: RenderableType) -> RenderableType:
+    """Under what a reader has to know first: that the data are invented, or that it is a simulation."""
+    labels = [INVENTED] if report.synthetic else []
+    if simulation := getattr(report, "simulation", None):
+        labels.append(Text(f"SIMULATION {simulation}: nothing of this is in production.", style="bold"))
+    return Group(*labels, *parts)
 
 
 def _skipped(report: Any) -> str:

@@ -302,5 +302,6 @@ IDENTIFIERS = tuple(field.name for field in FIELDS if field.kind == "identifier"
 OUTCOME = "readmitted"
 CLINICAL = tuple(field for field in FIELDS if field.kind not in ("identifier", "outcome"))
 MISSING = "?"  # in the raw file; "None" in max_glu_serum and A1Cresult is a value, not missing
+NOT_MEASURED = "None"
 LONGEST_TEXT = 64  # characters that a text may have; the longest value of the dataset has 36
 EXCLUDED_DISPOSITIONS = (11, 13, 14, 19, 20, 21)  # expired or hospice: no readmission to predict

@@ -14,18 +14,38 @@ Sources:
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from typing import Any
+
+from health_predict.data.schema import DIAGNOSES
 
 MISSING, UNKNOWN = "missing", "unknown"
 
+
+def _numbers(ranges: str) -> Iterator[int]:
+    for part in ranges.split():
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
 _SPELLING = re.compile(r"([0-9]{1,3}|V[0-9]{2}|E[0-9]{3})(?:\.([0-9]{1,2}))?")
+
+# What can be no ICD-9-CM code. Without its point, an ICD-10-CM code of E80 to E89 or of V looks like one.
+_ICD_10_ONLY = re.compile(
+    r"(?:[A-DF-UW-Z][0-9][0-9A-Z]|E[0-7][0-9])(?:\.?[0-9A-Z]{1,4})?|E8[0-9]\.[0-9A-Z]{1,4}|V[0-9]{2}\.?[0-9A-Z]{3,4}"
+)
+
+# E800 to E899 could as well be ICD-10-CM (E871 is E87.1, a lack of sodium): only those that the dataset has are codes.
+_RECORDED_E = """
+    812-819 821 822 825 826 828 829 849 850 852-855 858 861 864 865 868 870 876 878-888 890 892 894
+"""
 
 # 250 is always written with its two decimals: what kind of complication, then type and control.
 CODES: tuple[str, ...] = (
     *(f"{number:03}" for number in range(1, 250)),
     *(f"250.{complication}{fifth}" for complication in range(10) for fifth in range(4)),
     *(f"{number:03}" for number in range(251, 1000)),
-    *(f"E{number}" for number in range(800, 1000)),
+    *(f"E{number}" for number in (*_numbers(_RECORDED_E), *range(900, 1000))),
     *(f"V{number:02}" for number in range(1, 92)),
 )
 _KNOWN = frozenset(CODES)
@@ -312,7 +332,8 @@ def normalise(code: str | None) -> str | None:
     """The canonical spelling of an ICD-9-CM code: one of CODES, "unknown" for what is no code, None for None.
 
     Numbers may have lost their leading zeros ("8" is 008) and 250.xx its trailing ones ("250" is 250.00, "250.8"
-    is 250.80), as in the dataset. Decimals of all other codes are dropped. The decimal point is needed.
+    is 250.80), as in the dataset. Decimals of all other codes are dropped. The decimal point is needed. A code that
+    could as well be ICD-10-CM is unknown (`settle` knows more, from the other diagnoses).
 
     >>> [normalise(code) for code in ("8", "428.31", "250.8", "v45.81", "?", None)]
     ['008', '428', '250.80', 'V45', 'unknown', None]
@@ -325,6 +346,34 @@ def normalise(code: str | None) -> str | None:
     category, decimals = spelling[1].zfill(3), spelling[2] or ""
     canonical = f"250.{decimals:0<2}" if category == "250" else category
     return canonical if canonical in _KNOWN else UNKNOWN
+
+
+@lru_cache(maxsize=10_000)
+def is_icd10(code: str | None) -> bool:
+    """Can this be an ICD-10-CM code, and no ICD-9-CM code?
+
+    >>> [is_icd10(code) for code in ("I50.23", "E1165", "E87.1", "E871", "V45", "428", None)]
+    [True, True, True, False, False, False, False]
+    """
+    return code is not None and _ICD_10_ONLY.fullmatch(code.strip().upper()) is not None
+
+
+def is_ambiguous(code: str | None) -> bool:
+    """Does the code begin with a letter that codes of ICD-9-CM and of ICD-10-CM begin with?"""
+    return code is not None and code.strip()[:1].upper() in ("E", "V")
+
+
+def settle(encounter: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The encounter with those diagnoses "unknown" that cannot be told from ICD-10-CM: codes with E or V in front,
+    beside a diagnosis that can only be ICD-10-CM.
+
+    >>> settle({"diag_1": "I5023", "diag_2": "E878", "diag_3": "428"})
+    {'diag_1': 'I5023', 'diag_2': 'unknown', 'diag_3': '428'}
+    """
+    codes = {field: encounter.get(field) for field in DIAGNOSES}
+    if not any(map(is_icd10, codes.values())):
+        return encounter
+    return {**encounter, **{field: UNKNOWN for field, code in codes.items() if is_ambiguous(code)}}
 
 
 def describe(code: str | None) -> Diagnosis:

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from health_predict.features.diagnoses import normalise
+from health_predict.features.diagnoses import normalise, settle
 
 Value = str | int | None
 Slot = int
@@ -129,7 +129,8 @@ class Encoder:
 
     def unknown_fields(self, encounter: Mapping[str, Any]) -> list[str]:
         """Names of the code fields whose value no table knows; missing values are not unknown."""
-        return [name for name, table in self.codes.items() if table.find(encounter.get(name)) is None]
+        settled = settle(encounter)
+        return [name for name, table in self.codes.items() if table.find(settled.get(name)) is None]
 
     def missing_fields(self, encounter: Mapping[str, Any]) -> list[str]:
         """Names of the fields that the encounter leaves out or gives as null."""

@@ -16,7 +16,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from health_predict.data.schema import AGE_BANDS, DIAGNOSES, DRUGS, FIELD
-from health_predict.features.diagnoses import COMORBIDITIES, DIAGNOSIS, charlson_weights, normalise
+from health_predict.features.diagnoses import (
+    COMORBIDITIES,
+    DIAGNOSIS,
+    charlson_weights,
+    is_ambiguous,
+    is_icd10,
+    normalise,
+)
 from health_predict.features.encoder import Codes, Encoder
 
 Value = str | int
@@ -184,6 +191,7 @@ def engineer(encounters: pl.DataFrame) -> pl.DataFrame:
     Returns NUMBER_NAMES as Float64 without nulls, then CATEGORY_NAMES as String without nulls ("missing" and
     "unknown" are categories). Diagnosis codes may come in any spelling that `diagnoses.normalise` reads.
     """
+    encounters = settle(encounters)
     frame = encounters.lazy()
     for field in CODED_FIELDS:
         meanings = _meanings(encounters[field].unique().to_list(), field)
@@ -244,8 +252,31 @@ def _number(number: Number) -> pl.Expr:
 
 def columns(encounters: pl.DataFrame, encoder: Encoder) -> Mapping[str, NDArray[Any] | Codes]:
     """The fields that an encoder reads, as `Encoder.encode_table` wants them."""
+    encounters = settle(encounters)
     counts = {name: encounters[name].fill_null(0).to_numpy() for name in encoder.counts}
     return {**counts, **{name: _codes(encounters[name]) for name in encoder.codes}}
+
+
+def settle(encounters: pl.DataFrame) -> pl.DataFrame:
+    """The table with each encounter's diagnoses as `diagnoses.settle` leaves them."""
+    values = {name: _values(encounters[name]) for name in DIAGNOSES if name in encounters.columns}
+    foreign = {name: list(filter(is_icd10, found)) for name, found in values.items()}
+    if not any(foreign.values()):
+        return encounters
+    texts = {name: encounters[name].cast(pl.String) for name in values}
+    beside = pl.DataFrame([texts[name].is_in(found) for name, found in foreign.items()])
+    rows = beside.select(pl.any_horizontal(pl.all().fill_null(False))).to_series()
+    return encounters.with_columns(
+        pl.when(rows & texts[name].is_in(list(filter(is_ambiguous, found))))
+        .then(pl.lit(UNKNOWN))
+        .otherwise(texts[name])
+        .alias(name)
+        for name, found in values.items()
+    )
+
+
+def _values(column: pl.Series) -> list[str]:
+    return (column.dtype.categories if isinstance(column.dtype, pl.Enum) else column.unique().drop_nulls()).to_list()
 
 
 def _codes(column: pl.Series) -> Codes:

@@ -11,7 +11,7 @@ from itertools import chain
 from operator import getitem, itemgetter
 from typing import Any
 
-from health_predict.features.diagnoses import normalise
+from health_predict.features.diagnoses import normalise, settle
 from health_predict.features.encoder import CodeTable, Contribution, CountTable, Encoder, Slot
 
 _Part = tuple[Any, ...]  # of the list
@@ -52,6 +52,8 @@ class RowEncoder:
         """
         self._unknown.clear()  # first: an encounter that cannot be encoded leaves nothing to the next
         x: list[Any] = [*chain.from_iterable(map(getitem, self._tables, map(encounter.get, self._fields)))]
+        if self._unknown and (settled := settle(encounter)) != encounter:  # what can only be ICD-10-CM is unknown
+            return self.encode(settled)
         x += self._zeros
         for place, amount in chain.from_iterable(self._sums(x)):
             x[place] += amount

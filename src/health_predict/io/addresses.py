@@ -5,10 +5,10 @@ import re
 HIDDEN = "***"
 _NAME = r"[a-z0-9_.-]*(?:password|passwd|pwd|secret|token|signature|credential|api[_-]?key)[a-z0-9_.-]*"
 _SECRETS = (
-    # Greedy: a password that holds an unescaped / or @ is still a password.
-    (re.compile(r"://\S*:\S*@"), f"://{HIDDEN}@"),
-    (re.compile(r"://[^\s/]+@"), f"://{HIDDEN}@"),
-    (re.compile(r"(://[^\s?#]*[?#])[^\s'\")<>]+"), rf"\g<1>{HIDDEN}"),
+    # Greedy: a password that holds an unescaped / or @ is still a password. One slash: an address taken as a path.
+    (re.compile(r"(:/+)\S*:\S*@"), rf"\g<1>{HIDDEN}@"),
+    (re.compile(r"(:/+)[^\s/]+@"), rf"\g<1>{HIDDEN}@"),
+    (re.compile(r"(:/+[^\s?#]*[?#])[^\s'\")<>]+"), rf"\g<1>{HIDDEN}"),
     (re.compile(r"\?[^\s'\")<>]*=[^\s'\")<>]*"), f"?{HIDDEN}"),  # of a path alone, as urllib3 shows it
     (re.compile(rf"(?i)({_NAME}(?:=|['\"]\s*:\s*)['\"]?)[^\s&;,'\"]+"), rf"\g<1>{HIDDEN}"),
     (re.compile(r"(?i)(\b(?:bearer|basic)\s+)[a-z0-9+/=_.~-]{16,}"), rf"\g<1>{HIDDEN}"),

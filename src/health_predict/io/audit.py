@@ -4,12 +4,19 @@ One line is one answered prediction, batch or explanation, as JSON. Its `previou
 (zeros in the first), so a line that was changed, removed or put in does not fit its neighbours. A log that was cut at
 its end, or written anew as a whole, still fits: keep the head that `verify` returns elsewhere and hand it in the next
 time.
+
+A file that is full gets a number behind its name (`audit.jsonl.000001` is the oldest), and the next one goes on with
+the chain: the files are one log.
 """
 
+import asyncio
+import errno
 import fcntl
 import hashlib
 import mmap
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,69 +52,187 @@ class Verified:
 class AuditLog:
     """Appends entries to one file; only one process may at a time."""
 
-    def __init__(self, path: Path):
-        """Open, and read the last line; `verify` checks the others.
+    def __init__(self, path: Path, most_bytes: int):
+        """Open, and read the last line; `verify` checks the others. A file is full at `most_bytes`.
 
         A last line that a crash cut short was never answered: it is moved to `<name>.torn`, and `torn` says how many
         bytes it had. Raises DataError when the last line is no entry, StorageError when the file cannot be written.
         """
-        self._path = path
+        self._path, self._most_bytes = path, most_bytes
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = _open_alone(path)
+            self._last_number, before = _newest_full(path)
             last, torn = _last_lines(self._file)
             self.torn = self._move(torn)
-        except BlockingIOError as error:
-            raise StorageError(f"the audit log {path} is being written by another process") from error
         except OSError as error:
-            raise StorageError(f"the audit log {path} cannot be written: {error.strerror}") from error
+            raise self._cannot_be_written(error) from error
+        last = last or before
         if last and _previous(msgspec.json.Decoder(Entry), last) is None:
             raise DataError(f"the last line of the audit log {path} is no entry")
         self._head = _sha256(last) if last else START
+        self._size = os.fstat(self._file).st_size
+        self._flushing: asyncio.Future[None] | None = None
+        self._next_flush: asyncio.Future[None] | None = None
 
     def append(self, entry: Entry) -> None:
-        """Write one line before returning. Raises StorageError when it is not written as a whole."""
+        """Write one line before returning; `flush` puts it on the disk. Raises StorageError when it is not written as
+        a whole."""
         line = msgspec.json.encode(msgspec.structs.replace(entry, previous=self._head)) + b"\n"
         try:
-            size = os.fstat(self._file).st_size
+            if self._size and self._size + len(line) > self._most_bytes:
+                self._begin_file()
             if os.write(self._file, line) != len(line):
-                os.ftruncate(self._file, size)
-                raise StorageError(f"the audit log {self._path} cannot be written: the disk is full")
+                os.ftruncate(self._file, self._size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise StorageError(f"the audit log {self._path} cannot be written: {error.strerror}") from error
+            raise self._cannot_be_written(error) from error
+        self._size += len(line)
         self._head = _sha256(line)
+
+    async def flush(self) -> None:
+        """Return when what was appended is on the disk. Those who wait share the next flush: a disk takes
+        milliseconds for one, whatever it holds. Raises StorageError when the disk fails."""
+        if self._next_flush is None:
+            self._next_flush = asyncio.ensure_future(self._flush_after(self._flushing))
+        await asyncio.shield(self._next_flush)
 
     def close(self) -> None:
         os.close(self._file)
 
+    async def _flush_after(self, running: "asyncio.Future[None] | None") -> None:
+        if running is not None:
+            await asyncio.wait([running])
+        self._flushing, self._next_flush = self._next_flush, None  # who comes now is too late for this one
+        try:
+            await asyncio.to_thread(_sync, self._file)
+        except OSError as error:
+            raise self._cannot_be_written(error) from error
+
+    def _begin_file(self) -> None:
+        """Give the full file its number and go on in a new one.
+
+        The descriptor keeps its number, for a flush in another thread. In between there is no file under the name; a
+        process that starts then goes on with the chain itself, and this one cannot write any more.
+        """
+        if self._path.exists() and os.path.samestat(os.fstat(self._file), self._path.stat()):  # not in a second try
+            os.fsync(self._file)
+            self._path.rename(_numbered(self._path, self._last_number + 1))
+            self._last_number += 1
+        fresh = _open_alone(self._path, os.O_EXCL)
+        os.dup2(fresh, self._file, inheritable=False)
+        os.close(fresh)
+        self._size = 0
+        _sync_folder(self._path.parent)
+
     def _move(self, torn: bytes) -> int:
         if torn:
-            with self._path.with_name(f"{self._path.name}.torn").open("ab") as aside:
-                aside.write(torn + b"\n")
+            aside = os.open(f"{self._path}.torn", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                os.write(aside, torn + b"\n")
+            finally:
+                os.close(aside)
             os.ftruncate(self._file, os.fstat(self._file).st_size - len(torn))
         return len(torn)
 
+    def _cannot_be_written(self, error: OSError) -> StorageError:
+        reason = "another process writes it" if isinstance(error, BlockingIOError) else error.strerror
+        return StorageError(f"the audit log {self._path} cannot be written: {reason}")
+
 
 def verify(path: Path, head: str | None = None) -> Verified:
-    """Check every line against the one before, and that `head`, kept from earlier, is the SHA-256 of a line.
+    """Check every line against the one before, through all files of the log, and that `head`, kept from earlier, is
+    the SHA-256 of a line.
 
-    Raises DataError that names the first line that does not fit, StorageError when the file cannot be read.
+    Raises DataError that names the first line that does not fit, or the file that is not there, StorageError when a
+    file cannot be read.
     """
     expected, count, seen = START, 0, head in (None, START)
     decoder = msgspec.json.Decoder(Entry)
     try:
-        with path.open("rb") as file:
-            for count, line in enumerate(file, start=1):
-                if not line.endswith(b"\n") or _previous(decoder, line) != expected:
-                    raise DataError(f"line {count} of the audit log {path} was altered, or the line before it was")
-                expected = _sha256(line)
-                seen = seen or expected == head
+        files = _files(path)
     except OSError as error:
         raise StorageError(f"the audit log {path} cannot be read: {error.strerror}") from error
+    for file in files:
+        for number, line in _lines(file):
+            if not line.endswith(b"\n") or _previous(decoder, line) != expected:
+                raise DataError(f"line {number} of the audit log {file} was altered, or the line before it was")
+            expected = _sha256(line)
+            seen = seen or expected == head
+            count += 1
     if not seen:
         raise DataError(f"the audit log {path} was cut or replaced: no line of it has the expected SHA-256")
     return Verified(count, expected)
+
+
+def _files(path: Path) -> list[Path]:
+    """Of the log, oldest first. DataError when one of the full ones is not there."""
+    numbers = _numbers(path)
+    absent = next((number for number, found in enumerate(numbers, start=1) if number != found), None)
+    if absent is not None:
+        raise DataError(f"{_numbered(path, absent)} is not there: put all files of the audit log beside each other")
+    full = [_numbered(path, number) for number in numbers]
+    return [*full, path] if path.exists() or not full else full  # a crash may come before a new one is begun
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with file.open("rb") as opened:
+            yield from enumerate(opened, start=1)
+    except OSError as error:
+        raise StorageError(f"the audit log {file} cannot be read: {error.strerror}") from error
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number:06d}")
+
+
+def _numbers(path: Path) -> list[int]:
+    pattern = re.compile(re.escape(path.name) + r"\.(\d{6,})")
+    found = (pattern.fullmatch(file.name) for file in path.parent.iterdir())
+    return sorted(int(match[1]) for match in found if match)
+
+
+def _newest_full(path: Path) -> tuple[int, bytes]:
+    """Number and last line of the newest full file; 0 and nothing where there is none."""
+    numbers = _numbers(path)
+    if not numbers:
+        return 0, b""
+    file = os.open(_numbered(path, numbers[-1]), os.O_RDONLY)
+    try:
+        return numbers[-1], _last_lines(file)[0]
+    finally:
+        os.close(file)
+
+
+def _open_alone(path: Path, more: int = 0) -> int:
+    """The file's descriptor, for this process only, readable by its user only. Raises BlockingIOError when another
+    process has it."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | more, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(file), path.stat()):  # it has got its number meanwhile
+            raise BlockingIOError
+    except OSError:
+        os.close(file)
+        raise
+    return file
+
+
+def _sync(file: int) -> None:
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a pipe or a device has no disk to wait for
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _last_lines(file: int) -> tuple[bytes, bytes]:

@@ -9,7 +9,7 @@ class Background:
     """Lines on their way to something slow.
 
     `put` costs a fraction of a microsecond. A line is dropped, and counted in `dropped`, when `capacity` lines are
-    waiting already or when `write` could not write them. Lines reach `write` in the order they came.
+    waiting already, when `write` could not write them, or after `close`. Lines reach `write` in the order they came.
     """
 
     def __init__(self, name: str, write: Callable[[list[bytes]], bool], capacity: int, period: float, batch: int):
@@ -20,7 +20,8 @@ class Background:
         self._write, self._capacity, self._period, self._batch = write, capacity, period, batch
         self._lines: deque[bytes] = deque()
         self._wake = threading.Event()
-        self._closing = False
+        self._closing = self._closed = False
+        self._settling = threading.Lock()  # of what is written, lost or given up; `put` does without
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -29,7 +30,7 @@ class Background:
         return self._refused + self._lost + self._given_up
 
     def put(self, line: bytes) -> None:
-        if len(self._lines) >= self._capacity:
+        if self._closing or len(self._lines) >= self._capacity:
             self._refused += 1
             return
         self._lines.append(line)
@@ -37,12 +38,19 @@ class Background:
             self._wake.set()
 
     def close(self, timeout: float) -> None:
-        """Write what is left, for at most `timeout` seconds; what is not written then counts as dropped."""
+        """Write what is left, for at most `timeout` seconds; what is not written then counts as dropped.
+
+        Once more it does nothing. In the thread itself, which a failing `write` may lead here, it does not wait.
+        """
         self._closing = True
         self._wake.set()
-        self._thread.join(timeout)
-        self._given_up = len(self._lines) + self._writing
-        self._lines.clear()
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+        with self._settling:
+            if not self._closed:
+                self._closed = True
+                self._given_up = len(self._lines) + self._writing
+                self._lines.clear()
 
     def _run(self) -> None:
         while not self._closing:
@@ -52,14 +60,22 @@ class Background:
         self._flush()
 
     def _flush(self) -> None:
-        while self._lines:
+        while lines := self._take():
+            self._settle(len(lines), self._is_written(lines))
+
+    def _take(self) -> list[bytes]:
+        with self._settling:
             lines = [self._lines.popleft() for _ in range(min(len(self._lines), self._batch))]
             self._writing = len(lines)
-            if self._is_written(lines):
-                self.written += len(lines)
-            else:
-                self._lost += len(lines)
+        return lines
+
+    def _settle(self, lines: int, written: bool) -> None:
+        """Count them, unless they were given up: then they are counted already."""
+        with self._settling:
             self._writing = 0
+            if not self._closed:
+                self.written += lines if written else 0
+                self._lost += 0 if written else lines
 
     def _is_written(self, lines: list[bytes]) -> bool:
         try:

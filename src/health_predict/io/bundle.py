@@ -13,7 +13,7 @@ import hashlib
 import struct
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from health_predict.data.schema import MISSING
 from health_predict.errors import BundleError
 from health_predict.features.calibration import Calibration
 from health_predict.features.encoder import Encoder
@@ -97,6 +98,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return hashlib.sha256(msgspec.json.encode(decisive)).hexdigest()
 
 
+class _Counts(msgspec.Struct, frozen=True):
+    """Of `reference.json`, what scoring reads."""
+
+    rows: int
+    fields: dict[str, dict[str, int]]  # field -> value as text, `?` for missing -> encounters
+
+
 @dataclass(frozen=True)
 class Bundle:
     """One model version, ready to score."""
@@ -105,6 +113,7 @@ class Bundle:
     encoder: Encoder
     session: onnxruntime.InferenceSession
     sha256: str  # of bundle.json, which holds the digests of the other files: it names the whole
+    missing: Mapping[str, float] = field(default_factory=dict)  # field -> share of training encounters without a value
 
     def predict_proba(self, encounters: "pl.DataFrame") -> NDArray[np.float64]:
         """Calibrated probability of the outcome for each typed encounter, shape (rows,), row order kept."""
@@ -231,10 +240,19 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
         encoder = Encoder.from_json(contents[ENCODER])
     except (msgspec.MsgspecError, ValueError) as error:
         raise BundleError(f"{ENCODER} in {folder} does not hold an encoder: {error!r}") from error
+    missing = _missing(contents[REFERENCE], folder)
     digest = hashlib.sha256(document).hexdigest()
-    bundle = Bundle(manifest, encoder, _session(contents[MODEL], threads), digest)
+    bundle = Bundle(manifest, encoder, _session(contents[MODEL], threads), digest, missing)
     _check_golden(bundle, folder)
     return bundle
+
+
+def _missing(reference: bytes, folder: Path) -> dict[str, float]:
+    try:
+        counts = msgspec.json.decode(reference, type=_Counts)
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{REFERENCE} in {folder} is not a reference profile: {error}") from error
+    return {name: values.get(MISSING, 0) / counts.rows for name, values in counts.fields.items() if counts.rows}
 
 
 def _read(folder: Path, name: str) -> bytes:

@@ -21,6 +21,7 @@ from health_predict.io import layout
 from health_predict.io.bundle import ENCODER, MANIFEST, MODEL, REFERENCE, Bundle, Manifest, load_bundle
 from health_predict.io.ledger import Version
 from health_predict.io.storage import Storage
+from health_predict.io.tables import json_bytes
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and a bundle in the store needs none
     from health_predict.io.registry import Registry
@@ -46,6 +47,17 @@ def kept_manifest(storage: Storage, digest: str) -> Manifest:
     if hashlib.sha256(document).hexdigest() != digest:
         raise BundleError(f"{storage.path(key)} was altered: its content is not what its folder's name says")
     return msgspec.json.decode(document, type=Manifest)
+
+
+def describe_kept(storage: Storage, version: Version) -> None:
+    """Write beside a kept bundle what it is called and how it was evaluated, for whoever serves it from there."""
+    place, described = layout.bundle(str(version.sha256)), asdict(version)
+    evaluation = layout.evaluation_report(version.run_id)
+    if storage.exists(evaluation):
+        content = storage.read(evaluation)
+        described["evaluation_sha256"] = hashlib.sha256(content).hexdigest()
+        storage.write(f"{place}/{EVALUATION}", content)
+    storage.write(f"{place}/{VERSION}", json_bytes(described))
 
 
 @contextmanager

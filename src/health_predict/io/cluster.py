@@ -23,23 +23,31 @@ def cluster(address: str | None) -> Iterator[None]:
     An address that is "local" or empty counts as none, so that a leftover cluster is never joined by accident.
     Raises ServiceError when no cluster answers at the address.
     """
-    if address in (None, "", "local"):
-        ray.init(
-            address="local",
-            num_cpus=usable_cores(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-    else:
-        # The workers get this very code, whatever is installed on their machines.
-        environment = {"py_modules": [health_predict], "env_vars": telemetry.OFF}
-        _check_listening(address)
-        ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
+    here = address in (None, "", "local")
+    if not here:
+        _check_listening(str(address))
+    try:
+        _start() if here else _join(str(address))
+    except Exception as error:  # Ray has no narrower one
+        place = "on this machine" if here else f"at RAY_ADDRESS={without_secrets(str(address))}"
+        reason = without_secrets(str(error)).strip().partition("\n")[0] or type(error).__name__
+        raise ServiceError(f"the Ray cluster {place} did not start or answer: {reason}; try again") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start() -> None:
+    ray.init(
+        address="local", num_cpus=usable_cores(), include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
+
+
+def _join(address: str) -> None:
+    # The workers get this very code, whatever is installed on their machines.
+    environment = {"py_modules": [health_predict], "env_vars": telemetry.OFF}
+    ray.init(address, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
 
 
 def _check_listening(address: str) -> None:

@@ -1,5 +1,6 @@
 """The dataset from where it is: UCI, a mirror, a local file, or a bucket."""
 
+import gzip
 import hashlib
 import io
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from health_predict.errors import DataError, StorageError
+from health_predict.io.places import is_remote, shown
 from health_predict.io.storage import open_storage
 
 if TYPE_CHECKING:
@@ -61,19 +63,29 @@ def fetch_dataset(url: str, progress: Progress, attempts: int = 4, pause: float 
 
 
 def read_source(source: str) -> bytes:
-    """The file at a local path or `s3://` address. StorageError when it cannot be read."""
-    if source.startswith("s3://"):
+    """The file at a local path or `s3://` address, whose name is a name and no pattern. StorageError when it cannot be
+    read.
+    """
+    if is_remote(source):
         root, _, name = source.rpartition("/")
-    else:
-        root, name = str(Path(source).expanduser().parent), Path(source).name
-    return open_storage(root).read(name)
+        return open_storage(root).read(name)
+    try:
+        return Path(source).expanduser().read_bytes()
+    except OSError as error:
+        said = "it is a folder" if isinstance(error, IsADirectoryError) else error.strerror or type(error).__name__
+        raise StorageError(f"{shown(source)} cannot be read: {said}") from error
 
 
 def extract_csv(content: bytes) -> bytes:
-    """The dataset's CSV: the content itself, or `diabetic_data.csv` from any folder of it if it is a zip.
+    """The dataset's CSV: the content, unpacked where it is gzip, or `diabetic_data.csv` from any folder of a zip.
 
-    Raises DataError when the zip is cut short, damaged, encrypted or another one.
+    Raises DataError when it is cut short, damaged, encrypted, or a zip of something else.
     """
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            return gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError("the gzip file is cut short or damaged; get it again") from error
     if not content.startswith(b"PK"):
         return content
     try:

@@ -20,7 +20,7 @@ from typing import Literal
 
 import msgspec
 
-from health_predict.errors import DataError, StorageError
+from health_predict.errors import ConflictError, DataError
 from health_predict.io import layout
 from health_predict.io.storage import State, Storage
 from health_predict.params import Target
@@ -126,7 +126,7 @@ class Ledger(msgspec.Struct, frozen=True):
         return [str(entry.subject.version) for entry in self._arrivals()]
 
     def version(self, number: str) -> Version:
-        """A version that was in production at some time. StorageError for any other."""
+        """A version that was in production at some time. ConflictError for any other, naming those that were."""
         subject = self.subject(number)
         return Version(str(self.model), number, subject.run_id, subject.bundle)
 
@@ -135,7 +135,8 @@ class Ledger(msgspec.Struct, frozen=True):
         for entry in self._arrivals():
             if entry.subject.version == number:
                 return entry.subject
-        raise StorageError(f"version {number} was never in production, says the ledger")
+        those = ", ".join(self.numbers) or "none"
+        raise ConflictError(f"version {number} was never in production, says the ledger; these were: {those}")
 
     def before(self, number: str) -> str | None:
         """The newest version that was in production before this one first was, and was not rolled back; or None."""

@@ -65,6 +65,7 @@ class MonitoringReport:
     version: str
     decisions: int
     synthetic: bool
+    simulation: str | None  # name of the replay in whose world this was found
     left_out: int
     reference_left_out: int
     drift: Drift

@@ -56,7 +56,7 @@ def checked(storage: Storage, registry: Registry) -> Ledger:
             f"MLflow at {registry.tracking_uri} does not have; the ledger was written with MLflow at "
             f"{ledger.entries[-1].registry}: is MLFLOW_TRACKING_URI right?"
         )
-    if holder is not None and not _is_of(holder, ledger):
+    if holder is not None and not is_of(holder, ledger):
         raise ConflictError(_held(holder, ledger, storage, registry))
     return ledger
 
@@ -80,11 +80,20 @@ def decide(storage: Storage, registry: Registry, ledger: Ledger, entry: Entry) -
     return settle(storage, registry)
 
 
-def hold(storage: Storage, registry: Registry, ledger: Ledger) -> None:
-    """Let the ledger hold the registered model, which is made if there is none. ConflictError if another was faster."""
+def hold(storage: Storage, registry: Registry, ledger: Ledger, over: Holder | None = None) -> None:
+    """Let the ledger hold the registered model, which is made if there is none.
+
+    Raises ConflictError where another ledger holds it by now, unless that is the one that was to be taken `over`.
+    """
     mine = Holder(str(ledger.id), storage.root, len(ledger.entries), ledger.digest(len(ledger.entries)))
-    if holder_of(registry) == mine:
+    found = holder_of(registry)
+    if found == mine:
         return
+    if found is not None and found != over and not is_of(found, ledger):
+        newer = read_ledger(storage)
+        if is_of(found, newer):
+            return  # this ledger has gone on meanwhile, and says so itself
+        raise ConflictError(_held(found, newer, storage, registry))
     registry.hold(msgspec.json.encode(mine).decode())
     found = holder_of(registry)
     if found is None or found.ledger != mine.ledger:
@@ -109,7 +118,7 @@ def aliases(registry: Registry) -> Aliases:
     return Aliases(production.version if production else None, previous.version if previous else None)
 
 
-def _is_of(holder: Holder, ledger: Ledger) -> bool:
+def is_of(holder: Holder, ledger: Ledger) -> bool:
     """Does the ledger go on from where it was when it took hold."""
     known = len(ledger.entries) >= holder.entries
     return holder.ledger == ledger.id and known and ledger.digest(holder.entries) == holder.sha256

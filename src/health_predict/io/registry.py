@@ -302,7 +302,9 @@ class Registry:
     def _telling(self, action: str) -> Iterator[None]:
         try:
             yield
-        except (MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+        except (  # an ImportError: the database of the address needs a driver that is not installed
+            MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError, ImportError
+        ) as error:  # fmt: skip
             said = without_secrets(str(error)).strip() or type(error).__name__
             reason = said.splitlines()[0][:300]
             raise TrackingError(

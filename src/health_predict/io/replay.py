@@ -20,8 +20,9 @@ from health_predict.errors import BundleError, DataError, StorageError
 from health_predict.evaluation.metrics import Metrics
 from health_predict.io import layout, predictions
 from health_predict.io.bundle import REFERENCE
-from health_predict.io.encounter_files import open_encounters, scan
+from health_predict.io.encounter_files import open_encounters, read_columns
 from health_predict.io.ledger import Version
+from health_predict.io.places import shown
 from health_predict.io.reports import read_evaluation
 from health_predict.io.storage import Storage
 from health_predict.io.tables import parse_table, read_json, table_bytes, write_json
@@ -186,8 +187,8 @@ def read_file(source: str, endpoint: str | None = None) -> pl.DataFrame:
 
     Where the file does not say whose encounters they are, each is taken for another patient's.
     """
-    parts = [part.cast(pl.Schema(ARRIVAL)) for part in open_encounters(source, endpoint).batches(65_536)]
-    table = pl.concat(parts).select(*ARRIVAL)
+    batches = open_encounters(source, endpoint).batches(65_536)
+    table = pl.concat(batch.encounters.cast(pl.Schema(ARRIVAL)) for batch in batches).select(*ARRIVAL)
     anonymous = -pl.int_range(1, pl.len() + 1).cast(DTYPES["patient_nbr"])
     return table.with_columns(pl.col("patient_nbr").fill_null(anonymous))
 
@@ -213,19 +214,17 @@ def read_outcomes(source: str, endpoint: str | None = None) -> pl.DataFrame:
     Raises DataError where a column or a value is missing or does not fit, or an encounter is there twice;
     StorageError when there is no such file.
     """
-    frame, _ = scan(source, endpoint)
-    absent = [name for name in OUTCOMES if name not in frame.collect_schema().names()]
-    if absent:
-        raise DataError(f"{source} has no column {', '.join(absent)}; outcomes need {', '.join(OUTCOMES)}")
     known = pl.Enum([str(code) for code in FIELD[OUTCOME].codes])
-    table = frame.select(
-        pl.col("encounter_id").cast(OUTCOMES["encounter_id"], strict=False),
-        pl.col(OUTCOME).cast(known, strict=False).cast(OUTCOMES[OUTCOME]),
-    ).collect()
+    table = read_columns(source, tuple(OUTCOMES), "outcomes", endpoint).select(
+        pl.col("encounter_id").cast(pl.String).str.strip_suffix(".0").cast(OUTCOMES["encounter_id"], strict=False),
+        pl.col(OUTCOME).cast(pl.String).cast(known, strict=False).cast(OUTCOMES[OUTCOME]),
+    )
     unfit = sum(table.null_count().row(0))
     twice = table.height - table["encounter_id"].n_unique()
     if unfit or twice:
-        raise DataError(f"{source} has {unfit} values that are missing or do not fit, and {twice} encounters again")
+        raise DataError(
+            f"{shown(source)} has {unfit} values that are missing or do not fit, and {twice} duplicate encounter_ids"
+        )
     return table
 
 

@@ -37,7 +37,7 @@ _CAUSES = {
     errno.EEXIST: "a part of the path is a file, not a folder",
     errno.ENAMETOOLONG: "the name is too long",
 }
-_S3_CAUSES = {
+S3_CAUSES = {
     "NoSuchBucket": "the bucket does not exist",
     "AccessDenied": "permission denied; the credentials in use may not do this",
     "403": "permission denied; the credentials in use may not do this",
@@ -193,6 +193,8 @@ class Bucket:
         self._prefix = f"{_checked(prefix)}/" if prefix else ""
         if not self._bucket:
             raise StorageError(f"{root!r} names no bucket; give s3://bucket/prefix")
+        if "@" in self._bucket:  # it holds a secret, so it is not shown
+            raise StorageError("an s3:// address has no credentials; they come from where boto3 looks for them")
 
     def read(self, key: str) -> bytes:
         found = self.read_with_state(key)
@@ -284,7 +286,7 @@ class Bucket:
                 raise ConflictError(
                     f"{key} in {self.root} was changed by somebody else meanwhile; read it again"
                 ) from error
-            cause = _S3_CAUSES.get(code, f"the store answered {code}")
+            cause = S3_CAUSES.get(code, f"the store answered {code}")
             raise StorageError(f"cannot {action} {key!r} in {self.root}: {cause}") from error
         except BotoCoreError as error:
             # botocore's own sentences: "Unable to locate credentials", "Could not connect to ..."

@@ -72,6 +72,7 @@ class Replay:
     scenario: str
     from_batch: int
     synthetic: bool
+    simulation: str | None  # name of the world that it is about
     rows: tuple[Row, ...]
     mean_auroc_retrained: float | None
     mean_auroc_never_retrained: float | None
@@ -107,7 +108,7 @@ def realised(
     )
 
 
-def summarise(scenario: str, from_batch: int, synthetic: bool, rows: Sequence[Row]) -> Replay:
+def summarise(scenario: str, from_batch: int, synthetic: bool, simulation: str | None, rows: Sequence[Row]) -> Replay:
     """Add up the batches of a replay."""
     known = [row.outcome for row in rows if row.outcome is not None]
     retrained, never = [one.auroc for one in known], [one.auroc_never_retrained for one in known]
@@ -115,6 +116,7 @@ def summarise(scenario: str, from_batch: int, synthetic: bool, rows: Sequence[Ro
         scenario=scenario,
         from_batch=from_batch,
         synthetic=synthetic,
+        simulation=simulation,
         rows=tuple(rows),
         mean_auroc_retrained=_mean(retrained),
         mean_auroc_never_retrained=_mean(never),

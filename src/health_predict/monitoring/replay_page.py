@@ -32,6 +32,9 @@ def page(replay: Replay) -> bytes:
         f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>",
         f"<h1>{escape(title)}</h1>",
         '<p class="invented">Invented data: these numbers say nothing about patients.</p>' if replay.synthetic else "",
+        f"<p>Simulation {escape(replay.simulation)}: nothing of this is in production.</p>"
+        if replay.simulation
+        else "",
         _summary(replay),
         "<h2>Quality of the answers</h2>",
         drawn[0],

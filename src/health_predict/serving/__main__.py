@@ -1,6 +1,12 @@
 """`python -m health_predict.serving`: one worker."""
 
+# ruff: noqa: E402  # the libraries open files when they are imported
+from health_predict.serving import standard_streams
+
+standard_streams.reopen_closed()
+
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -22,7 +28,9 @@ def main() -> int:
     try:
         run(given.bundle, Listen(given.host, given.port), ServingSettings())
     except HealthPredictError as error:
-        sys.stderr.write(f"error: {without_secrets(str(error))}\n")
+        with contextlib.suppress(OSError):  # where nobody can read it, the exit code tells
+            sys.stderr.write(f"error: {without_secrets(str(error))}\n")
+            sys.stderr.flush()
         return error.exit_code
     return 0
 

@@ -32,12 +32,28 @@ def _one_of(description: str, values: tuple[str, ...], example: str) -> Meta:
 RequestId = Annotated[
     str, _says("Names this answer in the logs; also in the header X-Request-ID.", "0f3a92c1d4b5e6f700000001")
 ]
-ModelVersion = Annotated[str, _says("Version of the model that answered, as in /model.", "3")]
+ModelVersion = Annotated[
+    str,
+    _says("Version of the model that answered: its number in the registry, else the beginning of its SHA-256.", "3"),
+]
 Synthetic = Annotated[bool, _says("The model was trained on invented data: do not use it for patients.", False)]
 OutsideCohort = Annotated[bool, _says("The patient died or went to hospice: the model was not made for this.", False)]
 UnknownFields = Annotated[
     list[str],
     _says("Fields whose value the model does not know; they were scored as unknown.", ["medical_specialty"]),
+]
+MissingFields = Annotated[
+    list[str], _says("Fields of the model that the encounter leaves out or gives as null.", ["weight"])
+]
+Warnings = Annotated[
+    list[str],
+    _says(
+        "Fields that are missing far more often than among the encounters that the model was trained on.",
+        ["diag_1 is missing; it is in 0.02% of the training encounters"],
+    ),
+]
+Simulation = Annotated[
+    str | None, _says("The replay whose world the model belongs to: not for patients; null for a model in use.", None)
 ]
 Sha256 = Annotated[str, _says("SHA-256 of the model's bundle.json, which names the whole bundle.", "9f86d081" * 8)]
 
@@ -65,9 +81,12 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
         int, _says("Percentage of the reference cohort with a lower or equal probability.", 91, ge=0, le=100)
     ]
     unknown_fields: UnknownFields
+    missing_fields: MissingFields
+    warnings: Warnings
     outside_cohort: OutsideCohort
     synthetic: Synthetic
     model_version: ModelVersion
+    bundle_sha256: Sha256
     request_id: RequestId
 
 
@@ -102,7 +121,22 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ]
     refused: Annotated[int, _says("How many encounters were refused.", 1, ge=0)]
+    unknown: Annotated[
+        dict[str, int],
+        _says("Of the scored encounters, how many have a value that the model does not know, by field.", {"race": 1}),
+    ]
+    missing: Annotated[
+        dict[str, int], _says("Of the scored encounters, how many have no value, by field.", {"weight": 97})
+    ]
+    warnings: Annotated[
+        list[str],
+        _says(
+            "Fields that are missing in the batch far more often than in the encounters that the model was trained on.",
+            ["diag_1 is missing in 324 of 1000 encounters; it is in 0.02% of the training encounters"],
+        ),
+    ]
     model_version: ModelVersion
+    bundle_sha256: Sha256
     request_id: RequestId
 
 
@@ -145,11 +179,12 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
             ],
         ),
     ]
-    missing_fields: Annotated[list[str], _says("Fields that the encounter leaves out or gives as null.", ["weight"])]
+    missing_fields: MissingFields
     unknown_fields: UnknownFields
     outside_cohort: OutsideCohort
     synthetic: Synthetic
     model_version: ModelVersion
+    bundle_sha256: Sha256
     request_id: RequestId
 
 
@@ -179,6 +214,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     synthetic: Annotated[
         bool | None, _says("The model was trained on invented data: do not use it for patients.", False)
     ] = None
+    simulation: Simulation = None
     last_reload: Annotated[
         Reload | None,
         _says(
@@ -218,7 +254,8 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     run_id: Annotated[str, _says("MLflow run that trained it.", "5d41402abc4b2a76b9719d911017c592")]
     sha256: Sha256
     family: Annotated[str, _says("Kind of model.", "lightgbm")]
-    target: Annotated[str, _says("lt30: readmitted within 30 days. any: at any time, for study only.", "lt30")]
+    target: Annotated[str, _says("lt30: readmitted within 30 days; nothing else is served.", "lt30")]
+    simulation: Simulation
     synthetic: Synthetic
     trained_at: Annotated[str, _says("UTC, ISO 8601.", "2024-05-01T05:00:00+00:00")]
     trained_on: Annotated[

@@ -58,14 +58,14 @@ class Endpoints:
             del self.table["GET", "/metrics"]
 
     async def predict(self, receive: Receive, call: Call) -> Answer:
-        return Answer(200, _ENCODE(self._service.predict(await read_body(receive, self._limit), call)))
+        return Answer(200, _ENCODE(await self._service.predict(await read_body(receive, self._limit), call)))
 
     async def predict_batch(self, receive: Receive, call: Call) -> Answer:
         body = await read_body(receive, self._batch_limit)
         return Answer(200, _ENCODE(await self._service.predict_batch(body, call)))
 
     async def explain(self, receive: Receive, call: Call) -> Answer:
-        return Answer(200, _ENCODE(self._service.explain(await read_body(receive, self._limit), call)))
+        return Answer(200, _ENCODE(await self._service.explain(await read_body(receive, self._limit), call)))
 
     async def model(self, _receive: Receive, _call: Call) -> Answer:
         return Answer(200, _ENCODE(self._service.describe_model()))
@@ -183,6 +183,7 @@ def _post(summary: str, schema: str, body: dict[str, Any], example: dict[str, An
     operation["responses"] |= {
         "408": _json("The request took too long", "Error"),
         "413": _json("The request is too large", "Error"),
+        "415": _json("The body is compressed", "Error"),
         "422": _json("What is wrong, field by field", "ValidationError"),
     }
     return operation

@@ -1,9 +1,15 @@
-"""A connection before it has a request: who may connect, how long and how large the head of a request may be."""
+"""A connection before it has a request: who may connect, how long and how large the head of a request may be.
+
+A request that asks for another protocol (`Upgrade: h2c`, as Java's HttpClient and curl send it, or a WebSocket) is
+answered as if it had not asked (RFC 9110, 7.8). The parser takes what follows the head of such a request for the other
+protocol, so it is given the head again without that header, and then the body.
+"""
 
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEAD_LIMIT = 32 * 1024  # bytes of a request line and headers, unless they come in one piece
@@ -41,7 +47,8 @@ class Connection(HttpToolsProtocol):
         if self._received > HEAD_LIMIT and self._is_too_much(data):
             self._refuse(431, "the head of the request is too large")
             return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._parse(data)
         cycle = self.cycle
         if cycle is not None and "method" in self.scope and not cycle.response_complete:
             self._waiting_since = None
@@ -51,6 +58,14 @@ class Connection(HttpToolsProtocol):
                 self._refuse(431, "the request has too many headers")
         elif self._waiting_since is None:
             self._waiting_since = monotonic()
+
+    def on_headers_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def check(self, now: float) -> None:
         """Give up waiting for a head that takes too long."""
@@ -68,6 +83,25 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, _msg: str) -> None:
         self._refuse(400, "the request is not HTTP")
+
+    def _parse(self, data: bytes) -> None:
+        while data and not self.transport.is_closing():
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                self.send_400_response("")
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head that was just read. Nothing, and a refusal, for CONNECT: a tunnel is not on offer."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            self._refuse(405, "the method CONNECT is not answered")
+            return b""
+        kept = [b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"".join([b"%s %s HTTP/%s\r\n" % (method, self.url, version), *kept, b"\r\n"])
 
     def _is_too_much(self, data: bytes) -> bool:
         if self.cycle is not None and "method" in self.scope and self.cycle.more_body:  # in the body, or behind it

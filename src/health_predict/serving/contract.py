@@ -2,7 +2,8 @@
 
 Keys are accepted with hyphens or underscores, also mixed: `time_in_hospital`, `time-in-hospital`. A key that is no
 field, a field given twice, and the outcome are refused. `?` and an empty text mean missing, as in the dataset, where
-a field may be missing. Types are strict: "3" and 3.0 are no counts.
+a field may be missing. Types are strict: "3" and 3.0 are no counts. JSON is UTF-8 (RFC 8259): a text that is not is a
+problem of its field.
 
 `read_encounter` reads the usual request with one compiled decoder. What that decoder refuses, or what it cannot
 tell apart, is read again field by field, so that every problem is named; the answer is the same for both ways.
@@ -34,6 +35,14 @@ MOST_KEYS = 2 * len(INPUTS)  # more cannot be meant
 DEEPEST = 8  # arrays and objects inside each other; an encounter is one flat object
 _HINTS = 3  # unknown keys that get a "did you mean": looking for it takes as long as scoring
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+_ONE_MEMBER = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*("(?:[^"\\]|\\.)*+")[ \t\r\n]*:')
+_ENCODINGS = (  # by how a document in them begins
+    (b"\xef\xbb\xbf", "must begin without a byte order mark"),
+    (b"\xff\xfe", "must be UTF-8, not UTF-16"),
+    (b"\xfe\xff", "must be UTF-8, not UTF-16"),
+    (b"\x1f\x8b", "must not be compressed"),
+)
+_BATCH = msgspec.json.Decoder(list[msgspec.Raw])
 _AS_ARRAYS, _NO_BRACKETS = bytes.maketrans(b"{}", b"[]"), bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -66,7 +75,7 @@ def read_encounter(body: bytes) -> Encounter:
     for decoder, names in _DECODERS:
         try:
             encounter: Encounter = decoder.decode(body)
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
         # The decoder drops unknown keys, takes the last of two equal ones, and "?" as a text, which an escape may hide.
         if body.count(b":") == len(encounter) and b"?" not in body and b"\\" not in body:
@@ -76,16 +85,44 @@ def read_encounter(body: bytes) -> Encounter:
 
 
 def parse(body: bytes) -> Any:
-    """The decoded JSON; an object is a `Pairs`, which keeps a repeated key. Raises InvalidEncounterError."""
+    """The decoded JSON; an object is a `Pairs`, which keeps a repeated key. Raises InvalidEncounterError.
+
+    A byte that is not UTF-8 is half of a surrogate pair in its text, which no well-formed document can say.
+    """
+    text = body.decode(errors="surrogateescape")
+    readable = text.encode(errors="replace")
     try:
-        msgspec.json.decode(body)  # the standard library would take NaN, and texts that are not Unicode
-        if _is_too_deep(body):
+        msgspec.json.decode(readable)  # the standard library would take NaN, and texts that are not Unicode
+        if _is_too_deep(readable):
             raise InvalidEncounterError([NESTING])
-        return json.loads(body, object_pairs_hook=Pairs)
+        return json.loads(text, object_pairs_hook=Pairs)
     except ValueError:
-        raise InvalidEncounterError([Problem(None, "must be well-formed JSON", "json")]) from None
+        malformed = Problem(None, "must be well-formed JSON", "json")
+        raise InvalidEncounterError([other_encoding(body) or malformed]) from None
     except RecursionError:
         raise InvalidEncounterError([NESTING]) from None
+
+
+def split_batch(body: bytes) -> list[msgspec.Raw]:
+    """The encounters of a JSON array, or of an object that holds the array as `encounters`, once, and nothing else.
+
+    None of them is looked into. Raises ValueError for anything else, RecursionError for endless nesting.
+    """
+    member = _ONE_MEMBER.match(body)
+    if member:
+        document = body.rstrip(b" \t\r\n")
+        if msgspec.json.decode(member[1], type=str) != "encounters" or not document.endswith(b"}"):
+            raise ValueError
+        body = document[member.end() : -1]  # where another member follows, this is no array
+    return _BATCH.decode(body)
+
+
+def other_encoding(body: bytes) -> Problem | None:
+    """What a document that is no JSON seems to be instead; None where its beginning does not tell."""
+    rule = next((rule for beginning, rule in _ENCODINGS if body.startswith(beginning)), None)
+    if rule is None and b"\0" in body[:4]:
+        rule = "must be UTF-8, not UTF-16 or UTF-32"
+    return Problem(None, rule, "encoding") if rule else None
 
 
 def _is_too_deep(document: bytes) -> bool:
@@ -164,7 +201,9 @@ def _checked(members: Iterable[tuple[str, Any]]) -> Encounter:
     unknown = 0
     for key, value in members:
         name = key.replace("-", "_")
-        if name not in FIELD:
+        if not _is_unicode(key):
+            problems.append(Problem(None, "holds a key that is not UTF-8", "encoding"))
+        elif name not in FIELD:
             unknown += 1
             problems.append(_unknown_key(name if unknown <= _HINTS else None))
         elif name == OUTCOME:
@@ -177,6 +216,8 @@ def _checked(members: Iterable[tuple[str, Any]]) -> Encounter:
         if field.name not in found:
             if field.required:
                 problems.append(Problem(field.name, f"is missing; it {rule(field)}", "missing"))
+        elif not _is_unicode(found[field.name]):
+            problems.append(Problem(field.name, "holds a byte that is not UTF-8", "encoding"))
         elif not _fits(field, found[field.name]):
             problems.append(Problem(field.name, rule(field), "value"))
     if problems:
@@ -187,6 +228,13 @@ def _checked(members: Iterable[tuple[str, Any]]) -> Encounter:
 def _canonical(field: Field, value: Any) -> Any:
     missing = not field.is_whole_number and _takes_null(field) and isinstance(value, str) and value in _MISSING_TEXTS
     return None if missing else value
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        return not isinstance(value, str) or value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _fits(field: Field, value: Any) -> bool:

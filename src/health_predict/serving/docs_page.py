@@ -79,6 +79,7 @@ fetch('health').then(r => r.json()).then(health => {
     ? `Ready. Answers come from ${health.model_name || 'a model'}, version ${health.model_version}.`
     : `Not ready: ${health.reason || health.status}.`
   if (health.synthetic) $('invented').hidden = false
+  if (health.simulation) $('simulated').hidden = false
 })
 
 const show = {
@@ -114,6 +115,9 @@ const ask = path => async () => {
     show[path](box, answer)
     if (answer.unknown_fields.length)
       add(box, 'p', `Not known to the model: ${answer.unknown_fields.join(', ')}.`, 'notice')
+    if (answer.missing_fields.length)
+      add(box, 'p', `Not given: ${answer.missing_fields.join(', ')}.`, 'soft')
+    for (const warning of answer.warnings || []) add(box, 'p', `${warning}.`, 'notice')
     if (answer.outside_cohort)
       add(box, 'p', 'The patient died or went to hospice: the model was not made for this.', 'notice')
   } else {
@@ -139,6 +143,7 @@ PAGE = f"""<!doctype html>
 <main class="inside">
 <p id="model" role="status"></p>
 <p class="notice" id="invented" hidden>This model was trained on invented data. Do not use it for patients.</p>
+<p class="notice" id="simulated" hidden>This model belongs to a simulation. Do not use it for patients.</p>
 <h2>Try a prediction</h2>
 <p><label>API key, if one is needed: <input id="key" type="password" autocomplete="off"></label></p>
 <div class="try"><div><textarea id="body" aria-label="Encounter as JSON" spellcheck="false"></textarea>

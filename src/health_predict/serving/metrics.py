@@ -39,6 +39,14 @@ class Metrics:
         self._requests: Counter[tuple[str, int]] = Counter()
         self._predictions = self._counter("predictions", "Scored encounters", "risk_band")
         self._unknown = self._counter("unknown_values", "Values that the model does not know", "field")
+        self._missing = self._counter("missing_values", "Values that a scored encounter does not have", "field")
+        self._far_more = Gauge(
+            "missing_far_more_often",
+            "1 where the field is missing far more often than in training, in the newest window of encounters",
+            ("field",),
+            namespace=NAMESPACE,
+            registry=registry,
+        )
         self._invalid = self._counter("validation_errors", "Refused fields", "field", "kind")
         self._reloads = self._counter("reloads", "Bundles taken up, or not", "result")
         self._outside = 0
@@ -56,11 +64,23 @@ class Metrics:
         times.total += seconds
         self._requests[route, status] += 1
 
-    def predicted(self, band: str, unknown: Iterable[str], outside_cohort: bool) -> None:
+    def predicted(self, band: str, unknown: Iterable[str], missing: Iterable[str], outside_cohort: bool) -> None:
         self._predictions[band,] += 1
         for name in unknown:
             self._unknown[name,] += 1
+        for name in missing:
+            self._missing[name,] += 1
         self._outside += outside_cohort
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """Values that scored encounters did not have, so far, by field."""
+        return {name: count for (name,), count in self._missing.items()}
+
+    def far_more_missing(self, fields: Mapping[str, bool]) -> None:
+        """Say of each field whether it is missing far more often than in training."""
+        for name, far_more in fields.items():
+            self._far_more.labels(name).set(far_more)
 
     def refused(self, field: str | None, kind: str) -> None:
         """Count one problem; `field` is None where the document is wrong as a whole."""

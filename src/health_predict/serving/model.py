@@ -10,12 +10,15 @@ from typing import Annotated, Any
 
 import msgspec
 
-from health_predict.data.schema import CLINICAL
+from health_predict.data.schema import CLINICAL, FIELD
 from health_predict.errors import BundleError
+from health_predict.features.missing import missing_far_more_often
 from health_predict.io.bundle import REFERENCE, Bundle, load_bundle
+from health_predict.params import MissingParams
 from health_predict.serving.explain import Explainer, typical_encounter
 
 VERSION, EVALUATION = "version.json", "evaluation.json"
+SERVED = "lt30"  # the target whose probability the service says it answers with
 WARM_UP = 50  # predictions and one explanation, so that the first caller does not wait for lazy set-up
 
 
@@ -42,6 +45,38 @@ class Model:
     run_id: str | None
     evaluation: Mapping[str, Any] | None
     explainer: Explainer
+    missing_params: MissingParams
+
+    def missing_fields(self, encounter: Mapping[str, Any]) -> list[str]:
+        """Names of the fields that the model reads and the encounter leaves out or gives as null."""
+        get = encounter.get
+        return [name for name in self._may_be_missing if get(name) is None]
+
+    def warn_of_one(self, missing: list[str]) -> list[str]:
+        """A sentence for each field that hardly any encounter lacks, and one with these `missing` fields does."""
+        return [self._never_missing[name] for name in missing if name in self._never_missing]
+
+    def warn_of_many(self, missing: Mapping[str, int], encounters: int) -> dict[str, str]:
+        """By field a sentence about what is missing in `encounters` far more often than among those trained on."""
+        found = missing_far_more_often(missing, encounters, self.bundle.missing, self.missing_params)
+        return {
+            name: f"{name} is missing in {missing[name]} of {encounters} encounters; {self._usual(name)}"
+            for name in found
+        }
+
+    @cached_property
+    def _may_be_missing(self) -> tuple[str, ...]:
+        fields = (FIELD[name] for name in self.bundle.encoder.fields)
+        return tuple(field.name for field in fields if field.nullable or not field.required)
+
+    @cached_property
+    def _never_missing(self) -> dict[str, str]:
+        one = dict.fromkeys(self._may_be_missing, 1)
+        found = missing_far_more_often(one, 1, self.bundle.missing, self.missing_params)
+        return {name: f"{name} is missing; {self._usual(name)}" for name in found}
+
+    def _usual(self, name: str) -> str:
+        return f"it is in {self.bundle.missing[name]:.2%} of the training encounters"
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -54,6 +89,7 @@ class Model:
             "sha256": self.bundle.sha256,
             "family": manifest.family,
             "target": manifest.target,
+            "simulation": manifest.simulation,
             "synthetic": manifest.synthetic,
             "trained_at": manifest.trained_at,
             "trained_on": [msgspec.to_builtins(table) for table in manifest.trained_on],
@@ -71,10 +107,15 @@ def load_model(folder: Path) -> Model:
     """Load, verify and warm the bundle in a folder; a symbolic link is followed once.
 
     Without `version.json` the version is the beginning of the bundle's digest. Raises BundleError that names what is
-    missing or altered.
+    missing or altered, or says that the bundle is for study only.
     """
     folder = folder.resolve()
     bundle = load_bundle(folder)
+    if bundle.manifest.target != SERVED:
+        raise BundleError(
+            f"the bundle in {folder} predicts another outcome (target {bundle.manifest.target}) than a readmission "
+            f"within 30 days ({SERVED}); it is for study only and is not served"
+        )
     version = _version(folder)
     if version.sha256 not in (None, bundle.sha256):
         raise BundleError(f"the bundle in {folder} is not the one that {VERSION} names: another SHA-256")
@@ -85,6 +126,7 @@ def load_model(folder: Path) -> Model:
         run_id=version.run_id,
         evaluation=_evaluation(folder, version),
         explainer=_explainer(folder, bundle),
+        missing_params=MissingParams(),
     )
     _warm(model)
     return model

@@ -35,6 +35,7 @@ from health_predict.settings import ServingSettings
 ROUTES = PROBES | DOCUMENTS | {"/predict", "/predict/batch", "/explain", "/model", "/metrics"}
 STDOUT = 1
 SHORTEST_KEY = 16  # characters of the secret for pseudonyms: patient numbers are few enough to try them all
+LAST_LINES = 5.0  # seconds, for the prediction log at the end
 LAST_ANSWERS = 5.0  # seconds, for requests that began to arrive before the last connection was accepted
 QUIET = 3  # looks, a tenth of a second apart, without a request: then nobody comes any more
 _CHECK_EVERY = 5  # ticks of uvicorn, a tenth of a second each
@@ -76,7 +77,10 @@ class _Server(uvicorn.Server):
 
 
 def run(bundle: Path, listen: Listen, settings: ServingSettings, endpoints: type[Endpoints] = Endpoints) -> None:
-    """Serve the bundle until SIGTERM or SIGINT. SIGHUP takes up what the folder, or link, holds then.
+    """Serve the bundle until SIGTERM, SIGINT or SIGQUIT. SIGHUP takes up what the folder, or link, holds then.
+
+    Told to end, it drains first: /readyz says 503, and for `drain_seconds` all that is asked is answered. A second
+    SIGTERM or SIGINT ends it at once.
 
     Raises ServiceError when the settings do not allow a start or the port is taken, StorageError or DataError when
     the audit log cannot be used. A bundle that does not verify does not end the worker: it is not ready, says why in
@@ -121,41 +125,72 @@ async def serve(
         except ServiceError as error:
             log.event("keys_refused", reason=str(error))
 
+    stop = _Stop()
     try:
-        await _serve_until_told(servers, service, settings.drain_seconds, read_keys_again)
+        await _serve_until_told(servers, service, stop, settings.drain_seconds, read_keys_again)
     finally:
-        service.close()
+        service.close(0.0 if stop.at_once.is_set() else LAST_LINES)
+
+
+class _Stop:
+    """Has the worker been told to end, and to do it at once."""
+
+    def __init__(self) -> None:
+        self.begun, self.at_once = asyncio.Event(), asyncio.Event()
+        self._told = 0
+
+    def tell(self) -> None:
+        self._told += 1
+        self.begun.set()
+        if self._told > 1:
+            self.at_once.set()
 
 
 async def _serve_until_told(
-    servers: list[_Server], service: Service, drain_seconds: float, on_reload: Callable[[], None]
+    servers: list[_Server], service: Service, stop: _Stop, drain_seconds: float, on_reload: Callable[[], None]
 ) -> None:
-    loop, stop, tasks = asyncio.get_running_loop(), asyncio.Event(), set[asyncio.Task[None]]()
+    loop, tasks = asyncio.get_running_loop(), set[asyncio.Task[None]]()
 
     def reload() -> None:
         task = loop.create_task(service.reload())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    def told() -> None:
+    def look_again() -> None:
         on_reload()
         reload()
 
-    loop.add_signal_handler(signal.SIGHUP, told)
+    loop.add_signal_handler(signal.SIGHUP, look_again)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # who starts a worker holds it back until now
+        loop.add_signal_handler(number, stop.tell)
+    loop.add_signal_handler(signal.SIGQUIT, stop.begun.set)
+    # Who starts a worker holds these back until now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGQUIT})
     running = [loop.create_task(_until_closed(server)) for server in servers]
     reload()
-    stopped = loop.create_task(stop.wait())
-    await asyncio.wait([stopped, *running], return_when=asyncio.FIRST_COMPLETED)
-    if stop.is_set():
-        service.drain()
-        await _drain(servers, drain_seconds)
+    told = loop.create_task(stop.begun.wait())
+    await asyncio.wait([told, *running], return_when=asyncio.FIRST_COMPLETED)
+    at_once = loop.create_task(_leave_at_once(stop, servers))
+    if stop.begun.is_set():
+        seconds = drain_seconds if service.has_model else 0.0  # else nobody was sent here
+        service.drain(seconds)
+        draining = loop.create_task(_drain(servers, seconds))
+        await asyncio.wait([draining, at_once], return_when=asyncio.FIRST_COMPLETED)
+        if draining.done():
+            draining.result()
+        draining.cancel()
     for server in servers:
         server.should_exit = True
-    stopped.cancel()
     await asyncio.gather(*running)
+    told.cancel()
+    at_once.cancel()
+
+
+async def _leave_at_once(stop: _Stop, servers: list[_Server]) -> None:
+    """Once told so, wait for no request any more."""
+    await stop.at_once.wait()
+    for server in servers:
+        server.force_exit = True
 
 
 async def _until_closed(server: _Server) -> None:
@@ -167,11 +202,11 @@ async def _until_closed(server: _Server) -> None:
 
 
 async def _drain(servers: list[_Server], seconds: float) -> None:
-    """Let callers go, in the order that loses nothing: every answer says that its connection closes; when nobody asks
-    any more, or after `seconds`, no new connection is made, those that wait in the kernel are accepted, and all
-    requests that have begun are answered.
+    """Let callers go, in the order that loses nothing: for `seconds` everything is answered, and every answer says that
+    its connection closes; then no new connection is made, those that wait in the kernel are accepted, and all requests
+    that have begun are answered.
     """
-    await _until_quiet(servers, seconds)
+    await asyncio.sleep(seconds)
     listeners = [listener for server in servers for listener in server.servers]
     for listener in listeners:
         _make_no_new_connections(listener)
@@ -261,7 +296,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _journal(settings: ServingSettings, log: Log, metrics: Metrics) -> Journal:
-    audit = AuditLog(settings.audit_log) if settings.audit_log else None
+    audit = AuditLog(settings.audit_log, settings.audit_log_bytes) if settings.audit_log else None
     if audit and audit.torn:
         log.event("audit_log_torn", bytes=audit.torn)
     if settings.prediction_log is None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,20 +16,21 @@ from health_predict.errors import HealthPredictError
 from health_predict.io.audit import AuditLog, Entry
 from health_predict.io.predictions import PredictionLog, ScoredEncounter, pseudonym
 from health_predict.serving import answers, heap
-from health_predict.serving.contract import NESTING, Encounter, InvalidEncounterError, Problem, read_encounter
+from health_predict.serving.contract import (
+    NESTING,
+    Encounter,
+    InvalidEncounterError,
+    Problem,
+    other_encoding,
+    read_encounter,
+    split_batch,
+)
 from health_predict.serving.log import Log
 from health_predict.serving.metrics import Metrics
 from health_predict.serving.model import Model, load_model
 
+NO_BUNDLE = "there is no bundle yet; the output of `health-predict serve` says what it waits for"
 PAUSE_AFTER = 0.002  # seconds of work on a batch: then other requests have their turn
-_BATCH = msgspec.json.Decoder(list[msgspec.Raw])
-
-
-class _BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
-    encounters: list[msgspec.Raw]
-
-
-_BATCH_OBJECT = msgspec.json.Decoder(_BatchRequest)
 
 
 class NotReadyError(Exception):
@@ -64,14 +66,24 @@ class Service:
         self._model: Model | None = None
         self._last_reload: answers.Reload | None = None
         self._loading = asyncio.Lock()
+        self._scored_in_window, self._missing_before = 0, dict[str, int]()
 
     @property
     def model_version(self) -> str:
         return self._model.version if self._model else "-"
 
+    @property
+    def has_model(self) -> bool:
+        return self._model is not None
+
     async def reload(self) -> None:
-        """Take up what is in the folder now. A bundle that does not verify leaves the one before answering."""
+        """Take up what is in the folder now. A bundle that does not verify leaves the one before answering.
+
+        Before the first bundle, a folder that is not there yet is waited for: whoever makes it says so.
+        """
         async with self._loading:
+            if self._model is None and not self._folder.exists():
+                return
             now = datetime.now(UTC).isoformat(timespec="seconds")
             try:
                 model = await asyncio.to_thread(load_model, self._folder)
@@ -87,17 +99,18 @@ class Service:
             self.metrics.loaded(model.name, model.version, model.bundle.sha256)
             self.log.event("bundle_taken_up", model_version=model.version, sha256=model.bundle.sha256)
 
-    def drain(self) -> None:
-        """No longer ready; what was accepted is answered."""
+    def drain(self, seconds: float) -> None:
+        """No longer ready; what is asked in these seconds is answered."""
         self.draining = True
         self.metrics.draining()
-        self.log.event("draining")
+        self.log.event("draining", seconds=seconds)
 
     def health(self) -> answers.Health:
         model, reload = self._model, self._last_reload
         reason = reload.reason if reload and not reload.ok else None
         if model is None:
-            status, said = ("failed", reason) if reason else ("loading", "the bundle is being loaded and verified")
+            loading = "the bundle is being loaded and verified" if self._folder.exists() else NO_BUNDLE
+            status, said = ("failed", reason) if reason else ("loading", loading)
             return answers.Health(status=status, reason=said, last_reload=reload)
         return answers.Health(
             status="draining" if self.draining else "ok",
@@ -106,18 +119,20 @@ class Service:
             model_version=model.version,
             sha256=model.bundle.sha256,
             synthetic=model.bundle.manifest.synthetic,
+            simulation=model.bundle.manifest.simulation,
             last_reload=reload,
         )
 
     def describe_model(self) -> dict[str, Any]:
         return self._ready().description
 
-    def predict(self, body: bytes, call: Call) -> answers.Prediction:
+    async def predict(self, body: bytes, call: Call) -> answers.Prediction:
         """Score one encounter. Raises InvalidEncounterError, NotReadyError, StorageError (audit)."""
         model = self._ready()
         encounter = self._read(body)
         prediction = self._score(model, encounter, call)
-        self._audit(model, body, call, "/predict", [prediction.probability_score])
+        if self._journal.audit:
+            await self._audit(model, body, call, "/predict", [prediction.probability_score])
         self._note(model, encounter, prediction, call)
         return prediction
 
@@ -142,22 +157,27 @@ class Service:
                 await asyncio.sleep(0)
                 began = perf_counter()
         scores = [r.probability_score if isinstance(r, answers.Prediction) else None for r in results]
-        self._audit(model, body, call, "/predict/batch", scores)
+        await self._audit(model, body, call, "/predict/batch", scores)
         for encounter, prediction in scored:
             self._note(model, encounter, prediction, call)
+        missing = Counter(name for _, prediction in scored for name in prediction.missing_fields)
         return answers.Batch(
             predictions=results,
             refused=len(results) - len(scored),
+            unknown=Counter(name for _, prediction in scored for name in prediction.unknown_fields),
+            missing=missing,
+            warnings=[*model.warn_of_many(missing, len(scored)).values()],
+            bundle_sha256=model.bundle.sha256,
             model_version=model.version,
             request_id=call.request_id,
         )
 
-    def explain(self, body: bytes, call: Call) -> answers.Explanation:
+    async def explain(self, body: bytes, call: Call) -> answers.Explanation:
         """Contributions to one encounter's probability. Raises as `predict`."""
         model = self._ready()
         encounter = self._read(body)
         explained = model.explainer.explain(encounter)
-        self._audit(model, body, call, "/explain", [explained.probability])
+        await self._audit(model, body, call, "/explain", [explained.probability])
         encoder = model.bundle.encoder
         return answers.Explanation(
             probability_score=explained.probability,
@@ -173,17 +193,18 @@ class Service:
             ],
             missing_fields=encoder.missing_fields(encounter),
             unknown_fields=encoder.unknown_fields(encounter),
+            bundle_sha256=model.bundle.sha256,
             outside_cohort=_outside_cohort(encounter),
             synthetic=model.bundle.manifest.synthetic,
             model_version=model.version,
             request_id=call.request_id,
         )
 
-    def close(self) -> None:
-        """Write down what is waiting."""
+    def close(self, seconds: float) -> None:
+        """Write down what is waiting, for at most these seconds."""
         predictions = self._journal.predictions
         if predictions:
-            predictions.close(timeout=5.0)
+            predictions.close(timeout=seconds)
             self.log.event("prediction_log_closed", written=predictions.written, dropped=predictions.dropped)
         if self._journal.audit:
             self._journal.audit.close()
@@ -209,24 +230,27 @@ class Service:
 
     def _read_batch(self, body: bytes) -> list[msgspec.Raw]:
         try:
-            raw = _BATCH.decode(body) if body.lstrip()[:1] == b"[" else _BATCH_OBJECT.decode(body).encounters
+            raw = split_batch(body)
         except RecursionError:
             self.metrics.refused(None, NESTING.kind)
             raise InvalidEncounterError([NESTING]) from None
-        except msgspec.MsgspecError:
-            raise self._refused("must be a JSON array of encounters, or an object with it as `encounters`") from None
+        except ValueError:
+            rule = "must be a JSON array of encounters, or an object that holds it as `encounters`, once and alone"
+            raise self._refused(rule, other_encoding(body)) from None
         if len(raw) > self._batch_limit:
             raise self._refused(f"must hold at most {self._batch_limit} encounters")
         return raw
 
-    def _refused(self, rule: str) -> InvalidEncounterError:
-        self.metrics.refused(None, "batch")
-        return InvalidEncounterError([Problem(None, rule, "batch")])
+    def _refused(self, rule: str, instead: Problem | None = None) -> InvalidEncounterError:
+        problem = instead or Problem(None, rule, "batch")
+        self.metrics.refused(None, problem.kind)
+        return InvalidEncounterError([problem])
 
     def _score(self, model: Model, encounter: Encounter, call: Call) -> answers.Prediction:
         bundle = model.bundle
         probability, unknown = bundle.score(encounter)
         band = bundle.band(probability)
+        missing = model.missing_fields(encounter)
         return answers.Prediction(
             prediction=int(probability >= bundle.manifest.threshold),
             probability_score=probability,
@@ -234,18 +258,35 @@ class Service:
             risk_band=band,
             percentile=bundle.percentile(probability),
             unknown_fields=unknown,
+            missing_fields=missing,
+            warnings=model.warn_of_one(missing),
             outside_cohort=_outside_cohort(encounter),
             synthetic=bundle.manifest.synthetic,
             model_version=model.version,
+            bundle_sha256=bundle.sha256,
             request_id=call.request_id,
         )
 
     def _note(self, model: Model, encounter: Encounter, prediction: answers.Prediction, call: Call) -> None:
         """Count a prediction that is answered, and keep it where that is switched on."""
-        self.metrics.predicted(prediction.risk_band, prediction.unknown_fields, prediction.outside_cohort)
+        unknown, missing = prediction.unknown_fields, prediction.missing_fields
+        self.metrics.predicted(prediction.risk_band, unknown, missing, prediction.outside_cohort)
+        self._scored_in_window += 1
+        if self._scored_in_window >= model.missing_params.window:
+            self._judge_missing(model)
         if self._journal.predictions:
             scored = self._scored(model, encounter, prediction.probability_score, call)
             self._journal.predictions.put(scored)
+
+    def _judge_missing(self, model: Model) -> None:
+        """Say in metrics and log what the newest window of encounters lacks far more often than in training."""
+        before, now = self._missing_before, self.metrics.missing
+        missing = {name: count - before.get(name, 0) for name, count in now.items()}
+        warnings = model.warn_of_many(missing, self._scored_in_window)
+        self.metrics.far_more_missing({name: name in warnings for name in now})
+        for warning in warnings.values():
+            self.log.event("missing_far_more_often", reason=warning, model_version=model.version)
+        self._scored_in_window, self._missing_before = 0, now
 
     def _scored(self, model: Model, encounter: Encounter, probability: float, call: Call) -> ScoredEncounter:
         patient = encounter.get("patient_nbr")
@@ -259,10 +300,12 @@ class Service:
             encounter={name: value for name, value in encounter.items() if name not in IDENTIFIERS},
         )
 
-    def _audit(self, model: Model, body: bytes, call: Call, route: str, scores: list[float | None]) -> None:
-        if self._journal.audit is None:
+    async def _audit(self, model: Model, body: bytes, call: Call, route: str, scores: list[float | None]) -> None:
+        """Return when it is on the disk: nothing is answered before."""
+        audit = self._journal.audit
+        if audit is None:
             return
-        self._journal.audit.append(
+        audit.append(
             Entry(
                 time=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 request_id=call.request_id,
@@ -274,6 +317,7 @@ class Service:
                 scores=scores,
             )
         )
+        await audit.flush()
 
 
 def _reason(error: Exception) -> str:

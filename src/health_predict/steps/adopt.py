@@ -6,8 +6,8 @@ from health_predict.errors import ConflictError, StorageError
 from health_predict.io import layout
 from health_predict.io.bundle import Bundle, load_bundle, require_target
 from health_predict.io.bundles import keep_bundle, unpacked
-from health_predict.io.ledger import Ledger, Version, append, read_ledger
-from health_predict.io.production import drafted, hold, settle, subject_of
+from health_predict.io.ledger import Version, append, read_ledger
+from health_predict.io.production import drafted, hold, holder_of, is_of, settle, subject_of
 from health_predict.io.registry import PRODUCTION, Registry
 from health_predict.io.storage import Storage
 from health_predict.io.tables import keep_table, kept_table
@@ -15,10 +15,14 @@ from health_predict.io.tables import keep_table, kept_table
 
 @dataclass(frozen=True)
 class Adopted:
-    """What is in production now. `from_ledger`: is it what this store's ledger says; else what the alias said."""
+    """What is in production now. `from_ledger`: is it what this store's ledger says; else what the alias said.
+
+    `skipped`: this store spoke for the model before.
+    """
 
     version: Version
     from_ledger: bool
+    skipped: bool = False
 
 
 def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: Storage | None = None) -> Adopted:
@@ -30,7 +34,11 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
     nothing to adopt; StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or its
     model is for study.
     """
+    holder = holder_of(registry)
     ledger = read_ledger(storage)
+    if holder and ledger.production and is_of(holder, ledger):
+        ledger = settle(storage, registry)
+        return Adopted(ledger.version(str(ledger.production)), from_ledger=True, skipped=True)
     if ledger.model not in (None, registry.model_name):
         raise ConflictError(f"the ledger in {storage.root} speaks for {ledger.model}; use another storage root")
     decided = ledger.production is not None
@@ -42,7 +50,8 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
     moves = (version.version, ledger.previous)
     subject = subject_of(bundle, version.version)
     entry = drafted(storage, registry, ledger, "adopted", subject, who, reasons=[reason], moves=moves)
-    ledger = _held(storage, registry, append(storage, ledger, entry))
+    hold(storage, registry, append(storage, ledger, entry), over=holder)
+    ledger = settle(storage, registry)
     return Adopted(ledger.version(version.version), from_ledger=decided)
 
 
@@ -69,8 +78,3 @@ def _copy_dependencies(storage: Storage, source: Storage | None, bundle: Bundle)
         key = layout.evaluation_report(run_id)
         if source is not None and source.exists(key) and not storage.exists(key):
             storage.write(key, source.read(key))
-
-
-def _held(storage: Storage, registry: Registry, ledger: Ledger) -> Ledger:
-    hold(storage, registry, ledger)
-    return settle(storage, registry)

@@ -25,6 +25,7 @@ from health_predict.io.monitoring_reports import (
     read_monitoring,
     read_watched,
 )
+from health_predict.io.places import shown
 from health_predict.io.registry import Registry
 from health_predict.io.replay import (
     ARRIVAL,
@@ -36,6 +37,7 @@ from health_predict.io.replay import (
     read_outcomes,
     read_reference,
 )
+from health_predict.io.simulations import simulation_of
 from health_predict.io.storage import Storage
 from health_predict.io.tables import json_bytes
 from health_predict.monitoring.drift import field_drift
@@ -51,6 +53,7 @@ class _Against:
     """What a batch is compared with; `left_out` of the encounters are not in the cohort."""
 
     version: str
+    simulation: str | None
     decisions: int
     bundle: Bundle
     reference: Reference
@@ -136,7 +139,7 @@ def monitor_file(
     if others is not None:
         against = _with_reference(against, others, params)
     judged = () if became is None else (_became(storage, registry, against, received, became, params),)
-    name = layout.judged_file(Path(current).stem, _digest(received, others, became))
+    name = layout.judged_file(Path(shown(current)).stem, _digest(received, others, became))
     batch = _cohort(name, received)
     report = _judge(batch, None, against, judged, params)
     files = {"current": current, "reference": reference, "outcomes": outcomes}
@@ -184,6 +187,7 @@ def _judge(
         version=against.version,
         decisions=against.decisions,
         synthetic=manifest.synthetic,
+        simulation=against.simulation,
         left_out=batch.left_out,
         reference_left_out=against.left_out,
         drift=drift,
@@ -201,7 +205,7 @@ def _champion(storage: Storage, registry: Registry) -> _Against:
         bundle, reference = load_bundle(folder), read_reference(folder)
     require_target(bundle.manifest)
     fitted_on = read_seen(storage, bundle.manifest.trained_on[0]).select(*ARRIVAL)
-    return _Against(ledger.production, len(ledger.entries), bundle, reference, fitted_on)
+    return _Against(ledger.production, simulation_of(storage), len(ledger.entries), bundle, reference, fitted_on)
 
 
 def _with_reference(against: _Against, received: pl.DataFrame, params: Params) -> _Against:

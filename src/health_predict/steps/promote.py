@@ -7,7 +7,7 @@ from pathlib import Path
 from health_predict.errors import BundleError, ConflictError, Declined, StorageError
 from health_predict.evaluation.gate import Comparison, objections
 from health_predict.io.bundle import Bundle, require_target
-from health_predict.io.bundles import keep_bundle
+from health_predict.io.bundles import describe_kept, keep_bundle
 from health_predict.io.ledger import Entry, Ledger, Question, Subject, Version
 from health_predict.io.production import decide, drafted, hold, settle, subject_of
 from health_predict.io.registry import BUNDLE, Registry
@@ -46,6 +46,7 @@ def promote(
     ledger, simulation = settle(storage, registry), simulation_of(storage)
     run_id = run_id or read_training(storage).winner
     if ledger.production and ledger.version(ledger.production).run_id == run_id:
+        describe_kept(storage, ledger.version(ledger.production))
         return Promotion(ledger.version(ledger.production), ledger.previous, simulation, skipped=True)
     report = read_evaluation(storage, run_id)
     if report is None:
@@ -85,6 +86,7 @@ def promote(
             **told,
         ),
     )
+    describe_kept(storage, version)
     return Promotion(version, ledger.previous, simulation)
 
 

@@ -10,6 +10,7 @@ from health_predict.io import layout
 from health_predict.io.manifests import completed
 from health_predict.io.monitoring_reports import Judged, read_judged, read_monitoring
 from health_predict.io.replay import Ended, read_ended, read_matured, read_plan, read_predictions
+from health_predict.io.simulations import simulation_of
 from health_predict.io.storage import Storage
 from health_predict.io.tables import read_json, write_json
 from health_predict.monitoring.replay import Outcome, Replay, Row, realised, summarise
@@ -29,7 +30,7 @@ def report_replay(storage: Storage, params: BootstrapParams) -> Replay:
     while (ended := read_ended(storage, len(rows) + 1)) is not None:
         rows.append(_row(storage, ended, params))
     synthetic = completed(storage, layout.SPLIT_MANIFEST, "data split", only=())["result"]["synthetic"]
-    replay = summarise(plan.scenario, plan.from_batch, synthetic, rows)
+    replay = summarise(plan.scenario, plan.from_batch, synthetic, simulation_of(storage), rows)
     write_json(storage, layout.REPLAY_NUMBERS, msgspec.to_builtins(replay))
     storage.write(layout.REPLAY_PAGE, page(replay))
     return replay

@@ -16,7 +16,9 @@ from health_predict.features.diagnoses import (
     charlson_weights,
     describe,
     expand,
+    is_icd10,
     normalise,
+    settle,
 )
 
 
@@ -66,6 +68,11 @@ def test_every_spelling_has_one_canonical_code(spelling, canonical):
         "V92",
         "V4",
         "E799",
+        "E871",
+        "E1165",
+        "E87.1",
+        "V4581",
+        "V4352XA",
         "E84",
         "I50.9",
         "unknown",
@@ -80,6 +87,31 @@ def test_garbage_is_unknown(garbage):
     assert charlson_index([garbage]) == 0
 
 
+@pytest.mark.parametrize("code", ["E812", "E849", "E870", "E878", "E888", "E933", "V45", "V57", "V85"])
+def test_the_codes_that_the_dataset_has_stay_codes(code):
+    assert normalise(code) == code
+
+
+@pytest.mark.parametrize("code", ["I50.23", "i5023", "E11", "E1165", "E119", "E87.1", "V4352XA", "Z9981", "C7A.1"])
+def test_what_can_only_be_icd10_is_recognised(code):
+    assert is_icd10(code)
+
+
+@pytest.mark.parametrize("code", ["E871", "E878", "E8788", "E849.0", "V45", "V45.81", "V4581", "428", "I", "", None])
+def test_what_may_be_icd9_or_nothing_is_not_taken_for_icd10(code):
+    assert not is_icd10(code)
+
+
+def test_beside_icd10_a_code_of_either_system_is_unknown_and_others_stay():
+    assert settle({"diag_1": "I5023", "diag_2": "E878", "diag_3": "V45"}) == {
+        "diag_1": "I5023",
+        "diag_2": "unknown",
+        "diag_3": "unknown",
+    }
+    ours = {"diag_1": "428", "diag_2": "E878", "diag_3": None}
+    assert settle(ours) is ours
+
+
 def test_missing_stays_apart_from_unknown():
     assert normalise(None) is None
     assert describe(None).ccs_group == describe(None).category == "missing"
@@ -88,7 +120,8 @@ def test_missing_stays_apart_from_unknown():
 
 
 def test_every_code_is_described_by_itself():
-    assert len(set(CODES)) == len(CODES) == 998 + 40 + 200 + 91
+    recorded = sum(code.startswith("E8") for code in CODES)
+    assert len(set(CODES)) == len(CODES) == 998 + 40 + recorded + 100 + 91
     assert list(DIAGNOSIS) == list(CODES)
     assert all(normalise(code) == code == DIAGNOSIS[code].code for code in CODES)
     assert {DIAGNOSIS[code].strack_group for code in CODES} == {*STRACK_GROUPS, "other"}
@@ -113,7 +146,7 @@ def test_both_ends_of_every_range_are_in_their_group(attribute, table):
     for group, ranges in table.items():
         for part in ranges.split():
             for end in part.split("-"):
-                assert getattr(describe(end), attribute) == group, end
+                assert getattr(describe(end), attribute) in (group, "unknown" if end.startswith("E8") else group), end
 
 
 def test_both_ends_of_every_range_have_their_condition():
@@ -140,7 +173,7 @@ def test_both_ends_of_every_range_have_their_condition():
         ("250.00", "249", "diabetes"),
         ("250.93", "251", "diabetes"),
         ("800", "799", "injury"),
-        ("999", "E800", "injury"),
+        ("999", "E812", "injury"),
         ("710", "709", "musculoskeletal"),
         ("739", "740", "musculoskeletal"),
         ("580", "579", "genitourinary"),
@@ -151,7 +184,7 @@ def test_both_ends_of_every_range_have_their_condition():
         ("001", "390", "other"),
         ("V01", "410", "other"),
         ("V91", "410", "other"),
-        ("E800", "999", "other"),
+        ("E812", "999", "other"),
         ("E999", "999", "other"),
     ],
 )

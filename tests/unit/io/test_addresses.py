@@ -21,6 +21,7 @@ SECRET = "s3cretWord"  # noqa: S105  (planted)
         f"mysql://db/mlflow?ssl_ca=/a/b&passwd={SECRET}",
         f"https://bucket.example/data.zip?X-Amz-Credential=A%2F{SECRET}&X-Amz-Signature={SECRET}",
         f"https://files.example/data.zip#{SECRET}",
+        f"x.zip is not in /data/http:/ana:{SECRET}@files.example",
         f"Max retries exceeded with url: /api/2.0/search?token={SECRET} (Caused by ...)",
         f"connection failed: host=db user=ana password={SECRET} dbname=mlflow",
         f"{{'aws_secret_access_key': '{SECRET}'}}",

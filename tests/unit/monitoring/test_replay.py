@@ -47,7 +47,7 @@ def test_a_model_beside_itself_differs_by_exactly_nothing():
 
 
 def test_means_are_over_the_batches_whose_outcomes_are_known():
-    found = summarise("none", 1, False, ROWS)
+    found = summarise("none", 1, False, "invented world", ROWS)
     assert found.mean_auroc_retrained == pytest.approx(0.67)
     assert found.mean_auroc_never_retrained == pytest.approx(0.65)
     assert found.mean_auroc_difference == pytest.approx(0.02)
@@ -58,13 +58,14 @@ def test_means_are_over_the_batches_whose_outcomes_are_known():
 
 
 def test_a_replay_in_which_nothing_was_scored_has_no_means():
-    found = summarise("schema_break", 1, False, ROWS[1:2])
+    found = summarise("schema_break", 1, False, "invented world", ROWS[1:2])
     assert found.mean_auroc_retrained is None
     assert page(found)
 
 
 def test_the_page_says_what_happened_and_loads_nothing():
-    found = page(summarise("concept_shift", 3, True, ROWS)).decode()
+    found = page(summarise("concept_shift", 3, True, "invented world", ROWS)).decode()
+    assert "Simulation invented world" in found
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", found)
     for text in ("Invented data", "time_in_hospital is missing", "Half as many again.", "version 2 promoted",
                  "37 requests", "off the realised one by 0.030",
