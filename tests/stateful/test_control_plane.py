@@ -243,10 +243,12 @@ class ControlPlane(RuleBasedStateMachine):
             assert facts.target == "lt30"
 
     def teardown(self) -> None:
-        """Whatever was done, nobody has to edit a file: everything can be done again, and ends as it should."""
+        """Nobody has to edit a file, whatever was done: a store that may decide goes on, and all can be read."""
+        speaking = next(filter(self.speaks, STORES), None)
+        if speaking:
+            self.resplit(speaking, 0, None)
+            self.release(speaking, 1)
         for store in STORES:
-            self.resplit(store, 0, None)
-            self.release(store, 1)
             self.status(store)
 
     def ledger_bytes(self, store: str) -> bytes | None:
@@ -348,7 +350,7 @@ def test_nothing_wrong_reaches_production_whatever_is_done_in_whatever_order(wor
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=15,
+            max_examples=12,
             stateful_step_count=20,
             deadline=None,
             derandomize=True,

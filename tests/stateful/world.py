@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,6 +27,8 @@ from failpoints import Watched, watching_mlflow
 from health_predict.data.cohort import LabelledEncounters, label, select_cohort
 from health_predict.evaluation.metrics import Metrics, evaluate
 from health_predict.features.calibration import Calibration
+from health_predict.features.encoder import Encoder
+from health_predict.features.row_encoder import RowEncoder
 from health_predict.io import layout
 from health_predict.io.bundle import ENCODER, MANIFEST, MODEL, REFERENCE, Bundle, Manifest, load_bundle, write_bundle
 from health_predict.io.datasets import INITIAL
@@ -277,12 +279,15 @@ def _exported(folder: Path, everything: LabelledEncounters) -> tuple[Bundle, Met
 def stub_trainer(world: World) -> Iterator[None]:
     """`train` deals out the world's models, and MLflow tells the actor at work of every access.
 
-    Tables are not checked value by value, and git is not asked: of invented encounters both say nothing, and they
-    take longer than all the rest.
+    Tables are not checked value by value, git is not asked, and what scores single encounters is made once for each of
+    the two encoders: of invented encounters that says nothing, and it takes longer than all the rest.
     """
+
+    made = cache(lambda encoder: RowEncoder(Encoder.from_json(encoder)))
     with (
         patch("health_predict.steps.train._search_and_fit", world.models.search_and_fit),
         patch("health_predict.io.tables._check_values"),
+        patch("health_predict.io.bundle.RowEncoder", lambda encoder: made(encoder.to_json())),
         patch("health_predict.steps.train.git_revision", return_value="unknown"),
         patch("health_predict.steps.recalibrate.git_revision", return_value="unknown"),
         watching_mlflow(),
