@@ -124,9 +124,12 @@ def _mutate(module: Module, tree: Path) -> Found:
 
 
 def _functions(path: Path) -> dict[str, list[str]]:
-    """Lines of every function of a file that mutmut has written, without its head: each original, and its mutants."""
+    """Lines of every function that mutmut has written, from its arguments on: originals, and their mutants."""
     found = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
-    return {node.name: [line for part in node.body for line in ast.unparse(part).splitlines()] for node in found}
+    return {
+        node.name: [line for part in (node.args, *node.body) for line in ast.unparse(part).splitlines()]
+        for node in found
+    }
 
 
 def _copy(tree: Path, module: Module) -> None:

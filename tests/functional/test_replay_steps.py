@@ -188,7 +188,7 @@ def test_encounters_that_the_champion_was_trained_on_do_not_tell_how_good_it_is(
         (TABLE.head(10).select("encounter_id", OUTCOME), "the file of encounters has 0"),
         (TABLE.slice(1_000).select("encounter_id"), "no column readmitted"),
         (TABLE.slice(1_000).select("encounter_id", pl.lit("maybe").alias(OUTCOME)), "600 values"),
-        (pl.concat([TABLE.tail(5).select("encounter_id", OUTCOME)] * 2), "5 encounters again"),
+        (pl.concat([TABLE.tail(5).select("encounter_id", OUTCOME)] * 2), "5 duplicate encounter_ids"),
     ],
     ids=["of others", "no column", "no outcome", "twice"],
 )

@@ -296,6 +296,13 @@ def test_a_finding_in_one_of_many_subgroups_has_to_be_clearer():
     assert "(99.58%: -0.133 to +0.013)" in sentence  # twelve tests: .05 / 12 outside
 
 
+def test_no_difference_has_a_plus_sign():
+    nothing = against(FINE.champion, auroc=Measurement(-0.0, -0.0, -0.0, 0.0))
+    assert SAYS["AUROC against champion 7"] in {
+        check.sentence for check in checks(replace(FINE, champion=nothing), PARAMS)
+    }
+
+
 def test_a_single_test_needs_no_correction():
     alone = replace(FINE, champion=None, first=None, subgroups=women(auroc_difference=None))
     sentence = next(check.sentence for check in checks(alone, PARAMS) if check.name == "AUROC floor, sex Female")
@@ -403,6 +410,8 @@ def test_each_model_brings_its_target(measured):
     scores = measured[2]
     comparison = gated(measured, challenger=replace(scores, target="any"), champion=scores)
     assert (comparison.target, comparison.champion.target, comparison.first.target) == ("any", "lt30", "lt30")
+    studied = gated(measured, champion=replace(scores, target="any"))
+    assert (studied.target, studied.champion.target, studied.first.target) == ("lt30", "any", "any")
     assert gated(measured).look == 1
 
 

@@ -111,6 +111,12 @@ def test_a_decision_says_why(evidence, stock, action, reasons):
     assert decide(evidence, stock, PARAMS) == Decision(action, tuple(reasons))
 
 
+def test_a_retraining_gives_all_its_reasons():
+    both = replace(FELL, calibration=True)
+    found = decide(outcomes(both, both), replace(STOCK, batches=4, recalibrated=True), PARAMS)
+    assert [reason.split()[0] for reason in found.reasons] == ["AUROC", "4", "Readmissions"]
+
+
 @pytest.mark.parametrize("lacks", [{"fresh_rows": 2_999}, {"fresh_outcomes": 299}])
 def test_what_the_gate_could_not_decide_is_not_started_and_says_what_is_missing(lacks):
     stock = replace(STOCK, batches=4, **lacks)
