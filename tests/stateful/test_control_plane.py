@@ -6,6 +6,7 @@ ledger and MLflow are the real ones; what is trained is dealt out (`world.py`), 
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -344,8 +345,43 @@ def release(world: World) -> None:
     world.save("released")
 
 
-def test_nothing_wrong_reaches_production_whatever_is_done_in_whatever_order(world):
+@pytest.fixture(scope="module")
+def released(world: World) -> World:
     release(world)
+    return world
+
+
+KILLED: dict[str, tuple[str, Callable[[Store, Store], Any]]] = {  # in which store; handed that one and the other
+    "promote": ("one", lambda at, _: _promote(at, _evaluated(at))),
+    "rollback": ("one", lambda at, _: rollback(at.storage, at.registry, WHO, "it looks wrong")),
+    "adopt": ("two", lambda at, other: adopt(at.storage, at.registry, WHO, "it moved", other.storage)),
+    "recalibrate": ("one", lambda at, _: _evaluate(at, _recalibrate(at, "2").run_id)),
+    "retrain": ("one", lambda at, _: _evaluate(at, _retrain(at, 0, "2").winner)),
+}
+
+
+@pytest.mark.parametrize("command", KILLED)
+def test_killed_after_any_write_and_run_again_it_ends_as_if_it_had_not_been_killed(released, command):
+    name, step = KILLED[command]
+
+    def ended(write: int) -> tuple[int, Any]:
+        """How many writes there were before the command ended or died, and how all ended when it was run again."""
+        released.reset("released")
+        at, other = released.store(name), released.store("two" if name == "one" else "one")
+        with acting(Actor(Death(write, "after"))) as actor, suppress(Killed):
+            step(at, other)
+        step(at, other)
+        found = status(at.storage, at.registry)
+        decisions = [(entry.decision, entry.production, entry.previous) for entry in reversed(found.decisions)]
+        return len(actor.writes), (decisions, found.production.version, found.aliases, found.problems)
+
+    writes, undisturbed = ended(10**6)
+    for write in range(1, writes + 1):
+        assert ended(write) == (write, undisturbed), f"killed after write {write} of {writes}"
+
+
+def test_nothing_wrong_reaches_production_whatever_is_done_in_whatever_order(released):
+    world = released
     machine = type("Machine", (ControlPlane,), {"world": world})
     run_state_machine_as_test(
         machine,
@@ -380,6 +416,11 @@ def _recalibrate(at: Store, version: str) -> Any:
 
 def _evaluate(at: Store, run_id: str) -> Any:
     return evaluate(at.storage, at.registry, PARAMS, WHO, run_id)
+
+
+def _evaluated(at: Store) -> str:
+    """The run that was evaluated last."""
+    return next(e.subject.run_id for e in reversed(read_ledger(at.storage).entries) if e.decision == "evaluated")
 
 
 def _promote(at: Store, run_id: str, allow: str | None = None) -> Any:
