@@ -136,12 +136,20 @@ class ControlPlane(RuleBasedStateMachine):
     def promote(self, run: Run, allow: str | None, death: Death | None) -> None:
         self.decision(run.store, "promote", lambda at: _promote(at, run.run_id, allow), death)
 
-    @rule(store=stores, to=versions, left=versions, allow=allowed, death=deaths)
-    def rollback(self, store: str, to: str | None, left: str | None, allow: str | None, death: Death | None) -> None:
-        def step(at: Store) -> Any:
-            return rollback(at.storage, at.registry, WHO, "it looks wrong", to, left, allow)
+    @rule(store=stores, death=deaths)
+    def rollback(self, store: str, death: Death | None) -> None:
+        self.decision(store, "rollback", _rollback, death)
 
-        self.decision(store, "rollback", step, death)
+    @rule(store=stores, to=versions, left=versions, allow=allowed, death=deaths)
+    def rollback_to(self, store: str, to: str | None, left: str | None, allow: str | None, death: Death | None) -> None:
+        self.decision(store, "rollback", lambda at: _rollback(at, to, left, allow), death)
+
+    @rule(store=stores, seed=seeds)
+    def regret(self, store: str, seed: int) -> None:
+        """What is in production is rolled back, and then the same DAG runs again."""
+        self.release(store, seed)
+        self.decision(store, "rollback", _rollback, None)
+        self.release(store, seed)
 
     @rule(store=stores, source=st.none() | stores, death=deaths)
     def adopt(self, store: str, source: str | None, death: Death | None) -> None:
@@ -166,12 +174,14 @@ class ControlPlane(RuleBasedStateMachine):
         ours, ledger = self.registered(MODEL_NAME), self.ledger_bytes(store)
         plan = Plan("none", 1, ("lightgbm",), 1, 1)
 
-        def step(at: Store) -> None:
+        def step(at: Store) -> Any:
             begun = begin(at.storage, at.registry, WHO, name, plan, restart)
             within = Store(name, begun.storage, begun.registry, at.cache)
             run_id = _train(within, seed, False).winner
             _evaluate(within, run_id)
-            assert _promote(within, run_id).simulation == name
+            promoted = _promote(within, run_id)
+            assert promoted.simulation == name
+            return promoted
 
         self.command(store, "simulate", step, death)
         assert (self.registered(MODEL_NAME), self.ledger_bytes(store)) == (ours, ledger), "a replay touches production"
@@ -179,21 +189,16 @@ class ControlPlane(RuleBasedStateMachine):
     # What reads
 
     @rule(store=stores)
-    def status(self, store: str) -> None:
+    def read(self, store: str) -> None:
         before = self.world.everything()
+        self.command(store, "fetch-bundle", _fetch, None)
         found = self.command(store, "status", lambda at: status(at.storage, at.registry), None)
         assert found is not None, "status answers whatever there is"
         ledger = read_ledger(self.stores[store].storage)
         assert (found.production and found.production.version, found.previous) == (ledger.production, ledger.previous)
-        assert self.world.everything() == before, "status changed something"
+        assert self.world.everything() == before, "reading changed something"
         if self.holder() == ledger.id is not None and self.pointed() != (ledger.production, ledger.previous):
             assert found.problems, "status is silent about aliases that say something else"
-
-    @rule(store=stores)
-    def fetch_bundle(self, store: str) -> None:
-        before = self.world.everything()
-        self.command(store, "fetch-bundle", _fetch, None)
-        assert self.world.everything() == before, "fetching a bundle changed something"
 
     # Running a step
 
@@ -250,7 +255,7 @@ class ControlPlane(RuleBasedStateMachine):
             self.resplit(speaking, 0, None)
             self.release(speaking, 1)
         for store in STORES:
-            self.status(store)
+            self.read(store)
 
     def ledger_bytes(self, store: str) -> bytes | None:
         storage = self.stores[store].storage
@@ -353,7 +358,7 @@ def released(world: World) -> World:
 
 KILLED: dict[str, tuple[str, Callable[[Store, Store], Any]]] = {  # in which store; handed that one and the other
     "promote": ("one", lambda at, _: _promote(at, _evaluated(at))),
-    "rollback": ("one", lambda at, _: rollback(at.storage, at.registry, WHO, "it looks wrong")),
+    "rollback": ("one", lambda at, _: _rollback(at)),
     "adopt": ("two", lambda at, other: adopt(at.storage, at.registry, WHO, "it moved", other.storage)),
     "recalibrate": ("one", lambda at, _: _evaluate(at, _recalibrate(at, "2").run_id)),
     "retrain": ("one", lambda at, _: _evaluate(at, _retrain(at, 0, "2").winner)),
@@ -425,6 +430,10 @@ def _evaluated(at: Store) -> str:
 
 def _promote(at: Store, run_id: str, allow: str | None = None) -> Any:
     return promote(at.storage, at.registry, PARAMS.gate, WHO, run_id, allow)
+
+
+def _rollback(at: Store, to: str | None = None, left: str | None = None, allow: str | None = None) -> Any:
+    return rollback(at.storage, at.registry, WHO, "it looks wrong", to, left, allow)
 
 
 def _fetch(at: Store) -> Any:
