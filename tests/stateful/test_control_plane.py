@@ -1,6 +1,6 @@
 """The commands that decide what is served, in any order, from two stores on one MLflow, killed between any two writes.
 
-Each invariant is a sentence of the documentation (docs/architecture.md, docs/operations.md). The steps, the store, the
+Each invariant is a sentence of the documentation (docs/architecture.md). The steps, the store, the
 ledger and MLflow are the real ones; what is trained is dealt out (`world.py`), and processes die at failpoints
 (`failpoints.py`).
 """
