@@ -79,6 +79,8 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     simulation: str | None  # name of the replay that the ledger belongs to; None: production itself
     question: Question | None = None
     allowed: str | None = None  # why a person let a version return that was rolled back
+    kept_out: list["Entry"] = []  # of an adoption: rollbacks of the other ledger that hold on
+    asked: list[Question] = []  # of an adoption: what hold-outs were asked there
 
 
 class Ledger(msgspec.Struct, frozen=True):
@@ -147,10 +149,9 @@ class Ledger(msgspec.Struct, frozen=True):
         """The rollback that keeps a model out: its own, that of a run it was calibrated from, or of an equal model."""
         runs, out = {subject.run_id, *subject.lineage}, None
         for entry in self.entries:
-            if entry.decision == "rolled_back" and (
-                entry.subject.run_id in runs or entry.subject.content == subject.content
-            ):
-                out = entry
+            for one in [*entry.kept_out, *([entry] if entry.decision == "rolled_back" else [])]:
+                if one.subject.run_id in runs or one.subject.content == subject.content:
+                    out = one
             if entry.allowed and entry.production and self.subject(entry.production).content == subject.content:
                 out = None
         return out
@@ -170,7 +171,18 @@ class Ledger(msgspec.Struct, frozen=True):
 
     def questions(self) -> list[Question]:
         """All that was ever asked of hold-outs, oldest first."""
-        return [entry.question for entry in self.entries if entry.decision == "evaluated" and entry.question]
+        found = []
+        for entry in self.entries:
+            found += entry.asked
+            if entry.decision == "evaluated" and entry.question:
+                found.append(entry.question)
+        return found
+
+    @property
+    def kept_out(self) -> list[Entry]:
+        """Every rollback that still keeps a model out."""
+        rollbacks = [one for entry in self.entries for one in (*entry.kept_out, entry) if one.decision == "rolled_back"]
+        return [one for one in rollbacks if self.barred(one.subject) == one]
 
     def digest(self, entries: int) -> str:
         """SHA-256 of the first decisions."""
@@ -216,6 +228,8 @@ def entry(
     numbers: dict[str, float] | None = None,
     question: Question | None = None,
     allowed: str | None = None,
+    kept_out: Sequence[Entry] = (),
+    asked: Sequence[Question] = (),
     moves: tuple[str | None, str | None] | None = None,
 ) -> Entry:
     """An entry, now. `moves` are production and previous after it; None: they stay what they are."""
@@ -235,6 +249,8 @@ def entry(
         simulation=simulation,
         question=question,
         allowed=allowed,
+        kept_out=list(kept_out),
+        asked=list(asked),
     )
 
 
