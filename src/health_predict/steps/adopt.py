@@ -74,8 +74,8 @@ def _copy_dependencies(storage: Storage, source: Storage | None, bundle: Bundle)
             continue
         if source is None or not source.exists(layout.table(digest)):
             raise StorageError(
-                f"{layout.table(digest)}, which the version was trained or compared on, is neither in {storage.root} nor "
-                f"in {source.root if source else 'another store'}; say with --from which storage root has it"
+                f"{layout.table(digest)}, which the version was trained or compared on, is neither in {storage.root} "
+                f"nor in {source.root if source else 'another store'}; say with --from which storage root has it"
             )
         keep_table(storage, kept_table(source, digest))
     for run_id in (*bundle.manifest.lineage, bundle.manifest.run_id):
