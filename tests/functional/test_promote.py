@@ -278,6 +278,17 @@ def test_a_store_that_adopts_a_model_goes_on_and_the_other_is_told(store, regist
     assert not rollback(store.storage, registry, WHO, "").skipped
 
 
+def test_what_was_rolled_back_in_the_other_store_stays_out_after_an_adoption(store, registry, two_versions, tmp_path):
+    rollback(store.storage, registry, WHO, "looks wrong")
+    out = read_ledger(store.storage).entries[-1]
+    heir = Folder(str(tmp_path / "heir"))
+    adopt(heir, registry, WHO, "moved", store.storage)
+    ledger = read_ledger(heir)
+    assert (ledger.production, ledger.kept_out) == ("1", [out])
+    assert ledger.barred(out.subject) == out
+    assert len(ledger.questions()) == len(read_ledger(store.storage).questions()) == 2
+
+
 def test_a_copy_of_a_store_is_told_when_the_original_has_gone_on(store, registry, compare, tmp_path):
     compare(store.other)
     promote(store.storage, registry, LAX, WHO, store.other)

@@ -141,6 +141,15 @@ def test_the_digest_of_earlier_decisions_stays_what_it_was(storage):
     assert after.digest(2) != before.digest(1)
 
 
+def test_what_was_written_stays_as_it_was_written(storage):
+    promote(storage, "1", "one")
+    spaced = storage.read(layout.LEDGER).replace(b'":', b'": ')  # as another version may write the same
+    storage.write(layout.LEDGER, spaced)
+    before = read_ledger(storage).digest(1)
+    assert promote(storage, "2", "two").digest(1) == before
+    assert storage.read(layout.LEDGER).startswith(spaced)
+
+
 def test_a_decision_made_on_an_old_ledger_is_told_so_and_not_written(storage):
     old = read_ledger(storage)
     promote(storage, "1")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # a table needs no reader of what it shows, and some of these
     from health_predict.io.reports import BestModel, EvaluationReport, TrainingReport
     from health_predict.monitoring.replay import Replay, Row
 
+SHOWN_REASONS = 8  # of a decision, in an overview
 INVENTED = Text("INVENTED DATA: these numbers say nothing about patients.", style="bold red")
 
 
@@ -137,12 +138,14 @@ def status(report: Any) -> RenderableType:
     steps = _table(("step", "done"), [(name, "yes" if done else "no") for name, done in report.steps.items()])
     found = report.production
     serving = f"version {found.version} (run {found.run_id}, bundle {found.sha256[:12]})" if found else "nothing"
+    more = len(report.why) - SHOWN_REASONS
     lines = [
         *([f"simulation  {report.simulation}: nothing here is in production"] if report.simulation else []),
         f"storage     {report.storage}",
         f"tracking    {report.tracking_uri}",
         f"production  {serving}",
-        *(f"  because   {reason}" for reason in report.why),
+        *(f"  because   {reason}" for reason in report.why[:SHOWN_REASONS]),
+        *([f"            and {more} more rules that it passed (--json has them)"] if more > 0 else []),
         f"previous    {f'version {report.previous}' if report.previous else 'nothing'}",
         *([f"simulations {', '.join(report.simulations)}"] if report.simulations else []),
         *(f"PROBLEM     {problem}" for problem in report.problems),

@@ -79,6 +79,8 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     simulation: str | None  # name of the replay that the ledger belongs to; None: production itself
     question: Question | None = None
     allowed: str | None = None  # why a person let a version return that was rolled back
+    kept_out: list["Entry"] = []  # of an adoption: rollbacks of the other ledger that hold on
+    asked: list[Question] = []  # of an adoption: what hold-outs were asked there
 
 
 class Ledger(msgspec.Struct, frozen=True):
@@ -86,6 +88,7 @@ class Ledger(msgspec.Struct, frozen=True):
 
     entries: list[Entry]
     state: State | None
+    lines: list[bytes] = []  # of the file, as they are: what was written is never written anew
 
     @property
     def id(self) -> str | None:
@@ -147,10 +150,9 @@ class Ledger(msgspec.Struct, frozen=True):
         """The rollback that keeps a model out: its own, that of a run it was calibrated from, or of an equal model."""
         runs, out = {subject.run_id, *subject.lineage}, None
         for entry in self.entries:
-            if entry.decision == "rolled_back" and (
-                entry.subject.run_id in runs or entry.subject.content == subject.content
-            ):
-                out = entry
+            for one in [*entry.kept_out, *([entry] if entry.decision == "rolled_back" else [])]:
+                if one.subject.run_id in runs or one.subject.content == subject.content:
+                    out = one
             if entry.allowed and entry.production and self.subject(entry.production).content == subject.content:
                 out = None
         return out
@@ -170,11 +172,22 @@ class Ledger(msgspec.Struct, frozen=True):
 
     def questions(self) -> list[Question]:
         """All that was ever asked of hold-outs, oldest first."""
-        return [entry.question for entry in self.entries if entry.decision == "evaluated" and entry.question]
+        found = []
+        for entry in self.entries:
+            found += entry.asked
+            if entry.decision == "evaluated" and entry.question:
+                found.append(entry.question)
+        return found
+
+    @property
+    def kept_out(self) -> list[Entry]:
+        """Every rollback that still keeps a model out."""
+        rollbacks = [one for entry in self.entries for one in (*entry.kept_out, entry) if one.decision == "rolled_back"]
+        return [one for one in rollbacks if self.barred(one.subject) == one]
 
     def digest(self, entries: int) -> str:
         """SHA-256 of the first decisions."""
-        return hashlib.sha256(_encoded(self.entries[:entries])).hexdigest()
+        return hashlib.sha256(_content(self.lines[:entries])).hexdigest()
 
     def _arrivals(self) -> Iterator[Entry]:
         return (entry for entry in self.entries if entry.decision in ("promoted", "adopted") and entry.production)
@@ -186,20 +199,21 @@ def read_ledger(storage: Storage) -> Ledger:
     if found is None:
         return Ledger([], None)
     content, state = found
-    entries = []
-    for number, line in enumerate(content.splitlines(), start=1):
+    entries, lines = [], content.splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
             entries.append(msgspec.json.decode(line, type=Entry))
         except msgspec.MsgspecError as error:
             raise DataError(
                 f"line {number} of {storage.path(layout.LEDGER)} is not an entry that this version reads: {error}"
             ) from error
-    return Ledger(entries, state)
+    return Ledger(entries, state, lines)
 
 
 def append(storage: Storage, ledger: Ledger, entry: Entry) -> Ledger:
     """Append to the ledger as it was read; ConflictError when somebody appended meanwhile."""
-    storage.write_if(layout.LEDGER, _encoded([*ledger.entries, entry]), ledger.state)
+    lines = [*ledger.lines, msgspec.json.encode(entry)]
+    storage.write_if(layout.LEDGER, _content(lines), ledger.state)
     return read_ledger(storage)
 
 
@@ -216,6 +230,8 @@ def entry(
     numbers: dict[str, float] | None = None,
     question: Question | None = None,
     allowed: str | None = None,
+    kept_out: Sequence[Entry] = (),
+    asked: Sequence[Question] = (),
     moves: tuple[str | None, str | None] | None = None,
 ) -> Entry:
     """An entry, now. `moves` are production and previous after it; None: they stay what they are."""
@@ -235,8 +251,10 @@ def entry(
         simulation=simulation,
         question=question,
         allowed=allowed,
+        kept_out=list(kept_out),
+        asked=list(asked),
     )
 
 
-def _encoded(entries: Sequence[Entry]) -> bytes:
-    return b"".join(msgspec.json.encode(line) + b"\n" for line in entries)
+def _content(lines: Sequence[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)

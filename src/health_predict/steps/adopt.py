@@ -6,7 +6,7 @@ from health_predict.errors import ConflictError, StorageError
 from health_predict.io import layout
 from health_predict.io.bundle import Bundle, load_bundle, require_target
 from health_predict.io.bundles import keep_bundle, unpacked
-from health_predict.io.ledger import Version, append, read_ledger
+from health_predict.io.ledger import Ledger, Version, append, read_ledger
 from health_predict.io.production import drafted, hold, holder_of, is_of, settle, subject_of
 from health_predict.io.registry import PRODUCTION, Registry
 from health_predict.io.storage import Storage
@@ -30,7 +30,8 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
 
     What is in production is what this store's ledger says, or, where that never said anything, what the alias points
     at. Its bundle is verified, and the tables that it was trained on are copied from `source` where this store lacks
-    them, before anything is decided. Raises ConflictError where the ledger speaks for another model, or there is
+    them, before anything is decided. What was rolled back there stays out here, and what hold-outs were asked counts.
+    Raises ConflictError where the ledger speaks for another model, or there is
     nothing to adopt; StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or its
     model is for study.
     """
@@ -49,7 +50,9 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
     _copy_dependencies(storage, source, bundle)
     moves = (version.version, ledger.previous)
     subject = subject_of(bundle, version.version)
-    entry = drafted(storage, registry, ledger, "adopted", subject, who, reasons=[reason], moves=moves)
+    before = read_ledger(source) if source else Ledger([], None)
+    inherited = {"kept_out": before.kept_out, "asked": before.questions()}
+    entry = drafted(storage, registry, ledger, "adopted", subject, who, reasons=[reason], moves=moves, **inherited)
     hold(storage, registry, append(storage, ledger, entry), over=holder)
     ledger = settle(storage, registry)
     return Adopted(ledger.version(version.version), from_ledger=decided)
@@ -65,15 +68,16 @@ def _kept(storage: Storage, registry: Registry, version: Version) -> Bundle:
 
 def _copy_dependencies(storage: Storage, source: Storage | None, bundle: Bundle) -> None:
     """What a challenger of the version will be judged by: the tables that it has seen, and its own evaluation."""
-    for table in bundle.manifest.trained_on:
-        if storage.exists(layout.table(table.sha256)):
+    asked = read_ledger(source).questions() if source else []
+    for digest in [*(table.sha256 for table in bundle.manifest.trained_on), *(one.holdout for one in asked)]:
+        if storage.exists(layout.table(digest)):
             continue
-        if source is None or not source.exists(layout.table(table.sha256)):
+        if source is None or not source.exists(layout.table(digest)):
             raise StorageError(
-                f"{layout.table(table.sha256)}, which the version was trained on, is neither in {storage.root} nor in "
-                f"{source.root if source else 'another store'}; say with --from which storage root has it"
+                f"{layout.table(digest)}, which the version was trained or compared on, is neither in {storage.root} "
+                f"nor in {source.root if source else 'another store'}; say with --from which storage root has it"
             )
-        keep_table(storage, kept_table(source, table.sha256))
+        keep_table(storage, kept_table(source, digest))
     for run_id in (*bundle.manifest.lineage, bundle.manifest.run_id):
         key = layout.evaluation_report(run_id)
         if source is not None and source.exists(key) and not storage.exists(key):

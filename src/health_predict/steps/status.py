@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from health_predict.errors import BundleError, ConflictError
+from health_predict.errors import ConflictError, HealthPredictError
 from health_predict.io import layout
 from health_predict.io.bundles import open_version
 from health_predict.io.ledger import Entry, Ledger, Version, read_ledger
@@ -86,7 +86,7 @@ def _problems(storage: Storage, registry: Registry, ledger: Ledger, pointed: Ali
     for number in filter(None, (ledger.production, ledger.previous)):
         try:
             open_version(storage, lambda: registry, ledger.version(number))
-        except BundleError as error:
+        except HealthPredictError as error:
             problems.append(f"version {number} cannot be served: {error}")
     return problems
 

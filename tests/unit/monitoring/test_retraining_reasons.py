@@ -56,10 +56,10 @@ def without_slope(performance: Performance) -> Performance:
             ],
         ),
         (
-            inputs(Moved(0.25, 0.0, True), STILL, Moved(0.3, 0.0, True)),
+            inputs(STILL, Moved(0.3, 0.0, True), Moved(0.4, 0.0, False), Moved(0.25, 0.0, True)),
             STOCK,
             "retrain",
-            ["Clinical fields with 30% of the model's reliance drifted and scores with them, repeatedly."],
+            ["Clinical fields with 25% of the model's reliance drifted and scores with them, repeatedly."],
         ),
         (outcomes(FELL, FINE, FELL), STOCK, "retrain", [f"{FELL_SAYS}, in 2 of the last 3 batches."]),
         (
