@@ -246,7 +246,7 @@ def test_a_damaged_bundle_is_made_whole_from_mlflow_before_it_is_gone_back_to(st
 
 def test_a_look_at_a_store_without_decisions_leaves_anothers_aliases_alone(store, registry, two_versions, tmp_path):
     empty = Folder(str(tmp_path / "empty"))
-    before = (registry.at(PRODUCTION), registry.at(PREVIOUS), registry.holder())
+    before = (registry.at(PRODUCTION), registry.at(PREVIOUS), registry.holders())
     found = status(empty, registry)
     assert found.production is None
     assert any(store.storage.root in problem and "adopt" in problem for problem in found.problems)
@@ -257,7 +257,7 @@ def test_a_look_at_a_store_without_decisions_leaves_anothers_aliases_alone(store
     ):
         with pytest.raises(ConflictError, match=r"(?s)is held by the ledger in .*health-predict adopt"):
             decide()
-    assert before == (registry.at(PRODUCTION), registry.at(PREVIOUS), registry.holder())
+    assert before == (registry.at(PRODUCTION), registry.at(PREVIOUS), registry.holders())
     assert not empty.list()
 
 

@@ -115,7 +115,7 @@ def test_what_a_replay_promotes_is_its_own(replayed):
     place, found = replayed
     assert found["promotions"] >= 1
     assert read_ledger(place.storage).entries == []
-    assert place.registry.holder() is None
+    assert place.registry.holders() == {}
     assert place.registry.at(PRODUCTION) is None
     code, out, err = place.run("status", "--json")
     assert code == 0, err
@@ -215,7 +215,7 @@ def test_another_replay_under_the_same_name_needs_a_restart(begun, tmp_path):
 def test_a_replay_begins_with_what_is_in_production_and_leaves_it_alone(store):
     evaluate(store.storage, store.registry, Params(), "tester", store.winner)
     promote(store.storage, store.registry, PASSES, "tester", store.winner)
-    before = (store.storage.read(layout.LEDGER), store.registry.at(PRODUCTION), store.registry.holder())
+    before = (store.storage.read(layout.LEDGER), store.registry.at(PRODUCTION), store.registry.holders())
     plan = Plan("none", 1, ("lightgbm",), 1, 1)
     begun = begin(store.storage, store.registry, "tester", "what-if", plan, restart=False)
     first = read_ledger(begun.storage)
@@ -228,7 +228,7 @@ def test_a_replay_begins_with_what_is_in_production_and_leaves_it_alone(store):
     assert anew.registry.model_name != begun.registry.model_name
     with pytest.raises(DataError, match="cannot begin with batch 99"):
         begin(store.storage, store.registry, "tester", "what-if", replace(plan, from_batch=99), restart=True)
-    assert before == (store.storage.read(layout.LEDGER), store.registry.at(PRODUCTION), store.registry.holder())
+    assert before == (store.storage.read(layout.LEDGER), store.registry.at(PRODUCTION), store.registry.holders())
 
 
 def test_monitor_ends_with_the_status_and_says_why(replayed, tmp_path):

@@ -142,9 +142,11 @@ class Ledger(msgspec.Struct, frozen=True):
         raise ConflictError(f"version {number} was never in production, says the ledger; these were: {those}")
 
     def before(self, number: str) -> str | None:
-        """The newest version that was in production before this one first was, and was not rolled back; or None."""
-        earlier = reversed(self.numbers[: self.numbers.index(number)])
-        return next((one for one in earlier if one != number and self.barred(self.subject(one)) is None), None)
+        """The newest version that came before this one first did, scores otherwise, and is not kept out; or None."""
+        content = self.subject(number).content
+        earlier = [(one, self.subject(one)) for one in reversed(self.numbers[: self.numbers.index(number)])]
+        fits = (one for one, found in earlier if found.content != content and self.barred(found) is None)
+        return next(fits, None)
 
     def barred(self, subject: Subject) -> Entry | None:
         """The rollback that keeps a model out: its own, that of a run it was calibrated from, or of an equal model."""

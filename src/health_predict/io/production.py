@@ -21,8 +21,12 @@ from health_predict.io.storage import Storage
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """The ledger that speaks for a registered model, as it was when it last decided. `store` is for people."""
+    """The ledger that speaks for a registered model, as it was when it last decided. `store` is for people.
 
+    `generation` counts from 1 how often the model was taken over.
+    """
+
+    generation: int
     ledger: str
     store: str
     entries: int
@@ -85,16 +89,20 @@ def hold(storage: Storage, registry: Registry, ledger: Ledger, over: Holder | No
 
     Raises ConflictError where another ledger holds it by now, unless that is the one that was to be taken `over`.
     """
-    mine = Holder(str(ledger.id), storage.root, len(ledger.entries), ledger.digest(len(ledger.entries)))
     found = holder_of(registry)
-    if found == mine:
-        return
-    if found is not None and found != over and not is_of(found, ledger):
+    generation = found.generation if found else 1
+    if found is not None and not is_of(found, ledger):
         newer = read_ledger(storage)
         if is_of(found, newer):
             return  # this ledger has gone on meanwhile, and says so itself
-        raise ConflictError(_held(found, newer, storage, registry))
-    registry.hold(msgspec.json.encode(mine).decode())
+        if found != over:
+            raise ConflictError(_held(found, newer, storage, registry))
+        generation += 1
+    entries = len(ledger.entries)
+    mine = Holder(generation, str(ledger.id), storage.root, entries, ledger.digest(entries))
+    if found == mine:
+        return
+    registry.hold(msgspec.json.encode(mine).decode(), generation)
     found = holder_of(registry)
     if found is None or found.ledger != mine.ledger:
         raise ConflictError(f"another store took hold of {registry.model_name} at the same time; run the command again")
@@ -102,13 +110,13 @@ def hold(storage: Storage, registry: Registry, ledger: Ledger, over: Holder | No
 
 def holder_of(registry: Registry) -> Holder | None:
     """Who holds the registered model; None where nobody does. ConflictError where this version cannot tell."""
-    found = registry.holder()
+    found = registry.holders()
     try:
-        return None if found is None else msgspec.json.decode(found, type=Holder)
+        return msgspec.json.decode(found[max(found)], type=Holder) if found else None
     except msgspec.MsgspecError as error:
         raise ConflictError(
             f"the tag of {registry.model_name} that says which ledger holds it was not written by this version; "
-            "`health-predict adopt` takes the model over"
+            "delete the tag in MLflow, and run `health-predict adopt`"
         ) from error
 
 

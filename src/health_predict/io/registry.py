@@ -45,7 +45,8 @@ REQUIRED = (PREPROCESSOR, *(f"{BUNDLE}/{name}" for name in (ENCODER, MODEL, REFE
 # Tags of a run: the process that writes it, as `processes.Process`, and where that is, for people.
 HOST, MACHINE, PID, STARTED = (f"health_predict.{name}" for name in ("host", "machine", "pid", "started"))
 EVALUATION = "evaluation.json"
-HOLDER = "health_predict.ledger"  # tag of the registered model: the ledger that speaks for it, as JSON
+# Tags of the registered model: the ledger that speaks for it, as JSON; behind the dot, how often it was taken over.
+HOLDER = "health_predict.ledger."
 SHA256 = "health_predict.bundle_sha256"  # tag of a version: the bundle that was registered
 
 logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -229,22 +230,26 @@ class Registry:
 
     # The ledger that holds the model
 
-    def holder(self) -> str | None:
-        """What `hold` wrote; None where nobody holds the model, or there is none."""
+    def holders(self) -> dict[int, str]:
+        """What `hold` wrote, by generation; nothing where nobody holds the model, or there is none."""
         with self._telling(f"find the model {self.model_name}"):
             try:
-                tag = self._client.get_registered_model(self.model_name).tags.get(HOLDER)
-                return None if tag is None else str(tag)
+                tags = self._client.get_registered_model(self.model_name).tags
             except MlflowException as error:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return None
+                    return {}
                 raise
+        return {int(name.removeprefix(HOLDER)): str(tags[name]) for name in tags if name.startswith(HOLDER)}
 
-    def hold(self, holder: str) -> None:
-        """Write who holds the model. Of several that make the model at once, the first holds it."""
+    def hold(self, holder: str, generation: int) -> None:
+        """Write who holds the model. Of several that make the model at once, the first holds it.
+
+        MLflow cannot compare and swap. A holder writes its own generation alone, and one that takes over the next: so
+        what an earlier holder writes late hides no later one.
+        """
         with self._telling(f"hold the model {self.model_name}"):
-            if not self._ensure_model({HOLDER: holder}):
-                self._client.set_registered_model_tag(self.model_name, HOLDER, holder)
+            if not self._ensure_model({f"{HOLDER}{generation}": holder}):
+                self._client.set_registered_model_tag(self.model_name, f"{HOLDER}{generation}", holder)
 
     # Artifacts
 

@@ -6,7 +6,7 @@ from health_predict.errors import ConflictError, StorageError
 from health_predict.io import layout
 from health_predict.io.bundle import Bundle, load_bundle, require_target
 from health_predict.io.bundles import keep_bundle, unpacked
-from health_predict.io.ledger import Ledger, Version, append, read_ledger
+from health_predict.io.ledger import Entry, Ledger, Version, append, read_ledger
 from health_predict.io.production import drafted, hold, holder_of, is_of, settle, subject_of
 from health_predict.io.registry import PRODUCTION, Registry
 from health_predict.io.storage import Storage
@@ -28,12 +28,12 @@ class Adopted:
 def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: Storage | None = None) -> Adopted:
     """Let this store speak for the registered model from now on; the store that did is told when it next decides.
 
-    What is in production is what this store's ledger says, or, where that never said anything, what the alias points
-    at. Its bundle is verified, and the tables that it was trained on are copied from `source` where this store lacks
-    them, before anything is decided. What was rolled back there stays out here, and what hold-outs were asked counts.
-    Raises ConflictError where the ledger speaks for another model, or there is
-    nothing to adopt; StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or its
-    model is for study.
+    What is in production is what this store's ledger says, or, where that never said anything or the other store has
+    rolled that back, what the alias points at. Its bundle is verified, and the tables that it was trained on are copied
+    from `source` where this store lacks them, before anything is decided. What was rolled back there stays out here, and
+    what hold-outs were asked counts. Raises ConflictError where the ledger speaks for another model, or there is nothing
+    to adopt; StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or its model is
+    for study.
     """
     holder = holder_of(registry)
     ledger = read_ledger(storage)
@@ -42,20 +42,40 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
         return Adopted(ledger.version(str(ledger.production)), from_ledger=True, skipped=True)
     if ledger.model not in (None, registry.model_name):
         raise ConflictError(f"the ledger in {storage.root} speaks for {ledger.model}; use another storage root")
-    decided = ledger.production is not None
-    version = ledger.version(str(ledger.production)) if decided else registry.at(PRODUCTION)
+    before = read_ledger(source) if source else Ledger([], None)
+    own = ledger.production is not None and before.barred(ledger.subject(ledger.production)) is None
+    version = ledger.version(str(ledger.production)) if own else registry.at(PRODUCTION)
     if version is None:
         raise ConflictError(f"no version of {registry.model_name} is in production, so there is nothing to adopt")
     bundle = _kept(storage, registry, version)
     _copy_dependencies(storage, source, bundle)
-    moves = (version.version, ledger.previous)
-    subject = subject_of(bundle, version.version)
-    before = read_ledger(source) if source else Ledger([], None)
-    inherited = {"kept_out": before.kept_out, "asked": before.questions()}
-    entry = drafted(storage, registry, ledger, "adopted", subject, who, reasons=[reason], moves=moves, **inherited)
-    hold(storage, registry, append(storage, ledger, entry), over=holder)
+    entry = drafted(
+        storage,
+        registry,
+        ledger,
+        "adopted",
+        subject_of(bundle, version.version),
+        who,
+        reasons=[reason],
+        moves=(version.version, ledger.previous if own else None),
+        kept_out=before.kept_out,
+        asked=before.questions(),
+    )
+    ledger = ledger if _is_said(ledger, entry) else append(storage, ledger, entry)
+    hold(storage, registry, ledger, over=holder)
     ledger = settle(storage, registry)
-    return Adopted(ledger.version(version.version), from_ledger=decided)
+    return Adopted(ledger.version(version.version), from_ledger=own)
+
+
+def _is_said(ledger: Ledger, entry: Entry) -> bool:
+    """Is it what the ledger says last: an adoption that was interrupted goes on from there."""
+    last = ledger.entries[-1] if ledger.entries else None
+    return last is not None and (last.decision, last.subject, last.kept_out, last.asked) == (
+        "adopted",
+        entry.subject,
+        entry.kept_out,
+        entry.asked,
+    )
 
 
 def _kept(storage: Storage, registry: Registry, version: Version) -> Bundle:

@@ -19,7 +19,7 @@ from health_predict.params import GateParams
 
 @dataclass(frozen=True)
 class Promotion:
-    """What is in production now; `skipped` when it was so before."""
+    """What is in production now; `skipped` when it, or a model that scores the same, was so before."""
 
     version: Version
     previous: str | None
@@ -54,6 +54,8 @@ def promote(
     bundle = registry.complete_bundle(run_id)
     require_target(bundle.manifest)
     _require_world(bundle, simulation)
+    if ledger.production and ledger.subject(ledger.production).content == bundle.manifest.content:
+        return Promotion(ledger.version(ledger.production), ledger.previous, simulation, skipped=True)
     subject, question = subject_of(bundle), Question(report.holdout, report.champion, report.comparison.look)
     reasons = _barred(ledger, subject, allow_rolled_back)
     if not reasons and report.champion != ledger.production:

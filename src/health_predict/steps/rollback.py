@@ -46,10 +46,15 @@ def rollback(
         return RolledBack(ledger.version(now), None, ledger.previous, skipped=True)
     if if_production not in (None, now):
         raise ConflictError(f"version {now} is in production, not {if_production}; nothing was changed")
-    target = to or ledger.previous
+    target = to or ledger.before(now)
     if target is None:
         raise ConflictError(f"there is no version before {now} to go back to")
     version, subject = ledger.version(target), ledger.subject(target)
+    if subject.content == ledger.subject(now).content:
+        raise Declined(
+            f"version {target} stays out of production:",
+            [f"It scores every encounter as version {now} does, which is what is to leave; say another with --to."],
+        )
     barred = ledger.barred(subject)
     if barred and not allow_rolled_back:
         raise Declined(
