@@ -194,8 +194,9 @@ def test_of_two_stores_that_want_one_model_one_holds_it_and_the_other_is_told(wo
     holder = holder_of(one.registry).ledger
     mine, other = (one, two) if read_ledger(one.storage).id == holder else (two, one)
     assert read_ledger(mine.storage).id == holder
+    succeeded = [operation.actor for operation in history if operation.result]
+    assert succeeded and succeeded[-1] == mine.name, "a command succeeded for a store that does not hold the model"
     if step == "promote":
-        succeeded = [operation.actor for operation in history if operation.result]
         assert succeeded == [mine.name], "two stores promoted into one model"
     ledger = settle(mine.storage, mine.registry)
     assert pointed(world) == (ledger.production, ledger.previous)

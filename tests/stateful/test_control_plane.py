@@ -8,7 +8,6 @@ ledger and MLflow are the real ones; what is trained is dealt out (`world.py`), 
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import groupby
 from typing import Any
 
 import pytest
@@ -263,8 +262,7 @@ class ControlPlane(RuleBasedStateMachine):
         return storage.read(layout.LEDGER) if storage.exists(layout.LEDGER) else None
 
     def moves(self, store: str) -> int:
-        """How often production changed."""
-        return len(list(groupby(entry.production for entry in read_ledger(self.stores[store].storage).entries)))
+        return sum(entry.decision in MOVES for entry in read_ledger(self.stores[store].storage).entries)
 
     def registered(self, model: str) -> list[str]:
         return [line for lines in self.world.registry_state().values() for line in lines if f"'{model}'" in line]
@@ -303,8 +301,7 @@ def _check_ledger(world: World, ledger: Ledger, store: str) -> None:
         if entry.decision == "promoted":
             _check_question(world, ledger, entry, facts, production)
         history.append((entry, world.facts(entry.subject.run_id)))
-        equal = entry.decision == "rolled_back" and history[-1][1].content == facts.content
-        if entry.decision != "adopted" and not equal:
+        if entry.decision != "adopted":
             assert not _barred(world, history, served), f"{store}: {entry.decision} lets a barred model in"
         production = entry.production
 
@@ -382,8 +379,7 @@ def test_killed_after_any_write_and_run_again_it_ends_as_if_it_had_not_been_kill
             step(at, other)
         step(at, other)
         found = status(at.storage, at.registry)
-        told = [(entry.decision, entry.production, entry.previous) for entry in reversed(found.decisions)]
-        decisions = [decision for decision, _ in groupby(told)]  # a line said twice says nothing new
+        decisions = [(entry.decision, entry.production, entry.previous) for entry in reversed(found.decisions)]
         return len(actor.writes), (decisions, found.production.version, found.aliases, found.problems)
 
     writes, undisturbed = ended(10**6)
