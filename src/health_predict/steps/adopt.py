@@ -29,11 +29,11 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
     """Let this store speak for the registered model from now on; the store that did is told when it next decides.
 
     What is in production is what this store's ledger says, or, where that never said anything or the other store has
-    rolled that back, what the alias points at. Its bundle is verified, and the tables that it was trained on are copied
-    from `source` where this store lacks them, before anything is decided. What was rolled back there stays out here, and
-    what hold-outs were asked counts. Raises ConflictError where the ledger speaks for another model, or there is nothing
-    to adopt; StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or its model is
-    for study.
+    rolled that back, what the alias points at. Its bundle is verified, and the tables that it was trained on are
+    copied from `source` where this store lacks them, before anything is decided. What was rolled back there stays out
+    here, and what hold-outs were asked counts. Raises ConflictError where the ledger speaks for another model, or there
+    is nothing to adopt; StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or
+    its model is for study.
     """
     holder = holder_of(registry)
     ledger = read_ledger(storage)
