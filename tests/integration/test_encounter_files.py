@@ -509,3 +509,10 @@ def test_a_file_that_is_replaced_after_its_header_was_read_is_refused(tmp_path, 
     source.write_bytes(becomes)
     with pytest.raises(StorageError, match="another header"):
         list(found.batches(10))
+
+
+def test_outcomes_that_are_there_twice_are_refused(tmp_path):
+    place = tmp_path / "outcomes.csv"
+    place.write_text("encounter_id,readmitted,readmitted\n1,NO,<30\n")
+    with pytest.raises(DataError, match="readmitted is there twice"):
+        read_outcomes(str(place))
