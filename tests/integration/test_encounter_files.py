@@ -445,3 +445,74 @@ def test_outcomes_are_read_from_the_file_that_is_named_with_every_line(storage, 
     )
     with pytest.raises(DataError, match="line 2 has 1 fields, line 3 has 1 fields"):
         read_outcomes(storage.path("cut.csv"), s3_endpoint)
+
+
+@pytest.mark.parametrize("linked", ["part", "folder"])
+def test_parts_behind_links_are_read(tmp_path, linked):
+    """As in a volume of Kubernetes: names lead through `..data` to where the files are."""
+    place, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    for folder, table in (("age=a", FIRST), ("age=b", SECOND)):
+        (elsewhere / folder).mkdir(parents=True)
+        (elsewhere / folder / "part.csv").write_bytes(factories.raw_csv(table))
+    place.mkdir()
+    if linked == "part":
+        (place / "..2026").mkdir()
+        (place / "..2026" / "0.csv").write_bytes(factories.raw_csv(FIRST))
+        (place / "..data").symlink_to("..2026")
+        (place / "0.csv").symlink_to("..data/0.csv")
+        (place / "1.csv").symlink_to(elsewhere / "age=b" / "part.csv")
+    else:
+        (place / "year=1").symlink_to(elsewhere / "age=a")
+        (place / "year=2").symlink_to(elsewhere / "age=b")
+    assert numbers(str(place)) == IDS
+
+
+@pytest.mark.parametrize("what", ["link to nothing", "pipe", "link to above", "folder twice"])
+def test_no_part_is_passed_over(tmp_path, what):
+    place = tmp_path / "in"
+    (place / "year=1").mkdir(parents=True)
+    (place / "year=1" / "part-0.csv").write_bytes(CSV)
+    extra = place / "year=1" / "part-1.csv"
+    if what == "link to nothing":
+        extra.symlink_to("gone.csv")
+    elif what == "pipe":
+        os.mkfifo(extra)
+    else:
+        (place / "year=2").symlink_to(place if what == "link to above" else place / "year=1")
+    with pytest.raises((DataError, StorageError), match=r"cannot be read|read once only|read already"):
+        numbers(str(place))
+
+
+@pytest.mark.parametrize("name", ["pipe.csv", "pipe.parquet"])
+def test_what_can_be_read_only_once_is_refused(tmp_path, name):
+    """The header would be read, and what was read with it be gone."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="read once only"):
+        open_encounters(str(tmp_path / name))
+
+
+def test_a_part_that_is_a_link_is_never_written_to(tmp_path, bundle):
+    place, elsewhere = tmp_path / "in", tmp_path / "elsewhere.csv"
+    place.mkdir()
+    elsewhere.write_bytes(CSV)
+    (place / "part-0.csv").symlink_to(elsewhere)
+    with pytest.raises(DataError, match="give another file for the scores"):
+        predict(bundle, str(place), str(elsewhere), silent)
+    assert elsewhere.read_bytes() == CSV
+
+
+@pytest.mark.parametrize("becomes", [b"", CSV.replace(b"insulin", b"x").replace(b"glipizide", b"insulin", 1)])
+def test_a_file_that_is_replaced_after_its_header_was_read_is_refused(tmp_path, becomes):
+    source = tmp_path / "in.csv"
+    source.write_bytes(CSV)
+    found = open_encounters(str(source))
+    source.write_bytes(becomes)
+    with pytest.raises(StorageError, match="another header"):
+        list(found.batches(10))
+
+
+def test_outcomes_that_are_there_twice_are_refused(tmp_path):
+    place = tmp_path / "outcomes.csv"
+    place.write_text("encounter_id,readmitted,readmitted\n1,NO,<30\n")
+    with pytest.raises(DataError, match="readmitted is there twice"):
+        read_outcomes(str(place))

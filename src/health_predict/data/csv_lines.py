@@ -59,13 +59,12 @@ def one_line_end(block: bytes) -> bytes:
 
 def without_blank_end(block: bytes, separator: bytes) -> tuple[bytes, int]:
     """The block without the blank lines at its end, and their number; lines of separators only are blank as well."""
-    blank = 0
-    while block:
-        start = block.rfind(b"\n", 0, len(block) - 1) + 1
-        if block[start:].strip(b" \t\n" + separator):
-            break
-        block, blank = block[:start], blank + 1
-    return block, blank
+    filled = len(block.rstrip(b" \t\n" + separator))
+    end = block.find(b"\n", filled) + 1 if filled else 0
+    if filled and not end:
+        return block, 0
+    blank = block.count(b"\n", end) + (len(block) > end and not block.endswith(b"\n"))
+    return block[:end], blank
 
 
 def check_last_line(lines: bytes, separator: bytes, name: str) -> None:

@@ -113,13 +113,17 @@ def open_encounters(source: str, endpoint: str | None = None, empty_is_not_measu
 
 
 def read_columns(source: str, names: tuple[str, ...], what: str, endpoint: str | None = None) -> pl.DataFrame:
-    """Some fields of a file or folder, as texts and as a whole, and no others. DataError where one is not there."""
+    """Some fields of a file or folder, as texts and whole, and no others. DataError where one is not there once."""
     found = []
     for table in open_tables(source, endpoint):
         positions = {field_name(column): position for position, column in enumerate(table.columns)}
         absent = [name for name in names if name not in positions]
         if absent:
             raise DataError(f"{table.name} has no column {', '.join(absent)}; {what} need {', '.join(names)}")
+        spellings = Counter(map(field_name, table.columns))
+        twice = [name for name in names if spellings[name] > 1]
+        if twice:
+            raise DataError(f"the columns of {table.name} do not fit: {', '.join(twice)} is there twice")
         chosen = {name: positions[name] for name in names}
         found += list(table.pieces(chosen, _PIECE, Account()))
         found.append(pl.DataFrame(schema={name: table.types[position] for name, position in chosen.items()}))

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NoReturn
 from urllib.parse import unquote
 
 from health_predict.data.csv_lines import COMMA, TAB
@@ -19,6 +19,7 @@ from health_predict.io.s3_objects import Objects, split_address
 
 KINDS = ".csv, .tsv, .csv.gz, .tsv.gz or .parquet"
 _SEPARATORS = {".csv": COMMA, ".tsv": TAB}
+_UNFINISHED = "_temporary"  # where Spark writes before it is done
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -86,7 +87,12 @@ def same_place(source: str, target: str) -> bool:
         return is_remote(source) == is_remote(target) and (target == source or target.startswith(folder))
     one, other = Path(source).expanduser(), Path(target).expanduser()
     if one.is_dir():
-        return any(one.samefile(parent) for parent in other.resolve().parents if parent.exists())
+        inside = any(one.samefile(parent) for parent in other.resolve().parents if parent.exists())
+        return inside or any(_is_same(one / name, other) for name in _names(one))
+    return _is_same(one, other)
+
+
+def _is_same(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
@@ -96,12 +102,39 @@ def _local_parts(source: str) -> list[Part]:
         raise StorageError(f"{shown(source)} does not exist")
     if not place.is_dir():
         return [_local(place, {})]
-    names = [file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file()]
-    return [_local(place / name, values) for name, values in _chosen(names, shown(source)).items()]
+    return [_local(place / name, values) for name, values in _chosen(_names(place), shown(source)).items()]
+
+
+def _names(place: Path) -> list[str]:
+    """What is below a local folder, links followed, readable or not: nothing is passed over in silence.
+
+    Folders that begin with `_` or `.` are, but for `_temporary`. Raises StorageError where a folder cannot be read, or
+    is one that was read already.
+    """
+    found: list[str] = []
+    read: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(place, followlinks=True, onerror=_raise):
+        about = Path(folder).stat()
+        if (about.st_dev, about.st_ino) in read:
+            raise StorageError(f"{shown(folder)} is a link to a folder that was read already")
+        read.add((about.st_dev, about.st_ino))
+        folders[:] = [name for name in folders if name == _UNFINISHED or not _is_set_aside(name)]
+        found += [(Path(folder).relative_to(place) / file).as_posix() for file in files]
+    return found
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise StorageError(f"{shown(str(error.filename))} cannot be read: {error.strerror}") from error
+
+
+def _is_set_aside(name: str) -> bool:
+    return any(part.startswith(("_", ".")) for part in name.split("/"))
 
 
 def _local(path: Path, values: Mapping[str, str | None]) -> Part:
     form, name = form_of(str(path)), shown(str(path))
+    if path.exists() and not path.is_file():
+        raise DataError(f"{name} is a pipe or a device, which can be read once only: write it to a file first")
 
     def read() -> BinaryIO:
         try:
@@ -146,13 +179,9 @@ class _Unpacked(gzip.GzipFile):
 
 def _chosen(names: list[str], folder: str) -> dict[str, dict[str, str | None]]:
     """The parts among the names below a folder, in order, with the values of the folders above them."""
-    if any(name.startswith("_temporary/") for name in names) and "_SUCCESS" not in names:
+    if any(name.startswith(f"{_UNFINISHED}/") for name in names) and "_SUCCESS" not in names:
         raise DataError(f"{folder} is still being written, or its writer failed: it has no _SUCCESS")
-    chosen = {
-        name: _values(name, folder)
-        for name in sorted(names)
-        if not any(part.startswith(("_", ".")) for part in name.split("/"))
-    }
+    chosen = {name: _values(name, folder) for name in sorted(names) if not _is_set_aside(name)}
     if not chosen:
         raise DataError(f"{folder} is a folder without files that are {KINDS}")
     if len({(form_of(name).kind, tuple(sorted(values))) for name, values in chosen.items()}) > 1:

@@ -70,20 +70,22 @@ def _csv(part: Part) -> Table | None:
     def pieces(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
         selected = [pl.col(str(position)).alias(name) for name, position in chosen.items()]
         with part.open() as stream:
-            for block in _rows(stream, found, part.name, account):
+            for block in _rows(stream, line, found, part.name, account):
                 yield from block.select(selected).iter_slices(size)
 
     return Table(part.name, found.columns, (pl.String(),) * len(found.columns), None, pieces, part.values)
 
 
-def _rows(stream: BinaryIO, found: Layout, name: str, account: Account) -> Iterator[pl.DataFrame]:
+def _rows(stream: BinaryIO, header: bytes, found: Layout, name: str, account: Account) -> Iterator[pl.DataFrame]:
     """Blocks of rows after the header; refuses a blank line before the last row, and a last row that is not whole."""
-    line, blank, header = 1, 0, True
+    line, blank = 1, 0
     for lines in _lines(stream, name, _BLOCK):
         block = lines
-        if header:
-            _, _, block = lines.partition(b"\n")
-            header, line = False, 2
+        if line == 1:
+            again, _, block = lines.partition(b"\n")
+            if again != header:
+                break
+            line = 2
         block, ends = without_blank_end(block, found.separator)
         if blank and block:
             raise DataError(f"{name} has blank lines before its last row: line {line - blank} is blank; leave them out")
@@ -96,6 +98,8 @@ def _rows(stream: BinaryIO, found: Layout, name: str, account: Account) -> Itera
             yield table
         blank += ends
         line += ends
+    if line == 1:
+        raise StorageError(f"{name} has another header than when it was opened: is it being written?")
     account.blank += blank
 
 

@@ -1,5 +1,6 @@
 import csv
 import io
+import time
 
 import pytest
 from hypothesis import given
@@ -102,3 +103,13 @@ def test_line_ends_are_one_and_blank_lines_at_the_end_are_counted():
     assert without_blank_end(b"1,2\n\n , ,\n\t\n", COMMA) == (b"1,2\n", 3)
     assert without_blank_end(b"1,2", COMMA) == (b"1,2", 0)
     assert without_blank_end(b"\n\n", COMMA) == (b"", 2)
+    assert without_blank_end(b"1,2\n,\n, ", COMMA) == (b"1,2\n", 2)
+    assert without_blank_end(b"1, \n,", COMMA) == (b"1, \n", 1)
+    assert without_blank_end(b"", COMMA) == (b"", 0)
+
+
+def test_a_sheet_s_million_empty_lines_take_no_time():
+    block = b"1,2\n" + b",\n" * 1_000_000
+    began = time.process_time()
+    assert without_blank_end(block, COMMA) == (b"1,2\n", 1_000_000)
+    assert time.process_time() - began < 1
