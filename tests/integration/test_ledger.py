@@ -1,5 +1,6 @@
 """The ledger: append-only, compare-and-swap, the same in a folder and on S3."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -139,6 +140,17 @@ def test_the_digest_of_earlier_decisions_stays_what_it_was(storage):
     after = promote(storage, "2", "two")
     assert after.digest(1) == before.digest(1)
     assert after.digest(2) != before.digest(1)
+
+
+def test_entries_stay_as_they_were_written_when_another_version_goes_on(storage):
+    before = promote(storage, "1", "one")
+    written_earlier = storage.read(layout.LEDGER).replace(b',"kept_out":[],"asked":[]', b"")
+    storage.write(layout.LEDGER, written_earlier)
+    assert read_ledger(storage).entries == before.entries
+    digest = hashlib.sha256(written_earlier).hexdigest()
+    assert read_ledger(storage).digest(1) == digest
+    assert promote(storage, "2", "two").digest(1) == digest
+    assert storage.read(layout.LEDGER).startswith(written_earlier)
 
 
 def test_a_decision_made_on_an_old_ledger_is_told_so_and_not_written(storage):

@@ -84,10 +84,14 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """What was read, and the state of the file it was read from."""
+    """What was read, and the state of the file it was read from.
+
+    `lines` are the entries as they stand in the file: an earlier or later version may write the same entry otherwise.
+    """
 
     entries: list[Entry]
     state: State | None
+    lines: list[bytes] = []
 
     @property
     def id(self) -> str | None:
@@ -186,7 +190,7 @@ class Ledger(msgspec.Struct, frozen=True):
 
     def digest(self, entries: int) -> str:
         """SHA-256 of the first decisions."""
-        return hashlib.sha256(_encoded(self.entries[:entries])).hexdigest()
+        return hashlib.sha256(_joined(self.lines[:entries])).hexdigest()
 
     def _arrivals(self) -> Iterator[Entry]:
         return (entry for entry in self.entries if entry.decision in ("promoted", "adopted") and entry.production)
@@ -198,20 +202,20 @@ def read_ledger(storage: Storage) -> Ledger:
     if found is None:
         return Ledger([], None)
     content, state = found
-    entries = []
-    for number, line in enumerate(content.splitlines(), start=1):
+    entries, lines = [], content.splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
             entries.append(msgspec.json.decode(line, type=Entry))
         except msgspec.MsgspecError as error:
             raise DataError(
                 f"line {number} of {storage.path(layout.LEDGER)} is not an entry that this version reads: {error}"
             ) from error
-    return Ledger(entries, state)
+    return Ledger(entries, state, lines)
 
 
 def append(storage: Storage, ledger: Ledger, entry: Entry) -> Ledger:
     """Append to the ledger as it was read; ConflictError when somebody appended meanwhile."""
-    storage.write_if(layout.LEDGER, _encoded([*ledger.entries, entry]), ledger.state)
+    storage.write_if(layout.LEDGER, _joined([*ledger.lines, msgspec.json.encode(entry)]), ledger.state)
     return read_ledger(storage)
 
 
@@ -254,5 +258,5 @@ def entry(
     )
 
 
-def _encoded(entries: Sequence[Entry]) -> bytes:
-    return b"".join(msgspec.json.encode(line) + b"\n" for line in entries)
+def _joined(lines: Sequence[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
