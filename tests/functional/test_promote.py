@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 
+import msgspec
 import pytest
 
-from health_predict.errors import ConflictError, Declined, StorageError, TrackingError
+from health_predict.errors import BundleError, ConflictError, Declined, StorageError, TrackingError
+from health_predict.features.calibration import Calibration
 from health_predict.io import layout
-from health_predict.io.bundle import MODEL, load_bundle
+from health_predict.io.bundle import MODEL, REFERENCE, load_bundle, write_bundle
 from health_predict.io.ledger import Version, read_ledger
-from health_predict.io.registry import EVALUATION, PREVIOUS, PRODUCTION, Registry
+from health_predict.io.registry import BUNDLE, EVALUATION, PREVIOUS, PRODUCTION, Registry
 from health_predict.io.storage import Folder
 from health_predict.params import GateParams, Params
 from health_predict.steps.adopt import adopt
@@ -86,6 +88,32 @@ def test_a_decline_leaves_the_champion_and_is_written_with_its_reasons(store, re
 def test_a_run_that_was_not_evaluated_is_told_what_to_do(store, registry):
     with pytest.raises(StorageError, match="run `health-predict evaluate` first"):
         promote(store.storage, registry, LAX, WHO, store.winner)
+
+
+def test_a_bundle_that_was_replaced_after_the_evaluation_is_not_promoted_on_it(store, registry, compare, tmp_path):
+    compare(store.winner)
+    shutil.copytree(registry.download(store.other, BUNDLE, tmp_path), tmp_path / "replaced" / BUNDLE)
+    registry.log_folder(store.winner, tmp_path / "replaced")
+    with pytest.raises(BundleError, match=f"run {store.winner} holds the bundle of another run, {store.other}"):
+        promote(store.storage, registry, LAX, WHO, store.winner)
+    assert decisions(store) == []
+
+
+def test_a_model_that_was_altered_after_the_evaluation_is_evaluated_anew(store, registry, compare, tmp_path):
+    compare(store.winner)
+    bundle = registry.download(store.winner, BUNDLE, tmp_path / "before")
+    found = load_bundle(bundle)
+    calibration = found.manifest.calibration.then(Calibration(-3.0, 1.0))
+    altered = msgspec.structs.replace(found.manifest, calibration=calibration)
+    model, reference = ((bundle / name).read_bytes() for name in (MODEL, REFERENCE))
+    write_bundle(tmp_path / "after" / BUNDLE, altered, found.encoder, model, reference)
+    registry.log_folder(store.winner, tmp_path / "after")
+    with pytest.raises(ConflictError, match=r"is not the model that was evaluated.*`health-predict evaluate` again"):
+        promote(store.storage, registry, LAX, WHO, store.winner)
+    assert decisions(store) == []
+    again = evaluate(store.storage, registry, Params(), WHO, store.winner)
+    assert (again.skipped, again.comparison.look) == (False, 2)
+    assert promote(store.storage, registry, LAX, WHO, store.winner).version.version == "1"
 
 
 def test_a_comparison_with_another_champion_decides_nothing(store, registry, compare):

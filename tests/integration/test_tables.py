@@ -5,7 +5,8 @@ import pytest
 
 import factories
 from health_predict.errors import DataError
-from health_predict.io.tables import read_json, read_table, write_json, write_table
+from health_predict.io import layout
+from health_predict.io.tables import keep_table, kept_table, read_json, read_table, table_bytes, write_json, write_table
 
 TABLE = factories.encounters(300)
 
@@ -76,3 +77,16 @@ def test_a_file_that_is_not_json_is_named(storage):
     storage.write("a.json", b"{")
     with pytest.raises(DataError, match=r"a\.json is not JSON"):
         read_json(storage, "a.json")
+
+
+def test_a_kept_table_that_was_damaged_or_lost_is_made_whole_by_keeping_it_again(storage):
+    content = table_bytes(factories.encounters(5, seed=1), "table")
+    digest = keep_table(storage, content)
+    storage.write(layout.table(digest), content[:-1])
+    with pytest.raises(DataError, match="was altered"):
+        kept_table(storage, digest)
+    keep_table(storage, content)
+    assert kept_table(storage, digest) == content
+    storage.delete(layout.table(digest))
+    keep_table(storage, content)
+    assert kept_table(storage, digest) == content

@@ -197,6 +197,12 @@ def require_target(manifest: Manifest, target: Target = LIVE_TARGET) -> None:
         )
 
 
+def require_run(manifest: Manifest, run_id: str) -> None:
+    """BundleError when a run holds what belongs to another run."""
+    if manifest.run_id != run_id:
+        raise BundleError(f"the run {run_id} holds the bundle of another run, {manifest.run_id}")
+
+
 def draft(manifest: Manifest, encoder: Encoder, model: bytes) -> Bundle:
     """A bundle in memory that scores, before it is written and verified."""
     return Bundle(manifest, encoder, _session(model, threads=1), sha256="")

@@ -84,7 +84,10 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """What was read, and the state of the file it was read from."""
+    """What was read, and the state of the file it was read from.
+
+    `lines` are the entries as they stand in the file: an earlier or later version may write the same entry otherwise.
+    """
 
     entries: list[Entry]
     state: State | None

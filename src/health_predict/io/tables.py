@@ -58,9 +58,13 @@ def parse_table(content: bytes, name: str) -> pl.DataFrame:
 
 
 def keep_table(storage: Storage, content: bytes) -> str:
-    """Keep a table under its content, where a model that depends on it finds it; returns its SHA-256."""
+    """Keep a table under its content, where a model that depends on it finds it; returns its SHA-256.
+
+    One that was damaged there is replaced.
+    """
     digest = hashlib.sha256(content).hexdigest()
-    if not storage.exists(layout.table(digest)):
+    kept = storage.read_with_state(layout.table(digest))
+    if kept is None or kept[0] != content:
         storage.write(layout.table(digest), content)
     return digest
 

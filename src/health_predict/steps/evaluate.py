@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from health_predict.data.cohort import LabelledEncounters
-from health_predict.errors import BundleError, ConflictError, Declined
+from health_predict.errors import ConflictError, Declined
 from health_predict.evaluation.gate import Scores, checks, compare_models
-from health_predict.io.bundle import Bundle, require_target
+from health_predict.io.bundle import Bundle, require_run, require_target
 from health_predict.io.bundles import open_version
 from health_predict.io.datasets import Dataset, Vouched, named, read_part, vouch
 from health_predict.io.holdouts import asked_before, seen
@@ -61,7 +61,12 @@ def evaluate(
     dataset = dataset or named(models.challenger.manifest.dataset)
     vouched = vouch(storage, dataset)
     made_from = {"test": vouched.files[dataset.test], "rules": repr((params.gate, params.bootstrap))}
-    if report and report.comparison.fingerprints == made_from and report.champion == ledger.production:
+    if (
+        report
+        and report.comparison.fingerprints == made_from
+        and report.champion == ledger.production
+        and ledger.asked(subject_of(models.challenger), report.holdout, report.champion)
+    ):
         return replace(report, skipped=True)
     data, left_out = _unseen(storage, vouched, models, params.gate)
     question = _asked(storage, registry, ledger, models, vouched, who)
@@ -113,8 +118,7 @@ def _approved(ledger: Ledger, report: EvaluationReport) -> EvaluationReport:
 
 def _models(storage: Storage, registry: Registry, ledger: Ledger, run_id: str) -> _Models:
     challenger = registry.bundle(run_id)
-    if challenger.manifest.run_id != run_id:
-        raise BundleError(f"the run {run_id} holds the bundle of another run, {challenger.manifest.run_id}")
+    require_run(challenger.manifest, run_id)
     require_target(challenger.manifest)
 
     def opened(number: str | None) -> tuple[str, Bundle] | None:
@@ -159,11 +163,11 @@ def _asked(
 ) -> Question:
     """The question as the ledger counts it: an equal model against the same version is not asked about twice."""
     subject, holdout = subject_of(models.challenger), vouched.files[vouched.dataset.test]
+    table = storage.read(vouched.dataset.test)
+    keep_table(storage, table)
     before = ledger.asked(subject, holdout, ledger.production)
     if before:
         return before
-    table = storage.read(vouched.dataset.test)
-    keep_table(storage, table)
     ids = pl.read_parquet(table, columns=["encounter_id"])["encounter_id"]
     look = 1 + asked_before(storage, ledger.questions(), ids)
     question = Question(holdout, ledger.production, look)

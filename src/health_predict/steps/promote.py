@@ -6,7 +6,7 @@ from pathlib import Path
 
 from health_predict.errors import BundleError, ConflictError, Declined, StorageError
 from health_predict.evaluation.gate import Comparison, objections
-from health_predict.io.bundle import Bundle, require_target
+from health_predict.io.bundle import Bundle, require_run, require_target
 from health_predict.io.bundles import describe_kept, keep_bundle
 from health_predict.io.ledger import Entry, Ledger, Question, Subject, Version
 from health_predict.io.production import decide, drafted, hold, settle, subject_of
@@ -40,8 +40,8 @@ def promote(
     What was rolled back is declined, and so is what it was calibrated to and what scores the same, unless a person
     says with `allow_rolled_back` why it may return. The ledger is written first and the aliases follow it, so a
     promotion that dies in between is completed by the next command that decides. Raises Declined with the objections,
-    ConflictError when production changed since the evaluation or while deciding, BundleError when the run lacks a part
-    or its model is for study or from a replay, StorageError before `evaluate`.
+    ConflictError when production, or the run's model, changed since the evaluation, or production while deciding;
+    BundleError when the run lacks a part or its model is for study or from a replay, StorageError before `evaluate`.
     """
     ledger, simulation = settle(storage, registry), simulation_of(storage)
     run_id = run_id or read_training(storage).winner
@@ -53,6 +53,7 @@ def promote(
         raise StorageError(f"the run {run_id} has no evaluation in {storage.root}; run `health-predict evaluate` first")
     bundle = registry.complete_bundle(run_id)
     require_target(bundle.manifest)
+    require_run(bundle.manifest, run_id)
     _require_world(bundle, simulation)
     if ledger.production and ledger.subject(ledger.production).content == bundle.manifest.content:
         return Promotion(ledger.version(ledger.production), ledger.previous, simulation, skipped=True)
@@ -62,6 +63,11 @@ def promote(
         raise ConflictError(
             f"the run {run_id} was compared with version {report.champion}, and production is {ledger.production}; "
             "run `health-predict evaluate` again"
+        )
+    if not reasons and ledger.asked(subject, report.holdout, report.champion) is None:
+        raise ConflictError(
+            f"what the run {run_id} holds is not the model that was evaluated, says the ledger; run "
+            "`health-predict evaluate` again"
         )
     reasons = reasons or objections(report.comparison, params)
     told = {"numbers": _numbers(report.comparison), "question": question}

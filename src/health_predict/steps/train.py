@@ -61,6 +61,8 @@ def train(
     TrackingError when MLflow does not answer, BundleError when a model cannot be exported faithfully.
     """
     vouched = vouch(storage, dataset)
+    for key in (dataset.train, dataset.validation, dataset.test):  # also where it is skipped: one may have been lost
+        keep_table(storage, storage.read(key))
     fingerprint = _fingerprint(vouched, params, target)
     if not force and (done := _finished(storage, registry, fingerprint)):
         return done
@@ -100,8 +102,6 @@ def _search_and_fit(
 def _read(storage: Storage, vouched: Vouched, params: Params, target: Target) -> _Data:
     train, trained = read_part(storage, vouched, vouched.dataset.train, target)
     validation, validated = read_part(storage, vouched, vouched.dataset.validation, target)
-    for key in {vouched.dataset.train, vouched.dataset.validation}:
-        keep_table(storage, storage.read(key))
     provenance = Provenance(
         run_id="",
         dataset=vouched.dataset.name,
