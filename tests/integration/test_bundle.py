@@ -35,7 +35,7 @@ from health_predict.training.fit import Fitted, fit, prepare
 
 RAW_DATA = os.environ.get("HEALTH_PREDICT_RAW_DATA")
 FAMILIES = get_args(Family)
-PROVENANCE = Provenance("run", "initial", "lt30", (), synthetic=True, git_revision="unknown", seed=1)
+PROVENANCE = Provenance("run", "initial", "lt30", (), synthetic=True, simulation=None, git_revision="unknown", seed=1)
 Parts = tuple[LabelledEncounters, LabelledEncounters, pl.DataFrame]
 
 

@@ -41,7 +41,9 @@ def export_bundle(folder: Path, seed: int = 71) -> Path:
     candidate = CANDIDATES["lightgbm"]
     prepared = prepare(candidate.encoding, train, validation, PreprocessorParams())
     fitted = fit("lightgbm", candidate.default(len(train.outcomes)), prepared, SearchParams())
-    provenance = Provenance("run", "initial", "lt30", (), synthetic=True, git_revision="unknown", seed=seed)
+    provenance = Provenance(
+        "run", "initial", "lt30", (), synthetic=True, simulation=None, git_revision="unknown", seed=seed
+    )
     export(folder, fitted, train, validation, {}, provenance, Params())
     return folder
 
