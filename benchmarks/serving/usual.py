@@ -40,7 +40,9 @@ def make_bundle(folder: Path) -> Path:
     candidate = CANDIDATES["lightgbm"]
     prepared = prepare(candidate.encoding, train, validation, PreprocessorParams())
     fitted = fit("lightgbm", candidate.default(len(train.outcomes)), prepared, SearchParams())
-    provenance = Provenance("run", "initial", "lt30", (), synthetic=True, git_revision="unknown", seed=1)
+    provenance = Provenance(
+        "run", "initial", "lt30", (), synthetic=True, simulation=None, git_revision="unknown", seed=1
+    )
     export(folder, fitted, train, validation, {}, provenance, Params())
     return folder
 

@@ -45,8 +45,24 @@ def test_a_byte_that_is_not_utf8_is_a_problem_of_its_encounter_and_the_others_ar
     status, body = gateway.ask("POST", "/predict/batch", wrap % b",".join([SOUND, bad, SOUND]))
     assert (status, body["refused"]) == (200, 1)
     first, refused, last = body["predictions"]
-    assert refused["errors"] == [{"loc": ["body", "race"], "msg": "holds a byte that is not UTF-8", "type": "encoding"}]
+    assert refused["errors"] == [{"loc": ["body", "race"], "msg": "holds text that is not UTF-8", "type": "encoding"}]
     assert first["probability_score"] == last["probability_score"]
+
+
+@pytest.mark.parametrize("half", [rb"\ud800", rb"M\uDFFFller", rb"\ud83c\ud83c\udfe5", rb"\\\ud800"])
+def test_half_of_a_surrogate_pair_is_a_problem_of_its_field_and_the_others_of_a_batch_are_scored(gateway, half):
+    bad = with_raw("race", half)
+    status, body = gateway.ask("POST", "/predict", bad)
+    assert (status, details(body)) == (422, [(("body", "race"), "encoding")])
+    status, body = gateway.ask("POST", "/predict/batch", b'{"encounters": [%s, %s]}' % (bad, SOUND))
+    assert (status, body["refused"]) == (200, 1)
+    assert body["predictions"][0]["errors"][0]["loc"] == ["body", "race"]
+
+
+@pytest.mark.parametrize("text", [rb"\ud83c\udfe5", rb"\\ud800", rb"\\\u00fc\"\n"])
+def test_escapes_that_are_text_are_scored(gateway, text):
+    for path, wrap in (("/predict", b"%s"), ("/predict/batch", b"[%s]")):
+        assert gateway.ask("POST", path, wrap % with_raw("medical_specialty", text))[0] == 200
 
 
 def test_a_key_that_is_not_utf8_and_a_byte_between_the_fields_are_refused(gateway):
@@ -220,6 +236,7 @@ UPGRADES = {
     "settings": b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n",
     "expect": b"Expect: 100-continue\r\n",
     "both": b"Expect: 100-continue\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n",
+    "close": b"Connection: Upgrade, close\r\nUpgrade: h2c\r\n",
 }
 
 

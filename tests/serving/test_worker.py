@@ -282,6 +282,14 @@ def test_a_worker_that_others_can_reach_needs_keys(bundle_folder):
     assert "HEALTH_PREDICT_API_KEYS" in ended.stderr
 
 
+def test_a_worker_runs_no_module_of_the_folder_that_it_is_started_in(bundle_folder, tmp_path):
+    (tmp_path / "http.py").write_text("raise SystemExit('not ours')")
+    started = subprocess.run(
+        [*command(bundle_folder), "--help"], cwd=tmp_path, capture_output=True, timeout=60, check=False
+    )
+    assert started.returncode == 0, started.stderr
+
+
 def test_with_keys_only_their_holders_are_answered_and_named_in_the_log(bundle_folder, tmp_path):
     key, entry = new_key("ward-7")
     keys = tmp_path / "keys"

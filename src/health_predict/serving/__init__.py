@@ -16,5 +16,5 @@ def command(bundle: Path, host: str = "127.0.0.1", port: int = 8000) -> list[str
     handle it, and it ends no worker before. SIGQUIT, to be blocked likewise, ends it as SIGTERM and SIGINT do, but may
     come as often as it likes: a second one of those ends it at once.
     """
-    worker = [sys.executable, "-m", "health_predict.serving"]
+    worker = [sys.executable, "-P", "-m", "health_predict.serving"]  # no module of the current folder
     return [*worker, "--bundle", str(bundle), "--host", host, "--port", str(port)]

@@ -91,6 +91,8 @@ class Connection(HttpToolsProtocol):
                 return
             except httptools.HttpParserUpgrade as upgrade:
                 data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)  # after a head with `close` that one passes over all
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
             except httptools.HttpParserError:
                 self.send_400_response("")
 

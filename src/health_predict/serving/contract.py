@@ -36,6 +36,10 @@ DEEPEST = 8  # arrays and objects inside each other; an encounter is one flat ob
 _HINTS = 3  # unknown keys that get a "did you mean": looking for it takes as long as scoring
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _ONE_MEMBER = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*("(?:[^"\\]|\\.)*+")[ \t\r\n]*:')
+_ESCAPE = re.compile(  # other than half of a surrogate pair, or that half
+    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\[^u]|\\u(?![dD][89a-fA-F]))"
+    rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
 _ENCODINGS = (  # by how a document in them begins
     (b"\xef\xbb\xbf", "must begin without a byte order mark"),
     (b"\xff\xfe", "must be UTF-8, not UTF-16"),
@@ -87,9 +91,10 @@ def read_encounter(body: bytes) -> Encounter:
 def parse(body: bytes) -> Any:
     """The decoded JSON; an object is a `Pairs`, which keeps a repeated key. Raises InvalidEncounterError.
 
-    A byte that is not UTF-8 is half of a surrogate pair in its text, which no well-formed document can say.
+    A byte that is not UTF-8, and half of a surrogate pair that is written as an escape, is half of a pair in its text,
+    which no other document can say.
     """
-    text = body.decode(errors="surrogateescape")
+    text = _without_halves(body).decode(errors="surrogateescape")
     readable = text.encode(errors="replace")
     try:
         msgspec.json.decode(readable)  # the standard library would take NaN, and texts that are not Unicode
@@ -114,7 +119,15 @@ def split_batch(body: bytes) -> list[msgspec.Raw]:
         if msgspec.json.decode(member[1], type=str) != "encounters" or not document.endswith(b"}"):
             raise ValueError
         body = document[member.end() : -1]  # where another member follows, this is no array
-    return _BATCH.decode(body)
+    try:
+        return _BATCH.decode(body)
+    except msgspec.DecodeError:  # the decoder refuses all for half of a surrogate pair in one
+        return _BATCH.decode(_without_halves(body))
+
+
+def _without_halves(body: bytes) -> bytes:
+    """With a byte that is not UTF-8 for every escape that is half of a surrogate pair: neither is Unicode."""
+    return _ESCAPE.sub(lambda found: found[1] or b"\xff", body)
 
 
 def other_encoding(body: bytes) -> Problem | None:
@@ -217,7 +230,7 @@ def _checked(members: Iterable[tuple[str, Any]]) -> Encounter:
             if field.required:
                 problems.append(Problem(field.name, f"is missing; it {rule(field)}", "missing"))
         elif not _is_unicode(found[field.name]):
-            problems.append(Problem(field.name, "holds a byte that is not UTF-8", "encoding"))
+            problems.append(Problem(field.name, "holds text that is not UTF-8", "encoding"))
         elif not _fits(field, found[field.name]):
             problems.append(Problem(field.name, rule(field), "value"))
     if problems:
