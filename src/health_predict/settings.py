@@ -152,6 +152,11 @@ class Settings(_Environment):
         return f"sqlite:///{(folder / 'mlflow.db').absolute()}"
 
     @property
+    def has_no_registry(self) -> bool:
+        """Is MLflow a SQLite file that nothing was written to yet. Only what writes makes it."""
+        return not self.tracking_uri and not Path(self.resolved_tracking_uri.removeprefix("sqlite:///")).exists()
+
+    @property
     def artifact_root(self) -> str | None:
         """Where runs keep their artifacts when there is no MLflow server to decide it."""
         if self.tracking_uri and not self.tracking_uri.startswith("sqlite"):

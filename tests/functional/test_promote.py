@@ -9,6 +9,7 @@ from threading import Barrier
 
 import msgspec
 import pytest
+from mlflow.tracking import MlflowClient
 
 from health_predict.errors import BundleError, ConflictError, Declined, StorageError, TrackingError
 from health_predict.features.calibration import Calibration
@@ -263,6 +264,34 @@ def test_a_bundle_that_is_whole_nowhere_is_not_gone_back_to(store, registry, two
     with pytest.raises(TrackingError, match="gone"):
         rollback(store.storage, registry, WHO, "looks wrong")
     assert decisions(store) == ["promoted", "promoted"]
+
+
+def test_a_bundle_that_was_deleted_in_the_store_is_kept_again_by_the_same_promotion(store, registry, two_versions):
+    shutil.rmtree(store.storage.path("bundles"))
+    problems = status(store.storage, registry).problems
+    assert [problem.split(";")[0] for problem in problems] == [
+        f"the bundle of version {number} is not whole in {store.storage.root}, only in MLflow" for number in ("2", "1")
+    ]
+    assert promote(store.storage, registry, LAX, WHO, store.winner).skipped
+    assert len(status(store.storage, registry).problems) == 1
+
+
+def test_a_version_deleted_in_mlflow_stops_no_decision(store, registry, two_versions):
+    client = MlflowClient(store.settings.resolved_tracking_uri)
+    client.delete_model_version(registry.model_name, "2")
+    (problem,) = status(store.storage, registry).problems
+    assert "MLflow no longer has version 2" in problem
+    found = rollback(store.storage, registry, WHO, "its version was deleted")
+    assert (found.version.version, registry.at(PRODUCTION).version) == ("1", "1")
+    assert status(store.storage, registry).problems == ()
+
+
+def test_an_older_ledger_that_takes_over_does_not_bring_back_what_left_since(store, registry, two_versions):
+    older = store.storage.read(layout.LEDGER)
+    rollback(store.storage, registry, WHO, "looks wrong")
+    store.storage.write(layout.LEDGER, older)
+    assert adopt(store.storage, registry, WHO, "restored", store.storage).version.version == "1"
+    assert "is not to be had as it was" in " ".join(read_ledger(store.storage).entries[-1].reasons)
 
 
 def test_a_damaged_bundle_is_made_whole_from_mlflow_before_it_is_gone_back_to(store, registry, two_versions):

@@ -400,13 +400,16 @@ def simulate(
     Example: `health-predict simulate --scenario concept_shift --from-batch 4 --no-api`
     """
     from health_predict.cli import tables  # noqa: PLC0415
-    from health_predict.cli.simulate import Options, run  # noqa: PLC0415
+    from health_predict.cli.simulate import DEMO_NAME, Options, run  # noqa: PLC0415
     from health_predict.data.scenarios import SCENARIOS  # noqa: PLC0415
 
     if scenario not in SCENARIOS:
         raise typer.BadParameter(f"choose from {', '.join(SCENARIOS)}", param_hint="--scenario")
-    if name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
-        raise typer.BadParameter("letters, digits, `_` and `-` only, at most 64", param_hint="--name")
+    if name == DEMO_NAME or (name and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name)):
+        raise typer.BadParameter(
+            f"letters, digits, `_` and `-` only, at most 64, and not {DEMO_NAME}, which is the demo's",
+            param_hint="--name",
+        )
     output = Output(json)
     params = Params(search=SearchParams(families=_families(families), trials=trials, seed=seed))
     options = Options(batches, scenario, from_batch, api, restart, name)
@@ -496,7 +499,12 @@ def status(simulation: InSimulation = None, json: Json = False) -> None:
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.steps.status import status as step  # noqa: PLC0415
 
-    Output(json).result(step(*_world(_settings(), simulation)), tables.status)
+    settings = _settings()
+    if simulation is None and settings.has_no_registry:
+        report = step(_storage(settings), None)
+    else:
+        report = step(*_world(settings, simulation))
+    Output(json).result(report, tables.status)
 
 
 @app.command()
@@ -567,17 +575,26 @@ def _bundle_folder(settings: "Settings", bundle: str | None) -> Path:
 def _model(settings: "Settings") -> "tuple[Storage, Callable[[], Registry], str, str | None, str, Path]":
     """What says which version is meant, and where its bundle is copied to."""
     version, alias = settings.model_version, settings.model_alias
-    return _storage(settings), lambda: _registry(settings), settings.model_name, version, alias, settings.cache
+    return _storage(settings), lambda: _made_registry(settings), settings.model_name, version, alias, settings.cache
 
 
 def _world(settings: "Settings", simulation: str | None) -> "tuple[Storage, Registry]":
     """The store and the registry; with the name of a replay, those of its world."""
     if simulation is None:
-        return _storage(settings), _registry(settings)
+        return _storage(settings), _made_registry(settings)
     from health_predict.io.simulations import existing_world  # noqa: PLC0415
 
     place, found = existing_world(_storage(settings), simulation)
-    return place, _registry(settings).for_model(found.model)
+    return place, _made_registry(settings).for_model(found.model)
+
+
+def _made_registry(settings: "Settings") -> "Registry":
+    """The registry, for what only reads: it makes none. TrackingError where there is none yet."""
+    if settings.has_no_registry:
+        from health_predict.errors import TrackingError  # noqa: PLC0415
+
+        raise TrackingError(f"nothing was trained yet in {settings.storage}; run `health-predict train` first")
+    return _registry(settings)
 
 
 def _is_day(text: str) -> bool:

@@ -84,7 +84,7 @@ def run(settings: Settings, synthetic: bool, trials: int) -> None:
 
     _heading(output, "6/7 the loop: the future arrives in batches; monitor, retrain, gate, promote")
     loop = Params(search=SearchParams(families=("lightgbm",), trials=LOOP_TRIALS))
-    replay = simulate.run(settings, loop, simulate.Options(), output)
+    replay = simulate.run(settings, loop, simulate.Options(name=simulate.DEMO_NAME), output)
     production = str(read_ledger(storage).production)
 
     _heading(output, "7/7 report")
@@ -102,7 +102,7 @@ def run(settings: Settings, synthetic: bool, trials: int) -> None:
     out.print(f"\nThe API answered {len(answers):,} held-out encounters; {SHOWN} of them:")
     out.print(_risks(answers))
     out.print(f"largest difference between the API's and the bundle's probability: {difference:.0e}")
-    out.print(f"\nThe loop, a simulation of its own ({simulate.DEFAULT_NAME}): retrained beside never retrained")
+    out.print(f"\nThe loop, a simulation of its own ({simulate.DEMO_NAME}): retrained beside never retrained")
     out.print(tables.replayed(replay))
     out.print(f"\nIn production: version {production} of {settings.model_name}")
     out.print(_where(settings, storage, registry, time.monotonic() - began))
@@ -167,11 +167,11 @@ def _where(settings: Settings, storage: Storage, registry: Registry, seconds: fl
 Done in {seconds:.0f} s.
 Everything is in   {storage.root}
 Reports            {storage.path(layout.TRAINING)} and beside it
-The loop           {world(storage, simulate.DEFAULT_NAME).path(layout.REPLAY_PAGE)}
+The loop           {world(storage, simulate.DEMO_NAME).path(layout.REPLAY_PAGE)}
 Runs and models    {_to_see_runs(registry.tracking_uri)}
 Try next           {command} serve     then open http://127.0.0.1:8000/docs
                    {command} status
-                   {command} monitor --batch 10 --simulation {simulate.DEFAULT_NAME}
+                   {command} monitor --batch 10 --simulation {simulate.DEMO_NAME}
                    {command} simulate --scenario concept_shift --from-batch 4 --no-api --trials 1
 """
 

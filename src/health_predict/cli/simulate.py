@@ -41,6 +41,7 @@ from health_predict.steps.score import score
 from health_predict.steps.train import train
 
 DEFAULT_NAME = "replay"  # of the world where nothing is injected
+DEMO_NAME = "demo"  # of the world of the demo, which nobody else may begin
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def status(report: Any) -> RenderableType:
     lines = [
         *([f"simulation  {report.simulation}: nothing here is in production"] if report.simulation else []),
         f"storage     {report.storage}",
-        f"tracking    {report.tracking_uri}",
+        f"tracking    {report.tracking_uri or 'nothing yet'}",
         f"production  {serving}",
         *(f"  because   {reason}" for reason in report.why[:SHOWN_REASONS]),
         *([f"            and {more} more rules that it passed (--json has them)"] if more > 0 else []),

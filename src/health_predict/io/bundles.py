@@ -43,10 +43,28 @@ def keep_bundle(storage: Storage, folder: Path) -> None:
 def kept_manifest(storage: Storage, digest: str) -> Manifest:
     """What a bundle in the store says of itself. StorageError when it is not kept, BundleError when it was altered."""
     key = f"{layout.bundle(digest)}/{MANIFEST}"
+    if not storage.exists(key):
+        raise StorageError(
+            f"{key} is not in {storage.root}, so nobody can know what the version has seen; `health-predict promote` "
+            "of its run keeps it again, as long as MLflow has it"
+        )
     document = storage.read(key)
     if hashlib.sha256(document).hexdigest() != digest:
         raise BundleError(f"{storage.path(key)} was altered: its content is not what its folder's name says")
     return msgspec.json.decode(document, type=Manifest)
+
+
+def keep_version(storage: Storage, connect: Connect, version: Version) -> Bundle:
+    """The bundle of a version, which the store has whole afterwards, from wherever it is to be had."""
+    with unpacked(storage, connect, version) as folder:
+        keep_bundle(storage, folder)
+        return load_bundle(folder)
+
+
+def is_kept(storage: Storage, version: Version) -> bool:
+    """Has the store the bundle of a version, whole."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return _copied(storage, str(version.sha256), Path(scratch) / "bundle")
 
 
 def describe_kept(storage: Storage, version: Version) -> None:

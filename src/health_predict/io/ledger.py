@@ -100,8 +100,8 @@ class Ledger(msgspec.Struct, frozen=True):
 
     @property
     def model(self) -> str | None:
-        """The registered model that the ledger speaks for; None before the first decision."""
-        return self.entries[0].model if self.entries else None
+        """The registered model that the ledger speaks for; None before it said what is in production."""
+        return next((entry.model for entry in self.entries if entry.decision in MOVES), None)
 
     @property
     def production(self) -> str | None:

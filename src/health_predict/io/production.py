@@ -58,7 +58,8 @@ def checked(storage: Storage, registry: Registry) -> Ledger:
         raise ConflictError(
             f"the ledger in {storage.root} has version {ledger.production} of {ledger.model} in production, which "
             f"MLflow at {registry.tracking_uri} does not have; the ledger was written with MLflow at "
-            f"{ledger.entries[-1].registry}: is MLFLOW_TRACKING_URI right?"
+            f"{ledger.entries[-1].registry}. Is MLFLOW_TRACKING_URI right? If that MLflow is lost, begin with another "
+            "MODEL_NAME in a new storage root; `health-predict serve --bundle` serves what is in bundles/ meanwhile"
         )
     if holder is not None and not is_of(holder, ledger):
         raise ConflictError(_held(holder, ledger, storage, registry))

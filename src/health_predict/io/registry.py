@@ -214,10 +214,15 @@ class Registry:
                 raise
 
     def follow(self, production: str | None, previous: str | None) -> bool:
-        """Make the aliases say what the ledger says; returns whether anything had to change."""
+        """Make the aliases say what the ledger says; returns whether anything had to change.
+
+        An alias cannot point at a version that somebody deleted in MLflow: then there is none.
+        """
         changed = False
         for alias, number in ((PREVIOUS, previous), (PRODUCTION, production)):
             found = self.at(alias)
+            if number is not None and (found is None or found.version != number) and not self.has_version(number):
+                number = None  # noqa: PLW2901
             if number is None and found is not None:
                 with self._telling(f"remove the alias {alias}"):
                     self._client.delete_registered_model_alias(self.model_name, alias)

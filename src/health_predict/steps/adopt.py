@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from health_predict.errors import ConflictError, StorageError
 from health_predict.io import layout
-from health_predict.io.bundle import Bundle, load_bundle, require_target
-from health_predict.io.bundles import keep_bundle, unpacked
+from health_predict.io.bundle import Bundle, require_target
+from health_predict.io.bundles import keep_version
 from health_predict.io.ledger import Entry, Ledger, Version, append, read_ledger
-from health_predict.io.production import drafted, hold, holder_of, is_of, settle, subject_of
+from health_predict.io.production import Holder, drafted, hold, holder_of, is_of, settle, subject_of
 from health_predict.io.registry import PRODUCTION, Registry
 from health_predict.io.storage import Storage
 from health_predict.io.tables import keep_table, kept_table
@@ -28,12 +28,11 @@ class Adopted:
 def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: Storage | None = None) -> Adopted:
     """Let this store speak for the registered model from now on; the store that did is told when it next decides.
 
-    What is in production is what this store's ledger says, or, where that never said anything or the other store has
-    rolled that back, what the alias points at. Its bundle is verified, and the tables that it was trained on are
-    copied from `source` where this store lacks them, before anything is decided. What was rolled back there stays out
-    here, and what hold-outs were asked counts. Raises ConflictError where the ledger speaks for another model, or there
-    is nothing to adopt; StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or
-    its model is for study.
+    What is in production is what this store's ledger says, or, where that never said anything or is behind the other,
+    what the alias points at. Its bundle is verified, and the tables that it was trained on are copied from `source`
+    where this store lacks them, before anything is decided. What was rolled back there stays out here, and what
+    hold-outs were asked counts. Raises ConflictError where the ledger speaks for another model, or there is nothing to adopt;
+    StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or of a study.
     """
     holder = holder_of(registry)
     ledger = read_ledger(storage)
@@ -43,11 +42,12 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
     if ledger.model not in (None, registry.model_name):
         raise ConflictError(f"the ledger in {storage.root} speaks for {ledger.model}; use another storage root")
     before = read_ledger(source) if source else Ledger([], None)
-    own = ledger.production is not None and before.barred(ledger.subject(ledger.production)) is None
+    own = ledger.production is not None and not _is_behind(ledger, holder, before)
     version = ledger.version(str(ledger.production)) if own else registry.at(PRODUCTION)
     if version is None:
         raise ConflictError(f"no version of {registry.model_name} is in production, so there is nothing to adopt")
-    bundle = _kept(storage, registry, version)
+    bundle = keep_version(storage, lambda: registry, version)
+    require_target(bundle.manifest)
     _copy_dependencies(storage, source, bundle)
     entry = drafted(
         storage,
@@ -56,7 +56,7 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
         "adopted",
         subject_of(bundle, version.version),
         who,
-        reasons=[reason],
+        reasons=[reason, *_unknown(ledger, holder, before)],
         moves=(version.version, ledger.previous if own else None),
         kept_out=before.kept_out,
         asked=before.questions(),
@@ -65,6 +65,22 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
     hold(storage, registry, ledger, over=holder)
     ledger = settle(storage, registry)
     return Adopted(ledger.version(version.version), from_ledger=own)
+
+
+def _is_behind(ledger: Ledger, holder: Holder | None, other: Ledger) -> bool:
+    """Has what this ledger has in production left it since, as the other ledger says, or as this one did further on."""
+    gone_on = holder is not None and holder.ledger == ledger.id and not is_of(holder, ledger)
+    return gone_on or other.barred(ledger.subject(str(ledger.production))) is not None
+
+
+def _unknown(ledger: Ledger, holder: Holder | None, other: Ledger) -> list[str]:
+    """What the ledger should say that it does not know."""
+    if holder is None or is_of(holder, ledger) or is_of(holder, other):
+        return []
+    return [
+        f"The ledger that held the model, in {holder.store}, is not to be had as it was: what was rolled back there, "
+        "and what hold-outs were asked, is not known here."
+    ]
 
 
 def _is_said(ledger: Ledger, entry: Entry) -> bool:
@@ -76,14 +92,6 @@ def _is_said(ledger: Ledger, entry: Entry) -> bool:
         entry.kept_out,
         entry.asked,
     )
-
-
-def _kept(storage: Storage, registry: Registry, version: Version) -> Bundle:
-    with unpacked(storage, lambda: registry, version) as folder:
-        bundle = load_bundle(folder)
-        require_target(bundle.manifest)
-        keep_bundle(storage, folder)
-    return bundle
 
 
 def _copy_dependencies(storage: Storage, source: Storage | None, bundle: Bundle) -> None:

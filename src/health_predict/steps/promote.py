@@ -7,7 +7,7 @@ from pathlib import Path
 from health_predict.errors import BundleError, ConflictError, Declined, StorageError
 from health_predict.evaluation.gate import Comparison, objections
 from health_predict.io.bundle import Bundle, require_run, require_target
-from health_predict.io.bundles import describe_kept, keep_bundle
+from health_predict.io.bundles import describe_kept, keep_bundle, keep_version
 from health_predict.io.ledger import Entry, Ledger, Question, Subject, Version
 from health_predict.io.production import decide, drafted, hold, settle, subject_of
 from health_predict.io.registry import BUNDLE, Registry
@@ -46,6 +46,7 @@ def promote(
     ledger, simulation = settle(storage, registry), simulation_of(storage)
     run_id = run_id or read_training(storage).winner
     if ledger.production and ledger.version(ledger.production).run_id == run_id:
+        keep_version(storage, lambda: registry, ledger.version(ledger.production))
         describe_kept(storage, ledger.version(ledger.production))
         return Promotion(ledger.version(ledger.production), ledger.previous, simulation, skipped=True)
     report = read_evaluation(storage, run_id)
@@ -140,7 +141,13 @@ def _registered(
     with tempfile.TemporaryDirectory() as folder:
         keep_bundle(storage, registry.download(bundle.manifest.run_id, BUNDLE, Path(folder)))
     tags = {"family": report.family, "synthetic": str(report.synthetic).lower(), "target": bundle.manifest.target}
-    return registry.register(bundle.manifest.run_id, tags)
+    version = registry.register(bundle.manifest.run_id, tags)
+    if version.version in ledger.numbers and ledger.version(version.version).run_id != version.run_id:
+        raise ConflictError(
+            f"MLflow gave the number {version.version} of {version.name} a second time, so it is not the MLflow that "
+            "the ledger was written with; bring that one back, or begin with another MODEL_NAME in a new storage root"
+        )
+    return version
 
 
 def _numbers(comparison: Comparison) -> dict[str, float]:

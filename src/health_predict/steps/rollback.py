@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from health_predict.errors import ConflictError, Declined
-from health_predict.io.bundle import load_bundle, require_target
-from health_predict.io.bundles import keep_bundle, unpacked
+from health_predict.io.bundle import require_target
+from health_predict.io.bundles import keep_version
 from health_predict.io.ledger import Ledger, Version
 from health_predict.io.production import decide, drafted, settle
 from health_predict.io.registry import Registry
@@ -64,7 +64,7 @@ def rollback(
                 "it return, with --allow-rolled-back REASON."
             ],
         )
-    _keep_verified(storage, registry, version)
+    require_target(keep_version(storage, lambda: registry, version).manifest)  # whole, before anything is said
     entry = drafted(
         storage,
         registry,
@@ -90,10 +90,3 @@ def _is_done(ledger: Ledger, now: str, to: str | None, if_production: str | None
     return if_production != now and any(
         entry.decision == "rolled_back" and entry.subject.version == if_production for entry in ledger.entries
     )
-
-
-def _keep_verified(storage: Storage, registry: Registry, version: Version) -> None:
-    """The bundle is whole in the store before anything says that it is served."""
-    with unpacked(storage, lambda: registry, version) as folder:
-        require_target(load_bundle(folder).manifest)
-        keep_bundle(storage, folder)

@@ -1,11 +1,12 @@
 """`health-predict status`: what is there, and what to do next."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from health_predict.errors import ConflictError, HealthPredictError
 from health_predict.io import layout
-from health_predict.io.bundles import open_version
+from health_predict.io.bundles import is_kept, open_version
 from health_predict.io.ledger import Entry, Ledger, Version, read_ledger
 from health_predict.io.production import Aliases, aliases, checked
 from health_predict.io.registry import Registry
@@ -24,21 +25,23 @@ class Status:
     """
 
     storage: str
-    tracking_uri: str
+    tracking_uri: str | None
     simulation: str | None
     steps: dict[str, Any]
     production: Version | None
     why: tuple[str, ...]
     previous: str | None
-    aliases: Aliases
     problems: tuple[str, ...]
     decisions: tuple[Entry, ...]  # newest first
     simulations: tuple[str, ...]
     advice: str
 
 
-def status(storage: Storage, registry: Registry) -> Status:
-    """Look, and change nothing. TrackingError when MLflow does not answer, DataError for an unreadable ledger."""
+def status(storage: Storage, registry: Registry | None) -> Status:
+    """Look, and change nothing; without a registry, as none was made yet.
+
+    TrackingError when MLflow does not answer, DataError for an unreadable ledger.
+    """
     steps = {
         name: read_json(storage, key)["result"] if storage.exists(key) else None
         for name, key in (
@@ -48,47 +51,73 @@ def status(storage: Storage, registry: Registry) -> Status:
         )
     }
     steps["train"] = read_json(storage, layout.TRAINING) if storage.exists(layout.TRAINING) else None
-    ledger, pointed = read_ledger(storage), aliases(registry)
+    ledger = read_ledger(storage)
     move = ledger.newest_move
     return Status(
         storage=storage.root,
-        tracking_uri=registry.tracking_uri,
+        tracking_uri=registry.tracking_uri if registry else None,
         simulation=simulation_of(storage),
         steps=steps,
         production=ledger.version(ledger.production) if ledger.production else None,
         why=tuple(move.reasons) if move else (),
         previous=ledger.previous,
-        aliases=pointed,
-        problems=tuple(_problems(storage, registry, ledger, pointed)),
+        problems=tuple(_problems(storage, registry, ledger)),
         decisions=tuple(reversed(ledger.entries)),
         simulations=tuple(simulations(storage)),
         advice=_advice(steps, ledger),
     )
 
 
-def _problems(storage: Storage, registry: Registry, ledger: Ledger, pointed: Aliases) -> list[str]:
-    problems = []
+def _problems(storage: Storage, registry: Registry | None, ledger: Ledger) -> Iterator[str]:
+    if registry is None:
+        if ledger.moved:
+            yield f"the ledger speaks for {ledger.model} of an MLflow that is not there: {ledger.entries[-1].registry}"
+        return
     try:
         checked(storage, registry)
     except ConflictError as error:
-        return [str(error)]
-    if not ledger.moved and pointed.production:
-        problems.append(
-            f"MLflow has version {pointed.production} of {registry.model_name} at the alias production, of which this "
-            "store's ledger knows nothing; `health-predict adopt` takes it over"
+        yield str(error)
+        return
+    yield from _about_aliases(registry, ledger)
+    for number in filter(None, (ledger.production, ledger.previous)):
+        yield from _about_bundle(storage, registry, ledger.version(number))
+
+
+def _about_aliases(registry: Registry, ledger: Ledger) -> Iterator[str]:
+    pointed = aliases(registry)
+    if not ledger.moved:
+        if pointed.production:
+            yield (
+                f"MLflow has version {pointed.production} of {registry.model_name} at the alias production, of which "
+                "this store's ledger knows nothing; `health-predict adopt` takes it over"
+            )
+        return
+    gone = [one for one in (ledger.production, ledger.previous) if one and not registry.has_version(one)]
+    if gone:
+        yield (
+            f"MLflow no longer has version {' and '.join(gone)} of {registry.model_name}: the ledger's is served "
+            "from bundles/ as before, but no alias can point there"
         )
-    if ledger.moved and pointed != Aliases(ledger.production, ledger.previous):
-        problems.append(
+    elif pointed != Aliases(ledger.production, ledger.previous):
+        yield (
             f"MLflow's aliases say production {pointed.production} and previous {pointed.previous}, the ledger says "
             f"{ledger.production} and {ledger.previous}: a decision was interrupted. `health-predict promote "
             f"{ledger.subject(str(ledger.production)).run_id}` completes it"
         )
-    for number in filter(None, (ledger.production, ledger.previous)):
-        try:
-            open_version(storage, lambda: registry, ledger.version(number))
-        except HealthPredictError as error:
-            problems.append(f"version {number} cannot be served: {error}")
-    return problems
+
+
+def _about_bundle(storage: Storage, registry: Registry, version: Version) -> Iterator[str]:
+    if is_kept(storage, version):
+        return
+    try:
+        open_version(storage, lambda: registry, version)
+    except HealthPredictError as error:
+        yield f"version {version.version} cannot be served: {error}"
+    else:
+        yield (
+            f"the bundle of version {version.version} is not whole in {storage.root}, only in MLflow; `health-predict "
+            f"promote {version.run_id}`, or a rollback to it, keeps it again"
+        )
 
 
 def _advice(steps: dict[str, Any], ledger: Ledger) -> str:
