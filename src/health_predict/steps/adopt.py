@@ -31,8 +31,8 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
     What is in production is what this store's ledger says, or, where that never said anything or is behind the other,
     what the alias points at. Its bundle is verified, and the tables that it was trained on are copied from `source`
     where this store lacks them, before anything is decided. What was rolled back there stays out here, and what
-    hold-outs were asked counts. Raises ConflictError where the ledger speaks for another model, or there is nothing to adopt;
-    StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or of a study.
+    hold-outs were asked counts. Raises ConflictError where the ledger speaks for another model, or there is nothing to
+    adopt; StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or of a study.
     """
     holder = holder_of(registry)
     ledger = read_ledger(storage)
