@@ -134,6 +134,33 @@ def test_a_question_is_the_same_for_an_equal_model_against_the_same_version(stor
     assert ledger.questions() == [question]
 
 
+def test_an_adoption_brings_a_version_and_what_the_other_ledger_kept_out_and_asked(storage):
+    promote(storage, "1", "one")
+    promote(storage, "2", "two")
+    left = roll_back(storage, "1").entries[-1]
+    asked = Question("table", "1", 2)
+    storage.delete(layout.LEDGER)
+    empty = read_ledger(storage)
+    adopted = written(empty, "adopted", subject("one", "1"), moves=("1", None), kept_out=[left], asked=[asked])
+    ledger = append(storage, empty, adopted)
+    assert (ledger.production, ledger.numbers, ledger.first, ledger.moved) == ("1", ["1"], adopted, True)
+    assert (ledger.kept_out, ledger.questions()) == ([left], [asked])
+    assert ledger.barred(subject("two")) == left
+    assert ledger.barred(subject("one")) is None
+
+
+def test_a_ledger_of_a_simulation_says_so_in_every_line(storage):
+    ledger = read_ledger(storage)
+    told = {"who": WHO, "registry": "http://mlflow", "model": "Invented", "simulation": "what-if"}
+    ledger = append(storage, ledger, entry(ledger, "declined", subject("one"), **told))
+    assert ledger.entries[0].simulation == "what-if"
+
+
+def test_a_version_of_a_ledger_that_never_had_one_is_told_so(storage):
+    with pytest.raises(ConflictError, match=r"these were: none$"):
+        read_ledger(storage).version("1")
+
+
 def test_the_digest_of_earlier_decisions_stays_what_it_was(storage):
     before = promote(storage, "1", "one")
     after = promote(storage, "2", "two")
