@@ -31,6 +31,7 @@ class Place:
 
     root: Path
     environment: dict[str, str] = field(default_factory=dict)
+    artifacts: str | None = None  # where runs keep theirs; None: in the store
 
     @property
     def storage(self) -> Folder:
@@ -45,13 +46,15 @@ class Place:
     @property
     def registry(self) -> Registry:
         settings = self.settings
-        return Registry(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
+        artifacts = self.artifacts or settings.artifact_root
+        return Registry(settings.resolved_tracking_uri, settings.model_name, artifacts)
 
     def simulation(self, name: str) -> "Place":
         """The world of a replay that was begun in this store, as a place of its own."""
         storage, found = existing_world(self.storage, name)
         tracking_uri = self.settings.resolved_tracking_uri
-        return Place(Path(storage.root), {"MLFLOW_TRACKING_URI": tracking_uri, "MODEL_NAME": found.model})
+        environment = {"MLFLOW_TRACKING_URI": tracking_uri, "MODEL_NAME": found.model}
+        return Place(Path(storage.root), environment, self.settings.artifact_root)
 
     def command(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """Start `health-predict` as a process of its own on this store."""

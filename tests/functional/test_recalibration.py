@@ -100,9 +100,10 @@ def test_a_recalibrated_version_says_all_that_it_has_seen_and_what_is_new(replay
 def test_risks_that_a_recalibration_did_not_cure_retrain(replayed, tmp_path):
     place = copied(replayed[0], tmp_path / "store")
     storage, third = place.storage, layout.batch(3)
-    still_off = replace(read_judged(storage, 1), batch=2, version="2", decisions=2)
+    decided = len(read_ledger(storage).entries)
+    still_off = replace(read_judged(storage, 1), batch=2, version="2", decisions=decided)
     storage.write(layout.performance(2), json_bytes(msgspec.to_builtins(still_off)))
-    watched = replace(read_monitoring(storage, layout.batch(2)), batch=3, batches=(3,), version="2", decisions=2)
+    watched = replace(read_monitoring(storage, layout.batch(2)), batch=3, batches=(3,), version="2", decisions=decided)
     storage.write(layout.drift_numbers(third), json_bytes(msgspec.to_builtins(watched)))
     storage.write(layout.drift_manifest(third), storage.read(layout.drift_manifest(layout.batch(2))))
     decided = decide(storage, Params(), 3)

@@ -13,6 +13,7 @@ from factories import encounters
 from health_predict.cli.service import end, service
 from health_predict.data.schema import CLINICAL
 from health_predict.errors import ServiceError
+from health_predict.io.bundles import fetch_bundle
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,8 @@ class Bundles:
 def bundles(store) -> Bundles:
     registry = store.registry
     versions = [registry.register(run_id, {}) for run_id in (store.winner, store.other)]
-    return Bundles(*(registry.fetch_bundle(version, store.root / "cache") for version in versions))
+    folders = (fetch_bundle(store.storage, lambda: registry, one, store.root / "cache") for one in versions)
+    return Bundles(*folders)
 
 
 def test_a_version_is_taken_up_once_and_the_requests_until_then_are_counted(bundles):

@@ -12,6 +12,7 @@ import pytest
 
 import health_predict
 from health_predict import telemetry
+from stores import PLACES
 
 SOURCE = Path(health_predict.__file__).parents[1]
 # On the path of every Python process that is started, Ray's workers too: writes down what would leave the machine.
@@ -82,7 +83,7 @@ def guarded(tmp_path) -> Callable[..., Ended]:
         folder.mkdir()
     (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
     quiet = ("CI", "PYTEST_CURRENT_TEST", "XDG_CACHE_HOME")  # some libraries are silent where they see a test
-    known = {name: value for name, value in os.environ.items() if name not in quiet}
+    known = {name: value for name, value in os.environ.items() if name not in (*quiet, *PLACES)}
     known |= {**dict.fromkeys(telemetry.OFF, ""), "RAY_USAGE_STATS_ENABLED": "1", "MLFLOW_DISABLE_TELEMETRY": "false"}
     known |= {"HOME": str(home), "GUARD_LOG": str(log)}
     known["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "guard"), str(SOURCE)])

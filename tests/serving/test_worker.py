@@ -793,7 +793,7 @@ def test_an_error_that_nobody_can_read_still_has_its_exit_code(bundle_folder, re
 def test_a_user_who_is_on_no_list_and_has_no_home_can_run_a_worker(bundle_folder, tmp_path):
     # Another user who may still read the interpreter's files.
     start = "import os, runpy, sys; os.setreuid(54321, 0); runpy.run_module('health_predict.serving', None, '__main__')"
-    python, _, _, *arguments = command(bundle_folder, port=(port := free_port()))
+    python, _, _, _, *arguments = command(bundle_folder, port=(port := free_port()))
     environment = {name: value for name, value in os.environ.items() if name != "HOME"}
     with (tmp_path / "output").open("wb") as sink:
         process = subprocess.Popen([python, "-c", start, *arguments], env=environment, stdout=sink, stderr=sink)

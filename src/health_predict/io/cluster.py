@@ -56,17 +56,15 @@ def _asking_no_cloud() -> Iterator[None]:
     One of its processes asks metadata.google.internal and 169.254.169.254 which cloud it is in, also where all reports
     are off. Through this proxy, where nobody listens, it finds none. Ray's own traffic takes no proxy.
     """
-    before = {name: os.environ.get(name) for name in ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY")}
-    os.environ.update({"http_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1,localhost"})
-    for name in ("HTTP_PROXY", "NO_PROXY"):
-        os.environ.pop(name, None)
+    names = ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY")
+    before = {name: value for name, value in os.environ.copy().items() if name in names}
+    os.environ.update(dict.fromkeys(names[:2], "http://127.0.0.1:9") | dict.fromkeys(names[2:], "127.0.0.1,localhost"))
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name in names:
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.update(before)
 
 
 def _join(address: str) -> None:

@@ -103,7 +103,8 @@ def hold(storage: Storage, registry: Registry, ledger: Ledger, over: Holder | No
     mine = Holder(generation, str(ledger.id), storage.root, entries, ledger.digest(entries))
     if found == mine:
         return
-    registry.hold(msgspec.json.encode(mine).decode(), generation)
+    goes_on = found is not None and found.ledger == mine.ledger
+    registry.hold(msgspec.json.encode(mine).decode(), generation, over=goes_on)
     found = holder_of(registry)
     if found is None or found.ledger != mine.ledger:
         raise ConflictError(f"another store took hold of {registry.model_name} at the same time; run the command again")

@@ -246,15 +246,18 @@ class Registry:
                 raise
         return {int(name.removeprefix(HOLDER)): str(tags[name]) for name in tags if name.startswith(HOLDER)}
 
-    def hold(self, holder: str, generation: int) -> None:
-        """Write who holds the model. Of several that make the model at once, the first holds it.
+    def hold(self, holder: str, generation: int, over: bool) -> None:
+        """Write who holds the model; what the generation says already stays, unless it is to be written `over`.
+
+        Of several that make the model at once, the first holds it.
 
         MLflow cannot compare and swap. A holder writes its own generation alone, and one that takes over the next: so
         what an earlier holder writes late hides no later one.
         """
+        name = f"{HOLDER}{generation}"
         with self._telling(f"hold the model {self.model_name}"):
-            if not self._ensure_model({f"{HOLDER}{generation}": holder}):
-                self._client.set_registered_model_tag(self.model_name, f"{HOLDER}{generation}", holder)
+            if not self._ensure_model({name: holder}) and (over or generation not in self.holders()):
+                self._client.set_registered_model_tag(self.model_name, name, holder)
 
     # Artifacts
 

@@ -5,8 +5,9 @@ So nothing that a what-if promotes can reach production, and production can go o
 
 import msgspec
 
-from health_predict.errors import DataError, StorageError
+from health_predict.errors import BundleError, DataError, StorageError
 from health_predict.io import layout
+from health_predict.io.bundle import Manifest
 from health_predict.io.storage import Storage
 from health_predict.io.tables import json_bytes
 
@@ -32,6 +33,15 @@ def read_simulation(storage: Storage) -> Simulation | None:
         return msgspec.json.decode(storage.read(layout.SIMULATION), type=Simulation)
     except msgspec.MsgspecError as error:
         raise DataError(f"{storage.path(layout.SIMULATION)} does not describe a replay: {error}") from error
+
+
+def require_world(manifest: Manifest, simulation: str | None) -> None:
+    """BundleError for a model that learnt from a what-if, outside of its world: it knows what never happened."""
+    if manifest.simulation not in (None, simulation):
+        raise BundleError(
+            f"the run {manifest.run_id} was trained in the simulation {manifest.simulation}, and can be neither "
+            f"compared nor promoted {'in the simulation ' + simulation if simulation else 'outside of it'}"
+        )
 
 
 def write_simulation(world: Storage, simulation: Simulation) -> None:

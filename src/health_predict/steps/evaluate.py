@@ -15,7 +15,7 @@ from health_predict.io.ledger import Ledger, Question, append
 from health_predict.io.production import checked, drafted, subject_of
 from health_predict.io.registry import Registry
 from health_predict.io.reports import EvaluationReport, read_evaluation, read_training, write_evaluation
-from health_predict.io.simulations import simulation_of
+from health_predict.io.simulations import require_world, simulation_of
 from health_predict.io.storage import Storage
 from health_predict.io.tables import keep_table
 from health_predict.io.training_runs import log_evaluation
@@ -120,6 +120,7 @@ def _models(storage: Storage, registry: Registry, ledger: Ledger, run_id: str) -
     challenger = registry.bundle(run_id)
     require_run(challenger.manifest, run_id)
     require_target(challenger.manifest)
+    require_world(challenger.manifest, simulation_of(storage))
 
     def opened(number: str | None) -> tuple[str, Bundle] | None:
         if number is None:

@@ -4,7 +4,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from health_predict.errors import BundleError, ConflictError, Declined, StorageError
+from health_predict.errors import ConflictError, Declined, StorageError
 from health_predict.evaluation.gate import Comparison, objections
 from health_predict.io.bundle import Bundle, require_run, require_target
 from health_predict.io.bundles import describe_kept, keep_bundle, keep_version
@@ -12,7 +12,7 @@ from health_predict.io.ledger import Entry, Ledger, Question, Subject, Version
 from health_predict.io.production import decide, drafted, hold, settle, subject_of
 from health_predict.io.registry import BUNDLE, Registry
 from health_predict.io.reports import EvaluationReport, read_evaluation, read_training
-from health_predict.io.simulations import simulation_of
+from health_predict.io.simulations import require_world, simulation_of
 from health_predict.io.storage import Storage
 from health_predict.params import GateParams
 
@@ -55,28 +55,29 @@ def promote(
     bundle = registry.complete_bundle(run_id)
     require_target(bundle.manifest)
     require_run(bundle.manifest, run_id)
-    _require_world(bundle, simulation)
+    require_world(bundle.manifest, simulation)
     if ledger.production and ledger.subject(ledger.production).content == bundle.manifest.content:
         return Promotion(ledger.version(ledger.production), ledger.previous, simulation, skipped=True)
     subject, question = subject_of(bundle), Question(report.holdout, report.champion, report.comparison.look)
-    reasons = _barred(ledger, subject, allow_rolled_back)
-    if not reasons and report.champion != ledger.production:
+    barred = _barred(ledger, subject, allow_rolled_back)
+    if not barred and report.champion != ledger.production:
         raise ConflictError(
             f"the run {run_id} was compared with version {report.champion}, and production is {ledger.production}; "
             "run `health-predict evaluate` again"
         )
-    if not reasons and ledger.asked(subject, report.holdout, report.champion) is None:
+    if not barred and ledger.asked(subject, report.holdout, report.champion) is None:
         raise ConflictError(
             f"what the run {run_id} holds is not the model that was evaluated, says the ledger; run "
             "`health-predict evaluate` again"
         )
-    reasons = reasons or objections(report.comparison, params)
+    reasons = barred or objections(report.comparison, params)
     told = {"numbers": _numbers(report.comparison), "question": question}
     if reasons:
         declined = drafted(storage, registry, ledger, "declined", subject, who, reasons=reasons, **told)
         if not _said(ledger, declined):
             decide(storage, registry, ledger, declined)
-        raise Declined(f"the {report.family} of run {run_id} is declined:", reasons)
+        who_declines = "the ledger keeps out" if barred else "the gate declines"
+        raise Declined(f"{who_declines} the {report.family} of run {run_id}:", reasons)
     version = _registered(storage, registry, ledger, report, bundle)
     ledger = decide(
         storage,
@@ -97,15 +98,6 @@ def promote(
     )
     describe_kept(storage, version)
     return Promotion(version, ledger.previous, simulation)
-
-
-def _require_world(bundle: Bundle, simulation: str | None) -> None:
-    """What learnt from a what-if, or from another one, knows nothing of what really happened."""
-    if bundle.manifest.simulation not in (None, simulation):
-        raise BundleError(
-            f"the run {bundle.manifest.run_id} was trained in the simulation {bundle.manifest.simulation}, and cannot "
-            f"be promoted {'in the simulation ' + simulation if simulation else 'into production'}"
-        )
 
 
 def _barred(ledger: Ledger, subject: Subject, allowed: str | None) -> list[str]:

@@ -131,5 +131,7 @@ def test_new_payer_codes_alone_do_not_retrain(world, cohort):
     assert payer.distance > 0.3
     assert not drift.detected
     evidence = Evidence(moved=(Moved(drift.importance_drifted, drift.administrative_drifted, False),) * 9)
-    stock = Stock(world.reference.rows, new_rows=1_000, new_outcomes=110, batches=1)
+    stock = Stock(
+        world.reference.rows, 1_000, 1, fresh_rows=9_000, fresh_outcomes=900, needed_rows=0, needed_outcomes=0
+    )
     assert decide(evidence, stock, PARAMS.retraining).action == "none"
