@@ -150,7 +150,7 @@ def test_from_a_trained_model_to_production_and_a_decline(store, health_predict)
 
     found = run("status").json
     assert found["production"]["version"] == "1"
-    assert [entry["decision"] for entry in found["decisions"]] == ["declined", "promoted"]
+    assert [entry["decision"] for entry in found["decisions"]] == ["declined", "evaluated", "promoted", "evaluated"]
     assert run("rollback").code == 14
 
     read = health_predict(store.root, "status").out

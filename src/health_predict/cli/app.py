@@ -593,7 +593,10 @@ def _made_registry(settings: "Settings") -> "Registry":
     if settings.has_no_registry:
         from health_predict.errors import TrackingError  # noqa: PLC0415
 
-        raise TrackingError(f"nothing was trained yet in {settings.storage}; run `health-predict train` first")
+        raise TrackingError(
+            f"nothing was trained in {settings.storage}, so nothing is in production; `health-predict demo` does it all, "
+            "or train, evaluate, and run `health-predict promote` first"
+        )
     return _registry(settings)
 
 
