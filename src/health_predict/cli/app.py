@@ -594,8 +594,8 @@ def _made_registry(settings: "Settings") -> "Registry":
         from health_predict.errors import TrackingError  # noqa: PLC0415
 
         raise TrackingError(
-            f"nothing was trained in {settings.storage}, so nothing is in production; `health-predict demo` does it all, "
-            "or train, evaluate, and run `health-predict promote` first"
+            f"nothing was trained in {settings.storage}, so nothing is in production; `health-predict demo` does it "
+            "all, or train, evaluate, and run `health-predict promote` first"
         )
     return _registry(settings)
 
