@@ -48,7 +48,12 @@ class Connection(HttpToolsProtocol):
             self._refuse(431, "the head of the request is too large")
             return
         self._unset_keepalive_if_required()
-        self._parse(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._parse(self._after_upgrade(data, upgrade))
+        except httptools.HttpParserError:
+            self.send_400_response("")
         cycle = self.cycle
         if cycle is not None and "method" in self.scope and not cycle.response_complete:
             self._waiting_since = None
@@ -90,11 +95,16 @@ class Connection(HttpToolsProtocol):
                 self.parser.feed_data(data)
                 return
             except httptools.HttpParserUpgrade as upgrade:
-                data = self._head_without_upgrade() + data[upgrade.args[0] :]
-                self.parser = httptools.HttpRequestParser(self)  # after a head with `close` that one passes over all
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+                data = self._after_upgrade(data, upgrade)
             except httptools.HttpParserError:
                 self.send_400_response("")
+
+    def _after_upgrade(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> bytes:
+        """What is left to be read, by a new parser: after a head with `close` the old one passes over all."""
+        data = self._head_without_upgrade() + data[upgrade.args[0] :]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        return data
 
     def _head_without_upgrade(self) -> bytes:
         """The head that was just read. Nothing, and a refusal, for CONNECT: a tunnel is not on offer."""
