@@ -206,7 +206,7 @@ Event = st.sampled_from(["quiet", "retrain", "retrain, declined", "recalibrate",
 
 
 @given(size=st.sampled_from([60, 150, 400]), events=st.lists(Event, min_size=3, max_size=7))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_nothing_is_compared_on_what_a_model_has_seen_or_what_was_asked_before(champion, size, events):
     with started(champion, size) as loop:
         known: list[int] = []
@@ -263,7 +263,7 @@ def test_a_declined_training_leaves_its_data_new_and_does_not_train_again_before
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_no_outcome_of_an_encounter_under_evaluation_reaches_an_encoding(seed):
     """Of the test part none does, and of validation none either: patients in both are nowhere in what is fitted on."""
     cohort = select_cohort(TABLE)
