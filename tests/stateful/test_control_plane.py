@@ -380,7 +380,7 @@ def test_killed_after_any_write_and_run_again_it_ends_as_if_it_had_not_been_kill
         step(at, other)
         found = status(at.storage, at.registry)
         decisions = [(entry.decision, entry.production, entry.previous) for entry in reversed(found.decisions)]
-        return len(actor.writes), (decisions, found.production.version, found.aliases, found.problems)
+        return len(actor.writes), (decisions, found.production.version, released.aliases(), found.problems)
 
     writes, undisturbed = ended(10**6)
     for write in range(1, writes + 1):
