@@ -33,7 +33,7 @@ from health_predict.io.manifests import publish
 from health_predict.io.registry import BUNDLE
 from health_predict.io.reports import read_evaluation, write_evaluation
 from health_predict.io.storage import Folder
-from health_predict.io.tables import read_table, table_bytes
+from health_predict.io.tables import keep_table, read_table, table_bytes
 from health_predict.params import (
     AssemblyParams,
     BootstrapParams,
@@ -162,6 +162,8 @@ class Loop:
     def train(self, dataset: Dataset, champion: str) -> str:
         vouched = vouch(self.storage, dataset)
         tables = [read_part(self.storage, vouched, key, "lt30")[1] for key in (dataset.train, dataset.validation)]
+        for key in (dataset.train, dataset.validation):
+            keep_table(self.storage, self.storage.read(key))
         before = self.registry.bundle(read_ledger(self.storage).version(champion).run_id)
         bundle = load_bundle(before)
         with self.registry.run("experiment", "train", {}) as run_id:
