@@ -147,7 +147,7 @@ class Bundle:
 
     def percentile(self, probability: float) -> int:
         """Percentage of the validation encounters with a lower or equal probability, 0 to 100."""
-        return min(max(bisect_right(self.manifest.percentiles, probability), 1), 101) - 1
+        return bisect_right(self.manifest.percentiles, probability, 1, 101) - 1
 
     @cached_property
     def _band_bounds(self) -> list[float]:

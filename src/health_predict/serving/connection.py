@@ -64,13 +64,8 @@ class Connection(HttpToolsProtocol):
         elif self._waiting_since is None:
             self._waiting_since = monotonic()
 
-    def on_headers_complete(self) -> None:
-        if not self.parser.should_upgrade():
-            super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
+    def _should_upgrade(self) -> bool:
+        return True  # uvicorn then leaves such a request alone; `data_received` gives it to the parser again
 
     def check(self, now: float) -> None:
         """Give up waiting for a head that takes too long."""

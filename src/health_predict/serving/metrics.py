@@ -47,7 +47,8 @@ class Metrics:
             namespace=NAMESPACE,
             registry=registry,
         )
-        self._invalid = self._counter("validation_errors", "Refused fields", "field", "kind")
+        self._invalid: Counter[_Labels] = Counter()
+        self._show("validation_errors", "Refused fields", ("field", "kind"), lambda: self._invalid)
         self._reloads = self._counter("reloads", "Bundles taken up, or not", "result")
         self._outside = 0
         self.count("outside_cohort", "Scored encounters that died or went to hospice", lambda: self._outside)
@@ -65,17 +66,17 @@ class Metrics:
         self._requests[route, status] += 1
 
     def predicted(self, band: str, unknown: Iterable[str], missing: Iterable[str], outside_cohort: bool) -> None:
-        self._predictions[band,] += 1
+        self._predictions[band] += 1
         for name in unknown:
-            self._unknown[name,] += 1
+            self._unknown[name] += 1
         for name in missing:
-            self._missing[name,] += 1
+            self._missing[name] += 1
         self._outside += outside_cohort
 
     @property
     def missing(self) -> dict[str, int]:
         """Values that scored encounters did not have, so far, by field."""
-        return {name: count for (name,), count in self._missing.items()}
+        return dict(self._missing)
 
     def far_more_missing(self, fields: Mapping[str, bool]) -> None:
         """Say of each field whether it is missing far more often than in training."""
@@ -87,12 +88,12 @@ class Metrics:
         self._invalid[field or "-", kind] += 1
 
     def loaded(self, name: str | None, version: str, sha256: str) -> None:
-        self._reloads["taken_up",] += 1
+        self._reloads["taken_up"] += 1
         self._model.info({"name": name or "", "version": version, "sha256": sha256})
         self._ready.set(1)
 
     def not_loaded(self) -> None:
-        self._reloads["refused",] += 1
+        self._reloads["refused"] += 1
 
     def draining(self) -> None:
         self._ready.set(0)
@@ -108,9 +109,9 @@ class Metrics:
     def _by_status(self) -> dict[_Labels, int]:
         return {(route, str(status)): count for (route, status), count in self._requests.items()}
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter[_Labels]:
-        kept: Counter[_Labels] = Counter()
-        self._show(name, text, labels, lambda: kept)
+    def _counter(self, name: str, text: str, label: str) -> Counter[str]:
+        kept: Counter[str] = Counter()
+        self._show(name, text, (label,), lambda: {(value,): count for value, count in kept.items()})
         return kept
 
     def _show(self, name: str, text: str, labels: _Labels, counts: Callable[[], Mapping[_Labels, int]]) -> None:

@@ -54,7 +54,8 @@ class Model:
 
     def warn_of_one(self, missing: list[str]) -> list[str]:
         """A sentence for each field that hardly any encounter lacks, and one with these `missing` fields does."""
-        return [self._never_missing[name] for name in missing if name in self._never_missing]
+        never = self._never_missing
+        return [] if never.keys().isdisjoint(missing) else [never[name] for name in missing if name in never]
 
     def warn_of_many(self, missing: Mapping[str, int], encounters: int) -> dict[str, str]:
         """By field a sentence about what is missing in `encounters` far more often than among those trained on."""
