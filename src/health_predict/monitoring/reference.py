@@ -103,16 +103,12 @@ def reliance(
     sample = encounters[np.sort(rng.permutation(len(encounters))[:rows])]
     expected = predict_proba(sample)
     order = rng.permutation(len(sample))
-    changes = {
-        field.name: float(
-            np.abs(predict_proba(sample.with_columns(sample[field.name].gather(order))) - expected).mean()
-        )
-        for field in CLINICAL
-    }
-    total = sum(changes.values())
-    if not total > 0:
+    names = [field.name for field in CLINICAL]
+    dealt = pl.concat([sample.with_columns(sample[name].gather(order)) for name in names])  # one call costs the least
+    changes = np.abs(predict_proba(dealt).reshape(len(names), -1) - expected).mean(axis=1)
+    if not changes.sum() > 0:
         raise DataError("the model answers the same whatever it is given; its fields have no importance to weigh")
-    return {name: change / total for name, change in changes.items()}
+    return dict(zip(names, (changes / changes.sum()).tolist(), strict=True))
 
 
 def is_ordered(field: Field) -> bool:
@@ -172,7 +168,7 @@ def _nulls(
     sampled = _some_patients(patients, params.null_rows, rng)
     encounters = encounters.filter(sampled)
     people, index = np.unique(patients[sampled], return_inverse=True)
-    halves = [rng.random(len(people))[index] < 0.5 for _ in range(params.replicates)]
+    halves = np.array([rng.random(len(people))[index] < 0.5 for _ in range(params.replicates)], dtype=np.float32)
     return {
         field.name: _null(_codes(encounters[field.name], fields[field.name], field, params), halves, is_ordered(field))
         for field in CLINICAL
@@ -194,9 +190,10 @@ def _codes(values: pl.Series, counts: Mapping[str, int], field: Field, params: D
     return coded.to_numpy()
 
 
-def _null(codes: NDArray[np.int64], halves: list[NDArray[np.bool_]], ordered: bool) -> Null:
+def _null(codes: NDArray[np.int64], halves: NDArray[np.float32], ordered: bool) -> Null:
     total = np.bincount(codes)
-    first = np.array([np.bincount(codes[half], minlength=len(total)) for half in halves], dtype=np.float64)
+    # A product of matrices counts all divisions at once; float32 holds counts up to 16 million.
+    first = (halves @ (codes[:, None] == np.arange(len(total))).astype(np.float32)).astype(np.float64)
     usable = (first.sum(axis=1) > 0) & (first.sum(axis=1) < len(codes))
     found = statistic(first[usable], total - first[usable], ordered)
     mean, variance = (float(found.mean()), float(found.var())) if len(found) else (0.0, 0.0)

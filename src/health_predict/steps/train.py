@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 import polars as pl
@@ -22,10 +22,10 @@ from health_predict.io.simulations import simulation_of
 from health_predict.io.storage import Storage
 from health_predict.io.tables import json_bytes, keep_table, read_table
 from health_predict.io.training_runs import FINGERPRINT, WINNER, experiment, log_best, log_search, parent_run
-from health_predict.params import LIVE_TARGET, Family, GateParams, Params, Target
+from health_predict.params import LIVE_TARGET, Family, GateParams, Params, SearchParams, Target
 from health_predict.training.candidates import CANDIDATES
-from health_predict.training.fit import fit, prepare
-from health_predict.training.search import Search, Trial, search
+from health_predict.training.fit import Fitted, Prepared, fit, prepare
+from health_predict.training.search import Search, Trial, only_trial, search
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,27 @@ def _search_and_fit(
     }
     by_family = {family: prepared[CANDIDATES[family].encoding] for family in families}
     searches, models = [], []
-    with cluster(ray_address):
-        folds = {family: one.fold for family, one in by_family.items()}
-        for found in search(folds, params.search, progress.trial):
-            log_search(registry, run_id, found)
-            fitted = fit(found.family, found.best.config, by_family[found.family], params.search)
-            best = log_best(registry, run_id, fitted, data.train, data.validation, data.provenance, params)
-            progress.model(best)
-            searches.append(found)
-            models.append(best)
+    for found, fitted in _fitted(by_family, params.search, ray_address, progress):
+        log_search(registry, run_id, found)
+        best = log_best(registry, run_id, fitted, data.train, data.validation, data.provenance, params)
+        progress.model(best)
+        searches.append(found)
+        models.append(best)
     return searches, models
+
+
+def _fitted(
+    by_family: Mapping[Family, Prepared], params: SearchParams, ray_address: str | None, progress: Progress
+) -> Iterator[tuple[Search, Fitted]]:
+    """Each family's search with its best configuration fitted. A single trial needs no cluster."""
+    if params.trials == 1:
+        for family, prepared in by_family.items():
+            yield only_trial(family, prepared, params, progress.trial)
+        return
+    with cluster(ray_address):
+        folds = {family: prepared.fold for family, prepared in by_family.items()}
+        for found in search(folds, params, progress.trial):
+            yield found, fit(found.family, found.best.config, by_family[found.family], params)
 
 
 def _read(storage: Storage, vouched: Vouched, params: Params, target: Target) -> _Data:

@@ -15,7 +15,7 @@ from health_predict.features.calibration import EDGE, Calibration, log_odds
 from health_predict.features.encounters import engineer
 from health_predict.features.preprocessor import Encoding, Preprocessor
 from health_predict.params import BootstrapParams, Family, PreprocessorParams, SearchParams
-from health_predict.training.candidates import CANDIDATES, Classifier, Config, Fold, predict_proba
+from health_predict.training.candidates import CANDIDATES, Classifier, Config, Fold, Report, predict_proba
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,16 @@ def _check_outcomes(least: int, **parts: LabelledEncounters) -> None:
             )
 
 
-def fit(family: Family, config: Config, prepared: Prepared, params: SearchParams) -> Fitted:
+def fit(
+    family: Family,
+    config: Config,
+    prepared: Prepared,
+    params: SearchParams,
+    report: Report = lambda _step, _auroc: None,
+) -> Fitted:
     """Train one configuration to its end; calibrate it and choose its threshold on the validation part."""
     fold = prepared.fold
-    model = CANDIDATES[family].fit(config, fold, params.reports, params.seed, lambda _step, _auroc: None)
+    model = CANDIDATES[family].fit(config, fold, params.reports, params.seed, report)
     scores = log_odds(predict_proba(model, fold.X_validation))
     calibration = calibrate(scores, fold.y_validation)
     threshold = best_f1_threshold(calibration.apply(scores), fold.y_validation)

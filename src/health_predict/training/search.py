@@ -20,6 +20,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from health_predict.params import Family, SearchParams
 from health_predict.training.candidates import CANDIDATES, Config, Fold, Range
+from health_predict.training.fit import Fitted, Prepared, fit
 
 METRIC = "val_roc_auc"
 
@@ -83,6 +84,19 @@ def search(
 
 # Longest first, so that no core waits for a slow family at the end.
 _COST: tuple[Family, ...] = ("catboost", "random_forest", "logistic_regression", "xgboost", "lightgbm")
+
+
+def only_trial(
+    family: Family, prepared: Prepared, params: SearchParams, on_trial: Callable[[Family, Trial], None]
+) -> tuple[Search, Fitted]:
+    """The search of one trial: the family's good default is fitted once, here, and no cluster is needed."""
+    config = CANDIDATES[family].default(len(prepared.fold.y_train))
+    auroc: list[float] = []
+    began = time.monotonic()
+    fitted = fit(family, config, prepared, params, lambda _step, value: auroc.append(float(value)))
+    trial = Trial(0, config, tuple(auroc), stopped=False, seconds=time.monotonic() - began)
+    on_trial(family, trial)
+    return Search(family, (trial,)), fitted
 
 
 def _trainable(family: Family, fold: ray.ObjectRef, params: SearchParams) -> Callable[[dict[str, Any]], None]:
