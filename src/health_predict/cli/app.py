@@ -118,7 +118,7 @@ def train(
 
     Trains on the initial data, and on all outcomes that have matured since. What the gate will compare on is set aside
     first, from what production has not seen; exit code 99 says, before anything is trained, that there is too little.
-    Runs on the Ray cluster at RAY_ADDRESS, or on one of its own.
+    Runs on the Ray cluster at RAY_ADDRESS, or on one of its own; a single trial needs none and is fitted here.
 
     Example: `health-predict train --families lightgbm,xgboost --trials 20`
     """

@@ -23,7 +23,7 @@ def cluster(address: str | None) -> Iterator[None]:
     An address that is "local" or empty counts as none, so that a leftover cluster is never joined by accident.
     Raises ServiceError when no cluster answers at the address.
     """
-    here = address in (None, "", "local")
+    here = is_here(address)
     if not here:
         _check_listening(str(address))
     try:
@@ -36,6 +36,11 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def is_here(address: str | None) -> bool:
+    """Does the address name no cluster, so that one on this machine is meant."""
+    return address in (None, "", "local")
 
 
 def _start() -> None:

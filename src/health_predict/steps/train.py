@@ -11,7 +11,7 @@ from health_predict import __version__
 from health_predict.data.cohort import LabelledEncounters, outcome
 from health_predict.errors import Declined
 from health_predict.io.bundle import FORMAT
-from health_predict.io.cluster import cluster
+from health_predict.io.cluster import cluster, is_here
 from health_predict.io.datasets import INITIAL, Dataset, Vouched, read_part, vouch
 from health_predict.io.export import Provenance, git_revision
 from health_predict.io.holdouts import asked_before, seen_in_production
@@ -99,8 +99,8 @@ def _search_and_fit(
 def _fitted(
     by_family: Mapping[Family, Prepared], params: SearchParams, ray_address: str | None, progress: Progress
 ) -> Iterator[tuple[Search, Fitted]]:
-    """Each family's search with its best configuration fitted. A single trial needs no cluster."""
-    if params.trials == 1:
+    """Each family's search with its best configuration fitted. For a single trial no cluster is started."""
+    if params.trials == 1 and is_here(ray_address):
         for family, prepared in by_family.items():
             yield only_trial(family, prepared, params, progress.trial)
         return
