@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.markers import replace_section
 from benchmarks.serving.usual import NAMES, make_bundle, make_pipeline
-from health_predict.data.synthetic import generate
-from health_predict.io.bundle import load_bundle
-from health_predict.steps.predict import predict
+from health_predict.bundle.model import load_bundle
+from health_predict.simulation.synthetic import generate
+from health_predict.steps.model.predict import predict
 
 PAGE = Path("docs/performance.md")
 BLOCK = 50_000  # invented encounters, again and again under other numbers

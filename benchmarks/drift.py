@@ -26,11 +26,11 @@ import polars as pl
 from benchmarks.markers import replace_section
 from health_predict.data.cohort import label
 from health_predict.data.schema import CLINICAL
-from health_predict.data.synthetic import generate
 from health_predict.monitoring.drift import field_drift
 from health_predict.monitoring.reference import MISSING, is_ordered, profile, value_counts
 from health_predict.monitoring.separation import separation
 from health_predict.params import DriftParams
+from health_predict.simulation.synthetic import generate
 
 PAGE = Path("docs/performance.md")
 PARAMS = DriftParams()

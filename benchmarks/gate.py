@@ -33,13 +33,13 @@ from health_predict.evaluation.metrics import Differences, auroc, average_precis
 from health_predict.features.calibration import log_odds
 from health_predict.features.encounters import engineer
 from health_predict.features.preprocessor import Preprocessor
-from health_predict.io import layout
-from health_predict.io.storage import Folder
-from health_predict.io.tables import read_table
 from health_predict.params import BootstrapParams, GateParams, Params
 from health_predict.settings import Settings
-from health_predict.steps.fetch import fetch
-from health_predict.steps.validate import validate
+from health_predict.steps.data.fetch import fetch
+from health_predict.steps.data.validate import validate
+from health_predict.store import layout
+from health_predict.store.storage import Folder
+from health_predict.store.tables import read_table
 from health_predict.training.candidates import CANDIDATES, Fold, predict_proba
 from health_predict.training.fit import calibrate
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.markers import replace_section
-from health_predict.io import layout
-from health_predict.io.storage import open_storage
-from health_predict.io.tables import read_json
-from health_predict.monitoring.replay import Replay, Row
 from health_predict.settings import Settings
+from health_predict.simulation.replay import Replay, Row
+from health_predict.store import layout
+from health_predict.store.storage import open_storage
+from health_predict.store.tables import read_json
 
 PAGE = Path("docs/results.md")
 

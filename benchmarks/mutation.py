@@ -45,8 +45,8 @@ MODULES: Mapping[str, Module] = {
         "monitoring/retraining.py",
         ("tests/unit/monitoring/test_retraining.py", "tests/unit/monitoring/test_retraining_reasons.py"),
     ),
-    "ledger": Module("io/ledger.py", ("tests/integration/test_ledger.py",), conftest=True),
-    "registry": Module("io/registry.py", ("tests/integration/test_registry.py",), conftest=True),
+    "ledger": Module("store/ledger.py", ("tests/integration/test_ledger.py",), conftest=True),
+    "registry": Module("adapters/registry.py", ("tests/integration/test_registry.py",), conftest=True),
 }
 
 

@@ -21,32 +21,32 @@ import numpy as np
 import polars as pl
 
 from benchmarks.markers import replace_section
+from health_predict.adapters.registry import BUNDLE, Registry
+from health_predict.bundle.model import load_bundle
 from health_predict.data.batches import batches
 from health_predict.data.cohort import select_cohort
-from health_predict.data.scenarios import SCENARIOS
 from health_predict.data.splits import split as split_cohort
-from health_predict.io import layout
-from health_predict.io.bundle import load_bundle
-from health_predict.io.bundles import keep_bundle
-from health_predict.io.ledger import read_ledger
-from health_predict.io.manifests import publish
-from health_predict.io.monitoring_reports import MonitoringReport
-from health_predict.io.production import decide, drafted, subject_of
-from health_predict.io.registry import BUNDLE, Registry
-from health_predict.io.storage import Folder
-from health_predict.io.tables import read_table, table_bytes
 from health_predict.params import Params, SearchParams, SplitParams
 from health_predict.settings import Settings
-from health_predict.steps.arrive import arrive
-from health_predict.steps.evaluate import evaluate
-from health_predict.steps.fetch import fetch
-from health_predict.steps.judge import judge
-from health_predict.steps.mature import mature
-from health_predict.steps.monitor import monitor
-from health_predict.steps.score import score
-from health_predict.steps.split import split
-from health_predict.steps.train import Progress, train
-from health_predict.steps.validate import validate
+from health_predict.simulation.scenarios import SCENARIOS
+from health_predict.steps.data.fetch import fetch
+from health_predict.steps.data.split import split
+from health_predict.steps.data.validate import validate
+from health_predict.steps.loop.arrive import arrive
+from health_predict.steps.loop.judge import judge
+from health_predict.steps.loop.mature import mature
+from health_predict.steps.loop.monitor import monitor
+from health_predict.steps.loop.score import score
+from health_predict.steps.model.evaluate import evaluate
+from health_predict.steps.model.train import Progress, train
+from health_predict.store import layout
+from health_predict.store.bundles import keep_bundle
+from health_predict.store.ledger import read_ledger
+from health_predict.store.manifests import publish
+from health_predict.store.monitoring_reports import MonitoringReport
+from health_predict.store.storage import Folder
+from health_predict.store.tables import read_table, table_bytes
+from health_predict.workspace.production import decide, drafted, subject_of
 
 PAGE = Path("docs/results.md")
 WHO = "benchmark"
@@ -109,7 +109,7 @@ def main() -> None:
     quiet: list[MonitoringReport] = []
     delays: dict[str, list[int | None]] = {name: [] for name in EXPECTED}
     refused = []
-    with tempfile.TemporaryDirectory() as scratch, patch("health_predict.steps.monitor.html", return_value=b""):
+    with tempfile.TemporaryDirectory() as scratch, patch("health_predict.steps.loop.monitor.html", return_value=b""):
         # Without the page for people, which nothing decides on and which takes most of a batch's time.
         months = _months(_world(Path(scratch) / "data"))
         for seed in range(orders):

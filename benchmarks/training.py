@@ -92,10 +92,10 @@ class Sampler:
 
 def ours(root: Path) -> dict[str, float]:
     """The step itself, listened to."""
-    from health_predict.io.registry import Registry
-    from health_predict.io.storage import Folder
+    from health_predict.adapters.registry import Registry
     from health_predict.params import Params, SearchParams
-    from health_predict.steps.train import Progress, train
+    from health_predict.steps.model.train import Progress, train
+    from health_predict.store.storage import Folder
 
     sampler, scores = Sampler(), []
 
@@ -122,8 +122,8 @@ def usual(root: Path) -> dict[str, float]:
     from ray.tune.search.optuna import OptunaSearch
     from sklearn.pipeline import Pipeline
 
-    from health_predict.io import layout
     from health_predict.params import SearchParams
+    from health_predict.store import layout
     from health_predict.training.candidates import CANDIDATES
 
     params, candidate, sampler = SearchParams(trials=TRIALS), CANDIDATES["xgboost"], Sampler()
@@ -214,12 +214,12 @@ def _fit_usual(config: dict[str, Any], train: Any, validation: Any, report: Any)
 
 def prepare(root: Path) -> str:
     """Fetch, validate and split; returns what was fetched."""
-    from health_predict.io.storage import Folder
     from health_predict.params import Params
     from health_predict.settings import Settings
-    from health_predict.steps.fetch import fetch
-    from health_predict.steps.split import split
-    from health_predict.steps.validate import validate
+    from health_predict.steps.data.fetch import fetch
+    from health_predict.steps.data.split import split
+    from health_predict.steps.data.validate import validate
+    from health_predict.store.storage import Folder
 
     settings, storage, params = Settings(), Folder(str(root)), Params()
     fetch(storage, settings.raw_data, settings.dataset_url, None, lambda _received, _total: None)

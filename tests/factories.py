@@ -10,9 +10,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from health_predict.data.decode import encode
-from health_predict.data.synthetic import generate
 from health_predict.features.encoder import Encoder
 from health_predict.features.row_encoder import RowEncoder
+from health_predict.simulation.synthetic import generate
 
 
 def encounters(n: int = 200, seed: int = 1) -> pl.DataFrame:

@@ -7,17 +7,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from health_predict.bundle.export import Provenance, export
+from health_predict.bundle.model import TableDigest, load_bundle
 from health_predict.evaluation.gate import Scores, checks, compare_models
-from health_predict.io import layout
-from health_predict.io.bundle import TableDigest, load_bundle
-from health_predict.io.bundles import keep_bundle
-from health_predict.io.datasets import INITIAL, read_part, vouch
-from health_predict.io.export import Provenance, export
-from health_predict.io.ledger import Decision, Subject, append, entry, read_ledger
-from health_predict.io.reports import EvaluationReport, write_evaluation
-from health_predict.io.storage import Storage
-from health_predict.io.tables import keep_table
 from health_predict.params import Params
+from health_predict.store import layout
+from health_predict.store.bundles import keep_bundle
+from health_predict.store.datasets import INITIAL, read_part, vouch
+from health_predict.store.ledger import Decision, Subject, append, entry, read_ledger
+from health_predict.store.reports import EvaluationReport, write_evaluation
+from health_predict.store.storage import Storage
+from health_predict.store.tables import keep_table
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
 

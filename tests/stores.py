@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from health_predict.io.registry import Registry
-from health_predict.io.simulations import existing_world
-from health_predict.io.storage import Folder
+from health_predict.adapters.registry import Registry
 from health_predict.params import Family, SplitParams, ValidationParams
 from health_predict.settings import Settings
-from health_predict.steps.fetch import fetch
-from health_predict.steps.split import split
-from health_predict.steps.validate import validate
+from health_predict.steps.data.fetch import fetch
+from health_predict.steps.data.split import split
+from health_predict.steps.data.validate import validate
+from health_predict.store.simulations import existing_world
+from health_predict.store.storage import Folder
 
 FAMILIES: tuple[Family, ...] = ("lightgbm", "logistic_regression")
 TRAIN_COMMAND = ("train", "--families", ",".join(FAMILIES), "--trials", "2", "--json")

@@ -28,9 +28,9 @@ from benchmarks.markers import replace_section
 from benchmarks.serving.load import Target, ask
 from benchmarks.serving.usual import bento_environment, make_bundle, make_pipeline, serving_environment
 from health_predict.data.schema import CLINICAL
-from health_predict.data.synthetic import generate
 from health_predict.serving import command
-from health_predict.serving.keys import new_key
+from health_predict.serving.http.keys import new_key
+from health_predict.simulation.synthetic import generate
 
 PAGE = Path("docs/performance.md")
 CONNECTIONS = (8, 1, 32)  # peers are asked at 8 only

@@ -12,12 +12,12 @@ import msgspec
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from health_predict.serving.answers import Prediction
-from health_predict.serving.app import Endpoints
-from health_predict.serving.contract import read_encounter
-from health_predict.serving.gateway import Answer, Receive, read_body
-from health_predict.serving.server import Listen, run
-from health_predict.serving.service import Call
+from health_predict.serving.core.answers import Prediction
+from health_predict.serving.core.contract import read_encounter
+from health_predict.serving.core.service import Call
+from health_predict.serving.http.app import Endpoints
+from health_predict.serving.http.gateway import Answer, Receive, read_body
+from health_predict.serving.http.server import Listen, run
 from health_predict.settings import ServingSettings
 
 CONSTANT = msgspec.json.encode(

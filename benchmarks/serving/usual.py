@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from health_predict.bundle.export import Provenance, export
 from health_predict.data.cohort import label, select_cohort
 from health_predict.data.schema import CLINICAL
 from health_predict.data.splits import split
-from health_predict.data.synthetic import generate
-from health_predict.io.export import Provenance, export
 from health_predict.params import Params, PreprocessorParams, SearchParams, SplitParams
+from health_predict.simulation.synthetic import generate
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
 

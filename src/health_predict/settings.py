@@ -14,7 +14,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from health_predict.errors import ServiceError
-from health_predict.io.addresses import without_secrets
+from health_predict.store.addresses import without_secrets
 
 DATASET_URL = "https://archive.ics.uci.edu/static/public/296/diabetes+130-us+hospitals+for+years+1999-2008.zip"
 ACTOR_LENGTH = 200  # characters

@@ -15,7 +15,7 @@ def test_the_import_contracts_hold():
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.parametrize("module", ["health_predict.serving", "health_predict.io.bundle"])
+@pytest.mark.parametrize("module", ["health_predict.serving", "health_predict.bundle.model"])
 def test_loading_a_bundle_needs_neither_tables_nor_trainers_nor_a_registry(module):
     heavy = ("polars", "pandas", "sklearn", "mlflow", "ray", "xgboost", "lightgbm", "catboost", "onnx", "scipy")
     code = f"import sys, {module}; print(*sorted(set({heavy!r}) & set(sys.modules)))"
@@ -24,7 +24,7 @@ def test_loading_a_bundle_needs_neither_tables_nor_trainers_nor_a_registry(modul
 
 
 def test_only_settings_reads_the_environment():
-    """`io` sets defaults of libraries (setdefault) before it imports them; it reads nothing from there."""
+    """Adapters set defaults of libraries (setdefault) before they import them; they read nothing from there."""
     reading = ("environ[", "environ.get(", "getenv(", "environ.items")
     found = [
         path.relative_to(ROOT).as_posix()

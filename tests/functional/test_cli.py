@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from health_predict.cli.app import app
-from health_predict.io import layout
+from health_predict.store import layout
 
 COMMAND = typer.main.get_command(app)
 UNREACHABLE = "http://127.0.0.1:9"

@@ -4,11 +4,11 @@ import polars as pl
 import pytest
 
 import factories
+from health_predict.bundle.model import load_bundle
 from health_predict.data.cohort import select_cohort
 from health_predict.errors import DataError, StorageError
-from health_predict.io.bundle import load_bundle
-from health_predict.steps import predict as step
-from health_predict.steps.predict import predict
+from health_predict.steps.model import predict as step
+from health_predict.steps.model.predict import predict
 from serving.support import export_bundle
 
 

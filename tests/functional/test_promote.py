@@ -11,19 +11,19 @@ import msgspec
 import pytest
 from mlflow.tracking import MlflowClient
 
+from health_predict.adapters.registry import BUNDLE, EVALUATION, PREVIOUS, PRODUCTION, Registry
+from health_predict.bundle.model import MODEL, REFERENCE, load_bundle, write_bundle
 from health_predict.errors import BundleError, ConflictError, Declined, StorageError, TrackingError
 from health_predict.features.calibration import Calibration
-from health_predict.io import layout
-from health_predict.io.bundle import MODEL, REFERENCE, load_bundle, write_bundle
-from health_predict.io.ledger import Version, read_ledger
-from health_predict.io.registry import BUNDLE, EVALUATION, PREVIOUS, PRODUCTION, Registry
-from health_predict.io.storage import Folder
 from health_predict.params import GateParams, Params
-from health_predict.steps.adopt import adopt
-from health_predict.steps.evaluate import evaluate
-from health_predict.steps.promote import promote
-from health_predict.steps.rollback import rollback
-from health_predict.steps.status import status
+from health_predict.steps.model.adopt import adopt
+from health_predict.steps.model.evaluate import evaluate
+from health_predict.steps.model.promote import promote
+from health_predict.steps.model.rollback import rollback
+from health_predict.steps.model.status import status
+from health_predict.store import layout
+from health_predict.store.ledger import Version, read_ledger
+from health_predict.store.storage import Folder
 
 # Anything that was compared on unseen encounters passes, so that what follows a yes can be tested.
 LAX = GateParams(

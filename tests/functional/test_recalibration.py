@@ -10,17 +10,18 @@ import polars as pl
 import pytest
 from test_simulate import SIMULATE, copied, decisions, document, kill_once
 
-from health_predict.io import layout
-from health_predict.io.bundle import ENCODER, MODEL, Bundle, load_bundle
-from health_predict.io.bundles import fetch_bundle
-from health_predict.io.ledger import read_ledger
-from health_predict.io.monitoring_reports import read_judged, read_monitoring
-from health_predict.io.registry import PREPROCESSOR
-from health_predict.io.replay import read_arrival, read_reference
-from health_predict.io.reports import read_evaluation
-from health_predict.io.tables import json_bytes
+from health_predict.adapters.registry import PREPROCESSOR
+from health_predict.bundle.model import ENCODER, MODEL, Bundle, load_bundle
+from health_predict.bundle.profile import read_reference
 from health_predict.params import Params, SplitParams
-from health_predict.steps.decide import decide
+from health_predict.steps.loop.decide import decide
+from health_predict.store import layout
+from health_predict.store.batches import read_arrival
+from health_predict.store.bundles import fetch_bundle
+from health_predict.store.ledger import read_ledger
+from health_predict.store.monitoring_reports import read_judged, read_monitoring
+from health_predict.store.reports import read_evaluation
+from health_predict.store.tables import json_bytes
 from stores import Place, prepare
 
 pytestmark = pytest.mark.slow

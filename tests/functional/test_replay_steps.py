@@ -21,22 +21,22 @@ from health_predict.data.cohort import select_cohort
 from health_predict.data.schema import CLINICAL, EXCLUDED_DISPOSITIONS, OUTCOME
 from health_predict.errors import BundleError, DataError, Declined, StorageError
 from health_predict.evaluation.metrics import Interval
-from health_predict.io import layout
-from health_predict.io.datasets import retraining
-from health_predict.io.manifests import publish
-from health_predict.io.monitoring_reports import MonitoringReport
-from health_predict.io.predictions import PredictionLog, ScoredEncounter
-from health_predict.io.replay import next_assembly, read_arrival, read_matured
-from health_predict.io.reports import read_evaluation, write_evaluation
-from health_predict.io.storage import Folder
-from health_predict.io.tables import table_bytes
 from health_predict.params import AssemblyParams, BootstrapParams, DriftParams, GateParams, Params
-from health_predict.steps.arrive import arrive
-from health_predict.steps.assemble import assemble
-from health_predict.steps.mature import mature
-from health_predict.steps.monitor import monitor, monitor_file, monitor_logged
-from health_predict.steps.recalibrate import recalibrate
-from health_predict.steps.score import score
+from health_predict.steps.loop.arrive import arrive
+from health_predict.steps.loop.assemble import assemble
+from health_predict.steps.loop.mature import mature
+from health_predict.steps.loop.monitor import monitor, monitor_file, monitor_logged
+from health_predict.steps.loop.recalibrate import recalibrate
+from health_predict.steps.loop.score import score
+from health_predict.store import layout
+from health_predict.store.batches import next_assembly, read_arrival, read_matured
+from health_predict.store.datasets import retraining
+from health_predict.store.manifests import publish
+from health_predict.store.monitoring_reports import MonitoringReport
+from health_predict.store.prediction_log import PredictionLog, ScoredEncounter
+from health_predict.store.reports import read_evaluation, write_evaluation
+from health_predict.store.storage import Folder
+from health_predict.store.tables import table_bytes
 from loop import RUN, Registry, crown, export_champion, put_into_production
 
 TABLE = encounters(1_600)
@@ -62,7 +62,7 @@ def split(storage: Folder) -> None:
 def champion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     storage = Folder(str(tmp_path_factory.mktemp("initial")))
     split(storage)
-    with patch("health_predict.steps.monitor.html", return_value=b""):
+    with patch("health_predict.steps.loop.monitor.html", return_value=b""):
         yield export_champion(storage, tmp_path_factory.mktemp("champion") / "bundle", PARAMS)
 
 

@@ -7,8 +7,8 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from health_predict.errors import HealthPredictError
-from health_predict.io import layout
 from health_predict.settings import ServingSettings, Settings
+from health_predict.store import layout
 
 SECRET = "plantedW0rd"  # noqa: S105  (what is looked for)
 ADDRESSES = (

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
+from health_predict.adapters.registry import BUNDLE, PREPROCESSOR
+from health_predict.bundle.model import MODEL
 from health_predict.errors import TrackingError
-from health_predict.io.bundle import MODEL
-from health_predict.io.registry import BUNDLE, PREPROCESSOR
 from serving.support import EXAMPLE, Worker, export_bundle, free_port
 from stores import Trained, environment_of
 

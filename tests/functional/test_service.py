@@ -13,7 +13,7 @@ from factories import encounters
 from health_predict.cli.service import end, service
 from health_predict.data.schema import CLINICAL
 from health_predict.errors import ServiceError
-from health_predict.io.bundles import fetch_bundle
+from health_predict.store.bundles import fetch_bundle
 
 pytestmark = pytest.mark.slow
 

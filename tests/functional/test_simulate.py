@@ -14,17 +14,18 @@ import polars as pl
 import psutil
 import pytest
 
+from health_predict.adapters.registry import PRODUCTION
 from health_predict.data.schema import OUTCOME
 from health_predict.errors import BundleError, DataError
-from health_predict.io import layout
-from health_predict.io.ledger import read_ledger
-from health_predict.io.registry import PRODUCTION
-from health_predict.io.replay import Plan, read_arrival, read_matured, read_predictions
-from health_predict.io.tables import read_json
 from health_predict.params import GateParams, Params, SplitParams
-from health_predict.steps.begin import begin
-from health_predict.steps.evaluate import evaluate
-from health_predict.steps.promote import promote
+from health_predict.steps.loop.begin import begin
+from health_predict.steps.model.evaluate import evaluate
+from health_predict.steps.model.promote import promote
+from health_predict.store import layout
+from health_predict.store.batches import read_arrival, read_matured, read_predictions
+from health_predict.store.ledger import read_ledger
+from health_predict.store.replay import Plan
+from health_predict.store.tables import read_json
 from stores import Place, prepare
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from health_predict.io import layout
-from health_predict.io.storage import Folder
+from health_predict.store import layout
+from health_predict.store.storage import Folder
 
 
 @pytest.mark.parametrize(

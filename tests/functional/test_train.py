@@ -18,10 +18,10 @@ import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
-from health_predict.io import layout
-from health_predict.io.bundle import ENCODER, MODEL
-from health_predict.io.registry import Registry
-from health_predict.io.tables import read_table
+from health_predict.adapters.registry import Registry
+from health_predict.bundle.model import ENCODER, MODEL
+from health_predict.store import layout
+from health_predict.store.tables import read_table
 from stores import TRAIN_COMMAND, Place, prepare
 
 # A cluster wants a token from whoever joins it; invented here, the same for the head and the command.

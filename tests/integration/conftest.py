@@ -6,7 +6,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from health_predict.io.storage import Storage, open_storage
+from health_predict.store.storage import Storage, open_storage
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from health_predict.errors import DataError, StorageError
-from health_predict.io import audit
-from health_predict.io.audit import START, AuditLog, Entry, verify
+from health_predict.serving.journal import audit
+from health_predict.serving.journal.audit import START, AuditLog, Entry, verify
 
 SMALL = 1_200  # bytes: four lines
 

@@ -2,7 +2,7 @@
 
 import threading
 
-from health_predict.io.background import Background
+from health_predict.store.background import Background
 
 
 def test_closing_twice_changes_nothing():

@@ -12,15 +12,15 @@ import polars as pl
 import pytest
 
 import factories
+from health_predict.adapters.download import extract_csv, read_source
+from health_predict.bundle.export import Provenance, export
+from health_predict.bundle.model import ENCODER, MANIFEST, MODEL, REFERENCE, Bundle, load_bundle
 from health_predict.data.cohort import LabelledEncounters, label, select_cohort
 from health_predict.data.decode import decode
 from health_predict.data.schema import CLINICAL
 from health_predict.data.splits import Splits, split
 from health_predict.data.validation import validate
 from health_predict.errors import BundleError
-from health_predict.io.bundle import ENCODER, MANIFEST, MODEL, REFERENCE, Bundle, load_bundle
-from health_predict.io.download import extract_csv, read_source
-from health_predict.io.export import Provenance, export
 from health_predict.params import (
     BundleParams,
     Family,
@@ -136,7 +136,7 @@ def test_an_empty_table_has_no_scores(pristine):
 def test_rows_score_the_same_across_chunks(pristine, monkeypatch):
     bundle, table = load_bundle(pristine), factories.encounters(70, seed=3)
     whole = bundle.predict_proba(table)
-    monkeypatch.setattr("health_predict.io.bundle.CHUNK", 16)
+    monkeypatch.setattr("health_predict.bundle.model.CHUNK", 16)
     assert np.array_equal(bundle.predict_proba(table), whole)
 
 

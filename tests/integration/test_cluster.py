@@ -3,8 +3,8 @@
 import pytest
 import ray
 
+from health_predict.adapters.ray_cluster import cluster
 from health_predict.errors import ServiceError
-from health_predict.io.cluster import cluster
 
 
 @pytest.mark.parametrize(("address", "place"), [(None, "on this machine"), ("auto://ana:s3cret@x", "auto://***@x")])

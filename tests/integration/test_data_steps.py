@@ -11,13 +11,13 @@ from factories import zipped
 from file_server import CONTENT, send, serving
 from health_predict.data.cohort import select_cohort
 from health_predict.errors import DataError, StorageError
-from health_predict.io import layout
-from health_predict.io.storage import Folder
-from health_predict.io.tables import read_json, read_table
 from health_predict.params import SplitParams, ValidationParams
-from health_predict.steps.fetch import fetch
-from health_predict.steps.split import split
-from health_predict.steps.validate import validate
+from health_predict.steps.data.fetch import fetch
+from health_predict.steps.data.split import split
+from health_predict.steps.data.validate import validate
+from health_predict.store import layout
+from health_predict.store.storage import Folder
+from health_predict.store.tables import read_json, read_table
 
 NO_NETWORK = "http://127.0.0.1:9/dataset.zip"
 TABLE = factories.encounters(1_000)

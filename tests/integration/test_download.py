@@ -8,8 +8,8 @@ import pytest
 import factories
 from factories import zipped
 from file_server import CONTENT, send, serving
+from health_predict.adapters.download import extract_csv, fetch_dataset, fingerprint, read_source
 from health_predict.errors import DataError, StorageError
-from health_predict.io.download import extract_csv, fetch_dataset, fingerprint, read_source
 
 
 def _ignore(received: int, total: int | None) -> None:

@@ -13,13 +13,13 @@ import polars as pl
 import pytest
 
 import factories
+from health_predict.bundle.model import load_bundle
 from health_predict.data.cohort import select_cohort
 from health_predict.errors import DataError, StorageError
-from health_predict.io.bundle import load_bundle
-from health_predict.io.encounter_files import open_encounters
-from health_predict.io.replay import read_file, read_outcomes
-from health_predict.io.score_files import private_folder
-from health_predict.steps.predict import predict
+from health_predict.steps.model.predict import predict
+from health_predict.store.encounter_files import open_encounters
+from health_predict.store.received import read_file, read_outcomes
+from health_predict.store.score_files import private_folder
 from serving.support import export_bundle
 from stores import environment_of
 
@@ -154,7 +154,7 @@ def test_the_same_lines_written_differently_are_all_scored_and_counted(tmp_path,
 
 
 def test_lines_are_counted_across_blocks(tmp_path, monkeypatch, bundle):
-    monkeypatch.setattr("health_predict.io.table_files._BLOCK", 1_000)
+    monkeypatch.setattr("health_predict.store.table_files._BLOCK", 1_000)
     for content in (CSV, CSV.replace(b"\n", b"\r\n")):
         (tmp_path / "in.csv").write_bytes(content + b"\n\n")
         report = predict(bundle, str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), silent)
@@ -278,8 +278,8 @@ def test_scores_and_what_is_unfinished_are_for_their_owner_alone(tmp_path, bundl
 
 ENDED = """
 import os, sys
-from health_predict.io.score_files import ScoreWriter
-from health_predict.steps import predict
+from health_predict.store.score_files import ScoreWriter
+from health_predict.steps.model import predict
 from health_predict.cli import main
 write, predict.BATCH = ScoreWriter.write, 10
 def end_after(writer, scores):

@@ -6,8 +6,8 @@ from threading import Barrier
 import pytest
 
 from health_predict.errors import ConflictError, DataError
-from health_predict.io import layout
-from health_predict.io.ledger import Ledger, Question, Subject, append, entry, read_ledger
+from health_predict.store import layout
+from health_predict.store.ledger import Ledger, Question, Subject, append, entry, read_ledger
 
 WHO = "tester@here"
 

@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 import factories
+from health_predict.bundle.model import load_bundle
 from health_predict.data.cohort import select_cohort
 from health_predict.errors import BundleError, DataError, StorageError
-from health_predict.io.bundle import load_bundle
-from health_predict.io.bundle_copies import copy_bundle
-from health_predict.io.storage import open_storage
-from health_predict.steps.predict import predict
+from health_predict.steps.model.predict import predict
+from health_predict.store.bundle_copies import copy_bundle
+from health_predict.store.storage import open_storage
 from serving.support import Worker, export_bundle, free_port
 from stores import Place
 

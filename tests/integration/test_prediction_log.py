@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from health_predict.errors import StorageError
-from health_predict.io import predictions
-from health_predict.io.predictions import PredictionLog, ScoredEncounter, read_predictions
-from health_predict.io.storage import Folder
+from health_predict.store import prediction_log as predictions
+from health_predict.store.prediction_log import PredictionLog, ScoredEncounter, read_predictions
+from health_predict.store.storage import Folder
 
 SCORED = ScoredEncounter("t", "r", "1", "0", 0.5, None, {"age": "[70-80)"})
 

@@ -10,11 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from health_predict.errors import BundleError, StorageError, TrackingError
-from health_predict.io.bundle import MODEL, load_bundle
-from health_predict.io.bundles import VERSION, download_bundle, fetch_bundle
-from health_predict.io.ledger import Version
-from health_predict.io.registry import (
+from health_predict.adapters.registry import (
     BUNDLE,
     HOST,
     MACHINE,
@@ -26,8 +22,12 @@ from health_predict.io.registry import (
     STARTED,
     Registry,
 )
-from health_predict.io.storage import Folder
-from health_predict.serving.model import load_model
+from health_predict.bundle.model import MODEL, load_bundle
+from health_predict.errors import BundleError, StorageError, TrackingError
+from health_predict.serving.core.model import load_model
+from health_predict.store.bundles import VERSION, download_bundle, fetch_bundle
+from health_predict.store.ledger import Version
+from health_predict.store.storage import Folder
 
 EXPERIMENT = "Invented"
 TAGS = {"family": "lightgbm"}

@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from health_predict.errors import ConflictError, StorageError
-from health_predict.io.storage import Folder, open_storage
+from health_predict.store.storage import Folder, open_storage
 
 
 def test_what_was_written_is_read_listed_and_deleted(storage):
@@ -179,7 +179,7 @@ def _on_a_small_disk(folder: Path, options: str, script: str) -> str:
 WRITE_TOO_MUCH = """
 import sys
 from health_predict.errors import StorageError
-from health_predict.io.storage import open_storage
+from health_predict.store.storage import open_storage
 
 store = open_storage(sys.argv[1])
 try:
@@ -205,7 +205,7 @@ def test_a_read_only_disk_says_so(tmp_path):
 
 WRITE_FOREVER = """
 import sys
-from health_predict.io.storage import open_storage
+from health_predict.store.storage import open_storage
 
 store = open_storage(sys.argv[1])
 contents = [bytes([number]) * 20_000_000 for number in (1, 2)]

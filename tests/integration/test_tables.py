@@ -5,8 +5,16 @@ import pytest
 
 import factories
 from health_predict.errors import DataError
-from health_predict.io import layout
-from health_predict.io.tables import keep_table, kept_table, read_json, read_table, table_bytes, write_json, write_table
+from health_predict.store import layout
+from health_predict.store.tables import (
+    keep_table,
+    kept_table,
+    read_json,
+    read_table,
+    table_bytes,
+    write_json,
+    write_table,
+)
 
 TABLE = factories.encounters(300)
 
@@ -45,7 +53,7 @@ MISFITS = [
 
 @pytest.mark.parametrize(("table", "says"), MISFITS, ids=[says for _, says in MISFITS])
 def test_a_table_that_does_not_fit_is_refused_with_columns_and_counts(tmp_path, table, says):
-    from health_predict.io.storage import open_storage
+    from health_predict.store.storage import open_storage
 
     storage = open_storage(str(tmp_path))
     with pytest.raises(DataError, match=says) as caught:

@@ -9,12 +9,12 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 import factories
+from health_predict.adapters.registry import BUNDLE, PREPROCESSOR, REQUIRED
+from health_predict.adapters.training_runs import experiment
+from health_predict.bundle.model import load_bundle
 from health_predict.features.encounters import columns, engineer
-from health_predict.io import layout
-from health_predict.io.bundle import load_bundle
-from health_predict.io.registry import BUNDLE, PREPROCESSOR, REQUIRED
-from health_predict.io.training_runs import experiment
 from health_predict.params import TITLES, SearchParams
+from health_predict.store import layout
 
 METRICS = ("val_f1_score", "val_roc_auc", "val_average_precision", "val_brier_score", "val_calibration_slope")
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from health_predict.data.synthetic import generate
 from health_predict.evaluation.gate import Comparison, Scores, checks, compare_models, objections
 from health_predict.params import BootstrapParams, GateParams
+from health_predict.simulation.synthetic import generate
 
 ROWS = 160
 ENCOUNTERS = generate(ROWS, seed=4)

@@ -20,20 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factories import encounters
+from health_predict.adapters.registry import BUNDLE
+from health_predict.bundle.model import ENCODER, MODEL, REFERENCE, load_bundle, write_bundle
 from health_predict.data.cohort import label, select_cohort
 from health_predict.data.schema import OUTCOME
 from health_predict.data.splits import Supply, pool, retraining, supply
 from health_predict.errors import Declined
-from health_predict.io import layout
-from health_predict.io.bundle import ENCODER, MODEL, REFERENCE, load_bundle, write_bundle
-from health_predict.io.datasets import Dataset, read_part, vouch
-from health_predict.io.holdouts import seen
-from health_predict.io.ledger import read_ledger
-from health_predict.io.manifests import publish
-from health_predict.io.registry import BUNDLE
-from health_predict.io.reports import read_evaluation, write_evaluation
-from health_predict.io.storage import Folder
-from health_predict.io.tables import keep_table, read_table, table_bytes
 from health_predict.params import (
     AssemblyParams,
     BootstrapParams,
@@ -43,14 +35,22 @@ from health_predict.params import (
     PreprocessorParams,
     RetrainingParams,
 )
-from health_predict.steps.arrive import arrive
-from health_predict.steps.assemble import assemble
-from health_predict.steps.decide import decide
-from health_predict.steps.judge import judge
-from health_predict.steps.mature import mature
-from health_predict.steps.monitor import monitor
-from health_predict.steps.recalibrate import recalibrate
-from health_predict.steps.score import score
+from health_predict.steps.loop.arrive import arrive
+from health_predict.steps.loop.assemble import assemble
+from health_predict.steps.loop.decide import decide
+from health_predict.steps.loop.judge import judge
+from health_predict.steps.loop.mature import mature
+from health_predict.steps.loop.monitor import monitor
+from health_predict.steps.loop.recalibrate import recalibrate
+from health_predict.steps.loop.score import score
+from health_predict.store import layout
+from health_predict.store.datasets import Dataset, read_part, vouch
+from health_predict.store.holdouts import seen
+from health_predict.store.ledger import read_ledger
+from health_predict.store.manifests import publish
+from health_predict.store.reports import read_evaluation, write_evaluation
+from health_predict.store.storage import Folder
+from health_predict.store.tables import keep_table, read_table, table_bytes
 from health_predict.training.fit import prepare
 from loop import RUN, Registry, crown, decide_on, export_champion, put_into_production
 
@@ -102,7 +102,7 @@ class Versions(Registry):
 def champion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     storage = Folder(str(tmp_path_factory.mktemp("initial")))
     set_aside(storage, 400)
-    with patch("health_predict.steps.monitor.html", return_value=b""):
+    with patch("health_predict.steps.loop.monitor.html", return_value=b""):
         yield export_champion(storage, tmp_path_factory.mktemp("champion") / "bundle", PARAMS)
 
 

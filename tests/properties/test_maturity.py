@@ -12,24 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factories import encounters
-from health_predict.data.scenarios import SCENARIOS
 from health_predict.data.schema import OUTCOME
 from health_predict.errors import Declined
-from health_predict.io import layout
-from health_predict.io.ledger import read_ledger
-from health_predict.io.manifests import publish
-from health_predict.io.monitoring_reports import read_judgements, read_watched
-from health_predict.io.replay import matured, read_arrival
-from health_predict.io.storage import Folder
-from health_predict.io.tables import json_bytes, read_json, table_bytes
 from health_predict.params import AssemblyParams, BootstrapParams, DriftParams, GateParams, Params
-from health_predict.steps.arrive import arrive
-from health_predict.steps.assemble import assemble
-from health_predict.steps.decide import decide
-from health_predict.steps.judge import judge
-from health_predict.steps.mature import mature
-from health_predict.steps.monitor import monitor
-from health_predict.steps.score import score
+from health_predict.simulation.scenarios import SCENARIOS
+from health_predict.steps.loop.arrive import arrive
+from health_predict.steps.loop.assemble import assemble
+from health_predict.steps.loop.decide import decide
+from health_predict.steps.loop.judge import judge
+from health_predict.steps.loop.mature import mature
+from health_predict.steps.loop.monitor import monitor
+from health_predict.steps.loop.score import score
+from health_predict.store import layout
+from health_predict.store.batches import matured, read_arrival
+from health_predict.store.ledger import read_ledger
+from health_predict.store.manifests import publish
+from health_predict.store.monitoring_reports import read_judgements, read_watched
+from health_predict.store.storage import Folder
+from health_predict.store.tables import json_bytes, read_json, table_bytes
 from loop import Registry, crown, decide_on, export_champion
 
 pytestmark = pytest.mark.slow
@@ -79,7 +79,7 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The bundle of a model of the initial data; meanwhile no page is drawn for people."""
     world = World(Folder(str(tmp_path_factory.mktemp("initial"))))
     world.publish(world.poisoned)
-    with patch("health_predict.steps.monitor.html", return_value=b""):
+    with patch("health_predict.steps.loop.monitor.html", return_value=b""):
         yield export_champion(world.storage, tmp_path_factory.mktemp("champion") / "bundle", PARAMS)
 
 
@@ -147,7 +147,10 @@ def test_a_judgement_that_was_stopped_before_it_was_written_is_logged_once(champ
     world.publish(world.poisoned)
     crown(world.storage, champion, PARAMS)
     arrive(world.storage, PARAMS.scenario, 1, "none", from_batch=1)
-    with patch("health_predict.steps.monitor.publish", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+    with (
+        patch("health_predict.steps.loop.monitor.publish", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
         monitor(world.storage, registry, PARAMS, 1)
     found = monitor(world.storage, registry, PARAMS, 1)
     assert len(registry.logged) == 1

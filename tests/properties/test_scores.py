@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from health_predict.bundle.model import Bundle, load_bundle
 from health_predict.data.schema import CLINICAL, Field
 from health_predict.data.validation import DTYPES
-from health_predict.io.bundle import Bundle, load_bundle
-from health_predict.steps.predict import predict
+from health_predict.steps.model.predict import predict
 from serving.support import export_bundle, running
 
 CODES = st.sampled_from(

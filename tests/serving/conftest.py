@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from health_predict.io.bundle import Bundle, load_bundle
-from health_predict.serving.log import Log
+from health_predict.bundle.model import Bundle, load_bundle
+from health_predict.serving.journal.log import Log
 from serving.support import InProcess, Worker, export_bundle, running
 
 

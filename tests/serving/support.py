@@ -15,18 +15,18 @@ from typing import Any
 import httpx
 
 import factories
+from health_predict.bundle.export import Provenance, export
 from health_predict.data.cohort import label, select_cohort
 from health_predict.data.schema import CLINICAL
 from health_predict.data.splits import split
-from health_predict.io.export import Provenance, export
 from health_predict.params import Params, PreprocessorParams, SearchParams, SplitParams
 from health_predict.serving import command
-from health_predict.serving.app import Endpoints, build_app
-from health_predict.serving.gateway import Access, Gateway, Limits
-from health_predict.serving.log import Log
-from health_predict.serving.metrics import Metrics
-from health_predict.serving.server import ROUTES
-from health_predict.serving.service import Journal, Service
+from health_predict.serving.core.service import Journal, Service
+from health_predict.serving.http.app import Endpoints, build_app
+from health_predict.serving.http.gateway import Access, Gateway, Limits
+from health_predict.serving.http.server import ROUTES
+from health_predict.serving.journal.log import Log
+from health_predict.serving.journal.metrics import Metrics
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
 

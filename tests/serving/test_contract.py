@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from health_predict.data.schema import FIELDS
-from health_predict.serving.contract import (
+from health_predict.serving.core.contract import (
     EXAMPLE,
     INPUTS,
     MOST_KEYS,

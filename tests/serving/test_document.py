@@ -7,10 +7,10 @@ import re
 import httpx
 import pytest
 
+from health_predict.bundle.export import BAND_NAMES
 from health_predict.data.schema import FIELD, FIELDS
-from health_predict.io.export import BAND_NAMES
-from health_predict.serving.gateway import DOCUMENTS
-from health_predict.serving.server import ROUTES
+from health_predict.serving.http.gateway import DOCUMENTS
+from health_predict.serving.http.server import ROUTES
 from serving.support import free_port, running
 
 

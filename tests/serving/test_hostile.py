@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from health_predict.data.schema import FIELDS
-from health_predict.serving.contract import INPUTS
+from health_predict.serving.core.contract import INPUTS
 from serving.support import EXAMPLE, Worker
 
 POSTS = ("/predict", "/predict/batch", "/explain")

@@ -8,11 +8,11 @@ from contextlib import closing
 import pytest
 
 from health_predict.params import MissingParams
-from health_predict.serving.contract import INPUTS, read_encounter
-from health_predict.serving.log import Log
-from health_predict.serving.metrics import Metrics
-from health_predict.serving.model import load_model
-from health_predict.serving.service import Call, Journal, Service
+from health_predict.serving.core.contract import INPUTS, read_encounter
+from health_predict.serving.core.model import load_model
+from health_predict.serving.core.service import Call, Journal, Service
+from health_predict.serving.journal.log import Log
+from health_predict.serving.journal.metrics import Metrics
 from serving.support import EXAMPLE, InProcess
 
 WHOLE = {**EXAMPLE, "weight": "[75-100)", "payer_code": "MC", "medical_specialty": "Cardiology"}

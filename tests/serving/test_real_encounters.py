@@ -5,11 +5,11 @@ import os
 import numpy as np
 import pytest
 
+from health_predict.adapters.download import extract_csv, read_source
 from health_predict.data.cohort import select_cohort
 from health_predict.data.decode import decode
 from health_predict.data.schema import CLINICAL
 from health_predict.data.validation import validate
-from health_predict.io.download import extract_csv, read_source
 from health_predict.params import ValidationParams
 
 RAW_DATA = os.environ.get("HEALTH_PREDICT_RAW_DATA")

@@ -21,15 +21,15 @@ import pytest
 import factories
 from health_predict.data.cohort import select_cohort
 from health_predict.errors import DataError, ServiceError, StorageError
-from health_predict.io.audit import AuditLog, verify
-from health_predict.io.predictions import read_predictions
-from health_predict.io.storage import open_storage
 from health_predict.serving import command
-from health_predict.serving.keys import new_key, parse_keys
-from health_predict.serving.log import Log
-from health_predict.serving.metrics import Metrics
-from health_predict.serving.server import Events
-from health_predict.serving.service import Journal, Service
+from health_predict.serving.core.service import Journal, Service
+from health_predict.serving.http.keys import new_key, parse_keys
+from health_predict.serving.http.server import Events
+from health_predict.serving.journal.audit import AuditLog, verify
+from health_predict.serving.journal.log import Log
+from health_predict.serving.journal.metrics import Metrics
+from health_predict.store.prediction_log import read_predictions
+from health_predict.store.storage import open_storage
 from serving.support import CLINICAL_NAMES, EXAMPLE, Worker, free_port, running
 
 
@@ -160,7 +160,7 @@ def test_an_error_that_nobody_foresaw_is_said_by_its_type_only(tmp_path, monkeyp
     def fail(_folder):
         raise ZeroDivisionError("planted-value-4711")
 
-    monkeypatch.setattr("health_predict.serving.service.load_model", fail)
+    monkeypatch.setattr("health_predict.serving.core.service.load_model", fail)
     with closing(Log(os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY))) as log:
         service = Service(tmp_path, Metrics(), log, Journal(), 10, 1024)
         assert (service.health().status, bool(service.health().reason)) == ("loading", True)
@@ -350,7 +350,7 @@ def test_predictions_are_audited_in_a_chain(bundle_folder, tmp_path):
 
 
 def test_an_altered_audit_log_is_noticed(tmp_path):
-    from health_predict.io.audit import Entry
+    from health_predict.serving.journal.audit import Entry
 
     path = tmp_path / "audit.jsonl"
     log = AuditLog(path, 2**20)
@@ -399,7 +399,7 @@ def test_a_dead_store_does_not_fail_a_prediction_and_its_losses_are_counted(bund
 def test_the_worker_needs_the_serving_libraries_only(bundle_folder):
     script = (
         "import sys\n"
-        "import health_predict.serving.server\n"
+        "import health_predict.serving.http.server\n"
         "heavy = {'polars', 'pandas', 'sklearn', 'scipy', 'mlflow', 'boto3', 'lightgbm', 'onnx', 'pyarrow', 'ray'}\n"
         "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)\n"
     )

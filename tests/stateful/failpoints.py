@@ -19,8 +19,8 @@ from unittest.mock import patch
 
 from mlflow.tracking import MlflowClient
 
-from health_predict.io.registry import Registry
-from health_predict.io.storage import Storage
+from health_predict.adapters.registry import Registry
+from health_predict.store.storage import Storage
 
 When = Literal["before", "within", "after"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from failpoints import Actor, Death, Killed, acting
 from linearizability import NEVER, Operation
 
-from health_predict.io import layout
+from health_predict.store import layout
 
 DECISIVE = ("registered_model", "model_version", layout.LEDGER)
 PATIENCE = 120.0  # seconds until a command that does not come back is taken for one that waits for another

@@ -17,14 +17,14 @@ from sequential_ledger import Answer, SequentialLedger
 from world import PARAMS, SILENT, Store, World, training
 
 from health_predict.errors import ConflictError, Declined
-from health_predict.io.ledger import read_ledger
-from health_predict.io.production import holder_of, settle
-from health_predict.steps.adopt import adopt
-from health_predict.steps.evaluate import evaluate
-from health_predict.steps.promote import promote
-from health_predict.steps.rollback import rollback
-from health_predict.steps.status import status
-from health_predict.steps.train import train
+from health_predict.steps.model.adopt import adopt
+from health_predict.steps.model.evaluate import evaluate
+from health_predict.steps.model.promote import promote
+from health_predict.steps.model.rollback import rollback
+from health_predict.steps.model.status import status
+from health_predict.steps.model.train import train
+from health_predict.store.ledger import read_ledger
+from health_predict.workspace.production import holder_of, settle
 
 pytestmark = pytest.mark.slow
 

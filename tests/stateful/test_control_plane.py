@@ -26,23 +26,24 @@ from hypothesis.stateful import (
 from world import MODEL_NAME, PARAMS, SEEDS, SILENT, SPLIT, STORES, Facts, Store, World, training
 
 from health_predict.errors import ConflictError, Declined, HealthPredictError
-from health_predict.io import layout
-from health_predict.io.ledger import MOVES, Entry, Ledger, read_ledger
-from health_predict.io.production import holder_of
-from health_predict.io.replay import Plan, matured
-from health_predict.steps.adopt import adopt
-from health_predict.steps.arrive import arrive
-from health_predict.steps.assemble import assemble
-from health_predict.steps.begin import begin
-from health_predict.steps.evaluate import evaluate
-from health_predict.steps.fetch_bundle import fetch_bundle
-from health_predict.steps.mature import mature
-from health_predict.steps.promote import promote
-from health_predict.steps.recalibrate import recalibrate
-from health_predict.steps.rollback import rollback
-from health_predict.steps.split import split
-from health_predict.steps.status import status
-from health_predict.steps.train import train
+from health_predict.steps.data.split import split
+from health_predict.steps.loop.arrive import arrive
+from health_predict.steps.loop.assemble import assemble
+from health_predict.steps.loop.begin import begin
+from health_predict.steps.loop.mature import mature
+from health_predict.steps.loop.recalibrate import recalibrate
+from health_predict.steps.model.adopt import adopt
+from health_predict.steps.model.evaluate import evaluate
+from health_predict.steps.model.fetch_bundle import fetch_bundle
+from health_predict.steps.model.promote import promote
+from health_predict.steps.model.rollback import rollback
+from health_predict.steps.model.status import status
+from health_predict.steps.model.train import train
+from health_predict.store import layout
+from health_predict.store.batches import matured
+from health_predict.store.ledger import MOVES, Entry, Ledger, read_ledger
+from health_predict.store.replay import Plan
+from health_predict.workspace.production import holder_of
 
 pytestmark = pytest.mark.slow
 

@@ -24,20 +24,15 @@ import numpy as np
 import polars as pl
 from failpoints import Watched, watching_mlflow
 
+from health_predict.adapters.registry import BUNDLE, PREPROCESSOR, Registry
+from health_predict.adapters.training_runs import experiment
+from health_predict.bundle.export import Provenance, export
+from health_predict.bundle.model import ENCODER, MANIFEST, MODEL, REFERENCE, Bundle, Manifest, load_bundle, write_bundle
 from health_predict.data.cohort import LabelledEncounters, label, select_cohort
 from health_predict.evaluation.metrics import Metrics, evaluate
 from health_predict.features.calibration import Calibration
 from health_predict.features.encoder import Encoder
 from health_predict.features.row_encoder import RowEncoder
-from health_predict.io import layout
-from health_predict.io.bundle import ENCODER, MANIFEST, MODEL, REFERENCE, Bundle, Manifest, load_bundle, write_bundle
-from health_predict.io.datasets import INITIAL
-from health_predict.io.export import Provenance, export
-from health_predict.io.registry import BUNDLE, PREPROCESSOR, Registry
-from health_predict.io.reports import BestModel
-from health_predict.io.storage import Folder
-from health_predict.io.tables import read_table
-from health_predict.io.training_runs import experiment
 from health_predict.params import (
     AssemblyParams,
     BootstrapParams,
@@ -48,7 +43,12 @@ from health_predict.params import (
     SearchParams,
     SplitParams,
 )
-from health_predict.steps.train import Progress
+from health_predict.steps.model.train import Progress
+from health_predict.store import layout
+from health_predict.store.datasets import INITIAL
+from health_predict.store.reports import BestModel
+from health_predict.store.storage import Folder
+from health_predict.store.tables import read_table
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
 from stores import prepare as prepare_store
@@ -285,11 +285,11 @@ def stub_trainer(world: World) -> Iterator[None]:
 
     made = cache(lambda encoder: RowEncoder(Encoder.from_json(encoder)))
     with (
-        patch("health_predict.steps.train._search_and_fit", world.models.search_and_fit),
-        patch("health_predict.io.tables._check_values"),
-        patch("health_predict.io.bundle.RowEncoder", lambda encoder: made(encoder.to_json())),
-        patch("health_predict.steps.train.git_revision", return_value="unknown"),
-        patch("health_predict.steps.recalibrate.git_revision", return_value="unknown"),
+        patch("health_predict.steps.model.train._search_and_fit", world.models.search_and_fit),
+        patch("health_predict.store.tables._check_values"),
+        patch("health_predict.bundle.model.RowEncoder", lambda encoder: made(encoder.to_json())),
+        patch("health_predict.steps.model.train.git_revision", return_value="unknown"),
+        patch("health_predict.steps.loop.recalibrate.git_revision", return_value="unknown"),
         watching_mlflow(),
     ):
         yield

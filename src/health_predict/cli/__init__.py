@@ -12,7 +12,7 @@ import typer
 
 from health_predict.cli.app import app
 from health_predict.errors import HealthPredictError, StorageError
-from health_predict.io.addresses import without_secrets
+from health_predict.store.addresses import without_secrets
 
 READER_GONE = 141  # as a shell has it for a program that SIGPIPE ended
 

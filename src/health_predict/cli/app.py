@@ -13,9 +13,9 @@ from health_predict.params import LIVE_TARGET, Family, Params, Protocol, SearchP
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from health_predict.io.registry import Registry
-    from health_predict.io.storage import Storage
+    from health_predict.adapters.registry import Registry
     from health_predict.settings import Settings
+    from health_predict.store.storage import Storage
 
 app = typer.Typer(
     name="health-predict",
@@ -64,7 +64,7 @@ def fetch(
     Example: `health-predict data fetch --from dataset_diabetes.zip`
     """
     from health_predict.cli import tables  # noqa: PLC0415
-    from health_predict.steps.fetch import fetch as step  # noqa: PLC0415
+    from health_predict.steps.data.fetch import fetch as step  # noqa: PLC0415
 
     settings, output = _settings(), Output(json)
     with output.progress("download") as advance:
@@ -85,7 +85,7 @@ def validate(json: Json = False) -> None:
     Example: `health-predict data validate --json`
     """
     from health_predict.cli import tables  # noqa: PLC0415
-    from health_predict.steps.validate import validate as step  # noqa: PLC0415
+    from health_predict.steps.data.validate import validate as step  # noqa: PLC0415
 
     Output(json).result(step(_storage(_settings()), Params().validation), tables.validated)
 
@@ -97,7 +97,7 @@ def split(json: Json = False) -> None:
     Example: `health-predict data split`
     """
     from health_predict.cli import tables  # noqa: PLC0415
-    from health_predict.steps.split import split as step  # noqa: PLC0415
+    from health_predict.steps.data.split import split as step  # noqa: PLC0415
 
     Output(json).result(step(_storage(_settings()), Params().split), tables.split)
 
@@ -123,10 +123,10 @@ def train(
     Example: `health-predict train --families lightgbm,xgboost --trials 20`
     """
     from health_predict.cli import tables  # noqa: PLC0415
-    from health_predict.io.datasets import INITIAL  # noqa: PLC0415
-    from health_predict.io.replay import matured, next_assembly  # noqa: PLC0415
-    from health_predict.steps.assemble import assemble  # noqa: PLC0415
-    from health_predict.steps.train import train as step  # noqa: PLC0415
+    from health_predict.steps.loop.assemble import assemble  # noqa: PLC0415
+    from health_predict.steps.model.train import train as step  # noqa: PLC0415
+    from health_predict.store.batches import matured, next_assembly  # noqa: PLC0415
+    from health_predict.store.datasets import INITIAL  # noqa: PLC0415
 
     settings, output = _settings(), Output(json)
     search = SearchParams(families=_families(families), trials=trials, minutes=minutes, seed=seed)
@@ -165,12 +165,12 @@ def evaluate(
     if protocol is None:
         if family or target:
             raise typer.BadParameter("--family and --target go with --protocol: a run has its own")
-        from health_predict.steps.evaluate import evaluate as compare  # noqa: PLC0415
+        from health_predict.steps.model.evaluate import evaluate as compare  # noqa: PLC0415
 
         report = compare(_storage(settings), _registry(settings), Params(), settings.actor, run)
         output.result(report, tables.evaluated)
         return
-    from health_predict.steps.study import study  # noqa: PLC0415
+    from health_predict.steps.model.study import study  # noqa: PLC0415
 
     with output.progress("folds") as advance:
         found = study(
@@ -198,7 +198,7 @@ def promote(
     Example: `health-predict promote && health-predict serve`
     """
     from health_predict.cli import tables  # noqa: PLC0415
-    from health_predict.steps.promote import promote as step  # noqa: PLC0415
+    from health_predict.steps.model.promote import promote as step  # noqa: PLC0415
 
     settings = _settings()
     storage, registry = _storage(settings), _registry(settings)
@@ -229,7 +229,7 @@ def rollback(
     Example: `health-predict rollback --if-production 7 --reason "risks of surgical patients look wrong"`
     """
     from health_predict.cli import tables  # noqa: PLC0415
-    from health_predict.steps.rollback import rollback as step  # noqa: PLC0415
+    from health_predict.steps.model.rollback import rollback as step  # noqa: PLC0415
 
     settings = _settings()
     storage, registry = _storage(settings), _registry(settings)
@@ -253,9 +253,9 @@ def adopt(
     Example: `health-predict adopt --reason "the storage moved to S3"`
     """
     from health_predict.cli import tables  # noqa: PLC0415
-    from health_predict.io.production import holder_of  # noqa: PLC0415
-    from health_predict.io.storage import open_storage  # noqa: PLC0415
-    from health_predict.steps.adopt import adopt as step  # noqa: PLC0415
+    from health_predict.steps.model.adopt import adopt as step  # noqa: PLC0415
+    from health_predict.store.storage import open_storage  # noqa: PLC0415
+    from health_predict.workspace.production import holder_of  # noqa: PLC0415
 
     settings = _settings()
     storage, registry = _storage(settings), _registry(settings)
@@ -288,11 +288,11 @@ def predict(
 
     Example: `health-predict predict --in encounters.csv --out risks.parquet`
     """
+    from health_predict.bundle.model import load_bundle  # noqa: PLC0415
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.cli.signals import ended_by_sigterm  # noqa: PLC0415
-    from health_predict.io.bundle import load_bundle  # noqa: PLC0415
-    from health_predict.io.bundle_copies import registered_version  # noqa: PLC0415
-    from health_predict.steps.predict import predict as step  # noqa: PLC0415
+    from health_predict.steps.model.predict import predict as step  # noqa: PLC0415
+    from health_predict.store.bundle_copies import registered_version  # noqa: PLC0415
 
     settings, output = _settings(), Output(json)
     folder = _bundle_folder(settings, bundle)
@@ -342,9 +342,9 @@ def monitor(
     """
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.errors import Declined  # noqa: PLC0415
-    from health_predict.steps.judge import judge  # noqa: PLC0415
-    from health_predict.steps.monitor import monitor as step  # noqa: PLC0415
-    from health_predict.steps.monitor import monitor_file, monitor_logged  # noqa: PLC0415
+    from health_predict.steps.loop.judge import judge  # noqa: PLC0415
+    from health_predict.steps.loop.monitor import monitor as step  # noqa: PLC0415
+    from health_predict.steps.loop.monitor import monitor_file, monitor_logged  # noqa: PLC0415
 
     if [batch, current, logged, matured or None].count(None) != 3 or ((reference or outcomes) and not current):
         raise typer.BadParameter(
@@ -401,7 +401,7 @@ def simulate(
     """
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.cli.simulate import DEMO_NAME, Options, run  # noqa: PLC0415
-    from health_predict.data.scenarios import SCENARIOS  # noqa: PLC0415
+    from health_predict.simulation.scenarios import SCENARIOS  # noqa: PLC0415
 
     if scenario not in SCENARIOS:
         raise typer.BadParameter(f"choose from {', '.join(SCENARIOS)}", param_hint="--scenario")
@@ -443,7 +443,7 @@ def serve(
         become(_bundle_folder(settings, bundle), host, port)
 
     def resolve() -> Path:
-        from health_predict.steps.fetch_bundle import download_bundle  # noqa: PLC0415
+        from health_predict.steps.model.fetch_bundle import download_bundle  # noqa: PLC0415
 
         return download_bundle(*_model(settings))
 
@@ -472,7 +472,7 @@ def verify(
     Example: `health-predict audit verify audit.jsonl --head 9f86d081...`
     """
     from health_predict.cli import tables  # noqa: PLC0415
-    from health_predict.io.audit import verify as check  # noqa: PLC0415
+    from health_predict.serving.journal.audit import verify as check  # noqa: PLC0415
 
     Output(json).result(check(log, head), tables.verified)
 
@@ -483,7 +483,7 @@ def new(name: Annotated[str, typer.Argument(help="Of the caller: letters, digits
 
     Example: `health-predict keys new ward-7`
     """
-    from health_predict.serving.keys import new_key  # noqa: PLC0415
+    from health_predict.serving.http.keys import new_key  # noqa: PLC0415
 
     key, entry = new_key(name)
     typer.echo(f"key for {name}, not shown again: {key}", err=True)
@@ -497,7 +497,7 @@ def status(simulation: InSimulation = None, json: Json = False) -> None:
     Example: `health-predict status`
     """
     from health_predict.cli import tables  # noqa: PLC0415
-    from health_predict.steps.status import status as step  # noqa: PLC0415
+    from health_predict.steps.model.status import status as step  # noqa: PLC0415
 
     settings = _settings()
     if simulation is None and settings.has_no_registry:
@@ -541,8 +541,8 @@ def _settings() -> "Settings":
 
 
 def _storage(settings: "Settings") -> "Storage":
-    from health_predict.io.manifests import check_layout  # noqa: PLC0415
-    from health_predict.io.storage import open_storage  # noqa: PLC0415
+    from health_predict.store.manifests import check_layout  # noqa: PLC0415
+    from health_predict.store.storage import open_storage  # noqa: PLC0415
 
     storage = open_storage(settings.storage, settings.s3_endpoint)
     check_layout(storage)
@@ -550,24 +550,24 @@ def _storage(settings: "Settings") -> "Storage":
 
 
 def _prediction_log(settings: "Settings") -> "Storage":
-    from health_predict.io.storage import open_storage  # noqa: PLC0415
     from health_predict.settings import ServingSettings  # noqa: PLC0415
+    from health_predict.store.storage import open_storage  # noqa: PLC0415
 
     return open_storage(ServingSettings().prediction_log or settings.storage, settings.s3_endpoint)
 
 
 def _registry(settings: "Settings") -> "Registry":
-    from health_predict.io.registry import Registry  # noqa: PLC0415
+    from health_predict.adapters.registry import Registry  # noqa: PLC0415
 
     return Registry(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
 
 
 def _bundle_folder(settings: "Settings", bundle: str | None) -> Path:
     if bundle:
-        from health_predict.io.bundle_copies import copy_bundle  # noqa: PLC0415
+        from health_predict.store.bundle_copies import copy_bundle  # noqa: PLC0415
 
         return copy_bundle(bundle, settings.cache, settings.s3_endpoint)
-    from health_predict.steps.fetch_bundle import fetch_bundle  # noqa: PLC0415
+    from health_predict.steps.model.fetch_bundle import fetch_bundle  # noqa: PLC0415
 
     return fetch_bundle(*_model(settings))
 
@@ -582,7 +582,7 @@ def _world(settings: "Settings", simulation: str | None) -> "tuple[Storage, Regi
     """The store and the registry; with the name of a replay, those of its world."""
     if simulation is None:
         return _storage(settings), _made_registry(settings)
-    from health_predict.io.simulations import existing_world  # noqa: PLC0415
+    from health_predict.store.simulations import existing_world  # noqa: PLC0415
 
     place, found = existing_world(_storage(settings), simulation)
     return place, _made_registry(settings).for_model(found.model)

@@ -13,29 +13,29 @@ import polars as pl
 from numpy.typing import NDArray
 from rich.table import Table
 
+from health_predict.adapters.registry import Registry
+from health_predict.bundle.model import Bundle, load_bundle
 from health_predict.cli import simulate, tables
 from health_predict.cli.console import Output
 from health_predict.cli.service import service
 from health_predict.data.schema import CLINICAL
 from health_predict.errors import Declined, ServiceError
 from health_predict.evaluation.gate import objections
-from health_predict.io import layout
-from health_predict.io.bundle import Bundle, load_bundle
-from health_predict.io.ledger import read_ledger
-from health_predict.io.registry import Registry
-from health_predict.io.reports import EvaluationReport, read_evaluation
-from health_predict.io.simulations import world
-from health_predict.io.storage import Storage, open_storage
-from health_predict.io.tables import read_table
 from health_predict.params import Params, SearchParams
 from health_predict.settings import Settings
-from health_predict.steps.evaluate import evaluate
-from health_predict.steps.fetch import fetch
-from health_predict.steps.fetch_bundle import fetch_bundle
-from health_predict.steps.promote import promote
-from health_predict.steps.split import split
-from health_predict.steps.train import train
-from health_predict.steps.validate import validate
+from health_predict.steps.data.fetch import fetch
+from health_predict.steps.data.split import split
+from health_predict.steps.data.validate import validate
+from health_predict.steps.model.evaluate import evaluate
+from health_predict.steps.model.fetch_bundle import fetch_bundle
+from health_predict.steps.model.promote import promote
+from health_predict.steps.model.train import train
+from health_predict.store import layout
+from health_predict.store.ledger import read_ledger
+from health_predict.store.reports import EvaluationReport, read_evaluation
+from health_predict.store.simulations import world
+from health_predict.store.storage import Storage, open_storage
+from health_predict.store.tables import read_table
 
 SYNTHETIC_ENCOUNTERS = 60_000  # fewer leave the gate's intervals too wide for a clear verdict
 ASKED = 1_000  # held-out encounters posted to the API

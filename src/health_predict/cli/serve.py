@@ -23,8 +23,8 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 
 from health_predict.errors import HealthPredictError
-from health_predict.io.addresses import without_secrets
 from health_predict.serving import command
+from health_predict.store.addresses import without_secrets
 
 GRACE_SECONDS = 60.0  # after draining, to end the requests in flight, before the service is killed
 HEED_SECONDS = 0.25  # until a signal is heeded, at the latest

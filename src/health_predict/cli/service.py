@@ -20,7 +20,7 @@ from health_predict.data.schema import CLINICAL
 from health_predict.errors import ServiceError
 from health_predict.serving import command
 from health_predict.settings import ServingSettings, environment_without
-from health_predict.steps.score import Answers
+from health_predict.steps.loop.score import Answers
 
 START_SECONDS = 60.0
 END_SECONDS = 20.0  # to answer what was asked, before it is killed

@@ -1,6 +1,7 @@
 """`health-predict simulate`: the future, batch by batch, with monitoring, retraining, gate and promotion.
 
-All of it happens in a world of its own (`io/simulations.py`): production, its ledger and its aliases stay as they are.
+All of it happens in a world of its own (`store/simulations.py`): production, its ledger and its aliases stay as they
+are.
 
 What happens to batch t when it arrives: its schema is checked; the outcomes of batch t-1 have matured; the batch and
 those outcomes are judged; it is decided whether to retrain or to recalibrate; a model from that which passes the gate
@@ -13,32 +14,33 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from health_predict.adapters.registry import Registry
 from health_predict.cli.console import Output
 from health_predict.cli.service import Service, service
 from health_predict.data.schema import CLINICAL
 from health_predict.errors import Declined
-from health_predict.io.bundles import fetch_bundle
-from health_predict.io.datasets import INITIAL, Dataset
-from health_predict.io.ledger import read_ledger
-from health_predict.io.registry import Registry
-from health_predict.io.replay import Ended, Plan, future_batches, read_arrival, read_ended, scored, write_ended
-from health_predict.io.storage import Storage, open_storage
-from health_predict.monitoring.replay import Replay
 from health_predict.params import Params
 from health_predict.settings import Settings
-from health_predict.steps.arrive import arrive
-from health_predict.steps.assemble import assemble
-from health_predict.steps.begin import begin
-from health_predict.steps.decide import Decided, decide
-from health_predict.steps.evaluate import evaluate
-from health_predict.steps.judge import judge
-from health_predict.steps.mature import mature
-from health_predict.steps.monitor import monitor
-from health_predict.steps.promote import promote
-from health_predict.steps.recalibrate import recalibrate
-from health_predict.steps.report_replay import report_replay
-from health_predict.steps.score import score
-from health_predict.steps.train import train
+from health_predict.simulation.replay import Replay
+from health_predict.steps.loop.arrive import arrive
+from health_predict.steps.loop.assemble import assemble
+from health_predict.steps.loop.begin import begin
+from health_predict.steps.loop.decide import Decided, decide
+from health_predict.steps.loop.judge import judge
+from health_predict.steps.loop.mature import mature
+from health_predict.steps.loop.monitor import monitor
+from health_predict.steps.loop.recalibrate import recalibrate
+from health_predict.steps.loop.report_replay import report_replay
+from health_predict.steps.loop.score import score
+from health_predict.steps.model.evaluate import evaluate
+from health_predict.steps.model.promote import promote
+from health_predict.steps.model.train import train
+from health_predict.store.batches import read_arrival, scored
+from health_predict.store.bundles import fetch_bundle
+from health_predict.store.datasets import INITIAL, Dataset
+from health_predict.store.ledger import read_ledger
+from health_predict.store.replay import Ended, Plan, future_batches, read_ended, write_ended
+from health_predict.store.storage import Storage, open_storage
 
 DEFAULT_NAME = "replay"  # of the world where nothing is injected
 DEMO_NAME = "demo"  # of the world of the demo, which nobody else may begin

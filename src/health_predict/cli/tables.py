@@ -12,10 +12,10 @@ from health_predict.params import TITLES
 if TYPE_CHECKING:  # a table needs no reader of what it shows, and some of these take seconds to import
     from health_predict.evaluation.gate import Check, Comparison
     from health_predict.evaluation.metrics import Interval
-    from health_predict.io.ledger import Entry
-    from health_predict.io.monitoring_reports import Judged, MonitoringReport
-    from health_predict.io.reports import BestModel, EvaluationReport, TrainingReport
-    from health_predict.monitoring.replay import Replay, Row
+    from health_predict.simulation.replay import Replay, Row
+    from health_predict.store.ledger import Entry
+    from health_predict.store.monitoring_reports import Judged, MonitoringReport
+    from health_predict.store.reports import BestModel, EvaluationReport, TrainingReport
 
 SHOWN_REASONS = 8  # of a decision, in an overview
 INVENTED = Text("INVENTED DATA: these numbers say nothing about patients.", style="bold red")

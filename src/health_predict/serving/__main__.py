@@ -1,7 +1,7 @@
 """`python -m health_predict.serving`: one worker."""
 
 # ruff: noqa: E402  # the libraries open files when they are imported
-from health_predict.serving import standard_streams
+from health_predict.serving.http import standard_streams
 
 standard_streams.reopen_closed()
 
@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from health_predict.errors import HealthPredictError
-from health_predict.io.addresses import without_secrets
-from health_predict.serving import heap
-from health_predict.serving.server import Listen, run
+from health_predict.serving.core import heap
+from health_predict.serving.http.server import Listen, run
 from health_predict.settings import ServingSettings
+from health_predict.store.addresses import without_secrets
 
 
 def main() -> int:

@@ -5,11 +5,11 @@ from polars.testing import assert_frame_equal
 from factories import encounters
 from health_predict.data.cohort import select_cohort
 from health_predict.data.decode import decode, encode
-from health_predict.data.scenarios import SCENARIOS, illness, inject
 from health_predict.data.schema import CLINICAL, FIELD, OUTCOME
 from health_predict.data.validation import DTYPES, validate
 from health_predict.errors import DataError
 from health_predict.params import ScenarioParams, ValidationParams
+from health_predict.simulation.scenarios import SCENARIOS, illness, inject
 
 PARAMS = ScenarioParams()
 BATCH = select_cohort(encounters(2_000, seed=6))

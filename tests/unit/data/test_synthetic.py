@@ -1,8 +1,8 @@
 import pytest
 
 from health_predict.data.cohort import outcome, select_cohort
-from health_predict.data.synthetic import FIRST_PATIENT, generate
 from health_predict.data.validation import DTYPES
+from health_predict.simulation.synthetic import FIRST_PATIENT, generate
 
 TABLE = generate(20_000, seed=1)
 

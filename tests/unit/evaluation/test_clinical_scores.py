@@ -9,12 +9,12 @@ import pytest
 
 from health_predict.data.cohort import outcome, select_cohort
 from health_predict.data.decode import decode
-from health_predict.data.synthetic import generate
 from health_predict.data.validation import validate
 from health_predict.evaluation.clinical_scores import charlson_index, hospital, lace
 from health_predict.evaluation.metrics import auroc
 from health_predict.features import diagnoses
 from health_predict.params import ValidationParams
+from health_predict.simulation.synthetic import generate
 
 LOWEST = {
     "admission_type_id": 3,

@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 
 from health_predict.data.cohort import outcome, select_cohort
-from health_predict.data.synthetic import generate
 from health_predict.errors import DataError
 from health_predict.evaluation import clinical_scores
 from health_predict.evaluation.gate import Comparison, Opponent, Scores, checks, compare_models, objections
@@ -24,6 +23,7 @@ from health_predict.evaluation.metrics import (
 )
 from health_predict.evaluation.subgroups import SubgroupMetrics, subgroups
 from health_predict.params import BootstrapParams, GateParams
+from health_predict.simulation.synthetic import generate
 
 PARAMS = GateParams()
 FEW = BootstrapParams(replicates=20)

@@ -5,11 +5,11 @@ import polars as pl
 import pytest
 
 from health_predict.data.cohort import outcome, select_cohort
-from health_predict.data.synthetic import generate
 from health_predict.errors import DataError
 from health_predict.evaluation.metrics import evaluate
 from health_predict.evaluation.subgroups import subgroups
 from health_predict.params import BootstrapParams
+from health_predict.simulation.synthetic import generate
 
 FEW = BootstrapParams(replicates=30)
 

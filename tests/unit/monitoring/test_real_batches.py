@@ -14,7 +14,6 @@ import pytest
 from health_predict.data.batches import batches
 from health_predict.data.cohort import label, select_cohort
 from health_predict.data.decode import decode
-from health_predict.data.scenarios import SCENARIOS, inject
 from health_predict.data.splits import split
 from health_predict.data.validation import validate
 from health_predict.errors import DataError
@@ -25,6 +24,7 @@ from health_predict.monitoring.reference import Reference, profile, reliance, va
 from health_predict.monitoring.retraining import Evidence, Moved, Stock, decide
 from health_predict.monitoring.separation import separation
 from health_predict.params import Params
+from health_predict.simulation.scenarios import SCENARIOS, inject
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import Fitted, fit, prepare
 

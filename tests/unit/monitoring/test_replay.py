@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from health_predict.evaluation.metrics import Interval, Measurement
-from health_predict.monitoring.replay import Outcome, Row, realised, summarise
-from health_predict.monitoring.replay_page import page
 from health_predict.params import BootstrapParams
+from health_predict.reports.replay_page import page
+from health_predict.simulation.replay import Outcome, Row, realised, summarise
 
 RNG = np.random.default_rng(3)
 Y = RNG.random(400) < 0.2

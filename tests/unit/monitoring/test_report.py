@@ -2,8 +2,8 @@ import pytest
 
 from factories import encounters
 from health_predict.errors import DataError
-from health_predict.monitoring.report import html
 from health_predict.params import DriftParams
+from health_predict.reports.drift_page import html
 
 
 def test_an_empty_side_cannot_be_drawn():

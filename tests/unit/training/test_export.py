@@ -4,10 +4,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from health_predict.bundle.onnx import to_onnx
 from health_predict.features.calibration import Calibration, log_odds
 from health_predict.params import Family
 from health_predict.training.candidates import CANDIDATES, Fold, predict_proba
-from health_predict.training.export import to_onnx
 
 RNG = np.random.default_rng(5)
 X = np.round(RNG.normal(size=(600, 7)), 6).astype(np.float32)

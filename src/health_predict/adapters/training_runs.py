@@ -1,0 +1,163 @@
+"""What a training leaves in MLflow: a parent run, a nested run for each trial, one `Best_<Family>_Model` per family."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import joblib
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from health_predict.adapters.ray_search import METRIC, Search, Trial
+from health_predict.adapters.registry import BUNDLE, EVALUATION, PREPROCESSOR, Registry
+from health_predict.bundle.export import Provenance, export
+from health_predict.bundle.model import Bundle
+from health_predict.data.cohort import LabelledEncounters
+from health_predict.evaluation.metrics import Metrics, evaluate
+from health_predict.params import TITLES, Family, Params
+from health_predict.reports.figures import quality_figures
+from health_predict.store.reports import BestModel, EvaluationReport
+from health_predict.store.tables import json_bytes
+from health_predict.training.fit import Fitted, importance
+
+FINGERPRINT = "health_predict.fingerprint"
+WINNER = "health_predict.winner_run_id"
+FAMILY = "health_predict.family"
+FLAVOURS: Mapping[Family, str] = {"xgboost": "xgboost", "lightgbm": "lightgbm", "catboost": "catboost"}
+
+
+def experiment(model_name: str) -> str:
+    """Name of the experiment that holds a registered model's trainings."""
+    return f"{model_name}_Training"
+
+
+@contextmanager
+def parent_run(registry: Registry, fingerprint: str, params: Mapping[str, object]) -> Iterator[str]:
+    """The run that holds one training. Runs that an earlier, killed training left open on this host are closed."""
+    name = experiment(registry.model_name)
+    registry.end_orphans(name)
+    with registry.run(name, "Training", {FINGERPRINT: fingerprint}) as run_id:
+        registry.log(run_id, params=params)
+        yield run_id
+
+
+def log_search(registry: Registry, parent: str, search: Search) -> None:
+    """A nested run for every trial with its configuration and AUROC by step; ASHA's stops on the parent."""
+    name = experiment(registry.model_name)
+    for trial in search.trials:
+        run_name = f"{search.family} trial {trial.number}"
+        with registry.run(name, run_name, {FAMILY: search.family}, parent=parent) as run_id:
+            registry.log(run_id, trial.config, {"seconds": trial.seconds}, {METRIC: trial.auroc}, _stop(trial))
+    rungs = {f"{search.family}_stopped_at_step_{step}": float(n) for step, n in search.stopped_at.items()}
+    registry.log(parent, metrics={f"{search.family}_stopped_share": search.stopped_share, **rungs})
+
+
+def log_best(
+    registry: Registry,
+    parent: str,
+    fitted: Fitted,
+    train: LabelledEncounters,
+    validation: LabelledEncounters,
+    provenance: Provenance,
+    params: Params,
+) -> BestModel:
+    """Measure a fitted model on the validation encounters, export its bundle, and log all of it in one run.
+
+    Raises BundleError when the exported model does not score what the fitted one scores.
+    """
+    title = TITLES[fitted.family]
+    y_proba = fitted.predict_proba(validation.encounters)
+    metrics = evaluate(validation.outcomes, y_proba, validation.patients, fitted.threshold, params.bootstrap)
+    tags = {FAMILY: fitted.family, "health_predict.git_revision": provenance.git_revision}
+    for table in provenance.trained_on:
+        tags[f"health_predict.data.{Path(table.key).stem}"] = table.sha256
+    name = experiment(registry.model_name)
+    with (
+        registry.run(name, f"Best_{title}_Model", tags, parent=parent) as run_id,
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        folder = Path(scratch)
+        logged = validation_metrics(metrics)
+        provenance = replace(provenance, run_id=run_id)
+        bundle, difference = export(folder / BUNDLE, fitted, train, validation, logged, provenance, params)
+        _write_preprocessor(folder, fitted)
+        _write_model(folder / "model", fitted)
+        _write_figures(folder / "figures", fitted, validation.outcomes, y_proba, title)
+        registry.log_folder(run_id, folder)
+        registry.log(
+            run_id,
+            params={"family": fitted.family, **fitted.config, "threshold": fitted.threshold},
+            metrics={**logged, "onnx_max_difference": difference},
+            tags={"health_predict.bundle_sha256": bundle.sha256},
+        )
+    return _described(run_id, fitted, metrics, difference, bundle)
+
+
+def log_evaluation(registry: Registry, report: EvaluationReport) -> None:
+    """The comparison on unseen encounters, into the run of the model: metrics `test_...`, and the whole as JSON."""
+    found = report.comparison.challenger
+    metrics = {
+        "test_roc_auc": found.auroc,
+        "test_average_precision": found.average_precision,
+        "test_brier_score": found.brier,
+        "test_expected_calibration_error": found.ece,
+        "test_observed_expected": found.observed_expected,
+    }
+    registry.log(report.run_id, metrics={name: interval.estimate for name, interval in metrics.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / EVALUATION).write_bytes(json_bytes(msgspec.to_builtins(report)))
+        registry.log_folder(report.run_id, Path(folder), Path(EVALUATION).stem)
+
+
+def validation_metrics(metrics: Metrics) -> dict[str, float]:
+    """Names and numbers as they are logged: `val_roc_auc` and its like."""
+    logged = {
+        "val_roc_auc": metrics.auroc,
+        "val_average_precision": metrics.average_precision,
+        "val_f1_score": metrics.f1,
+        "val_precision": metrics.precision,
+        "val_recall": metrics.recall,
+        "val_brier_score": metrics.brier,
+        "val_expected_calibration_error": metrics.ece,
+        "val_calibration_intercept": metrics.calibration_intercept,
+        "val_calibration_slope": metrics.calibration_slope,
+        "val_observed_expected": metrics.observed_expected,
+    }
+    return {name: interval.estimate for name, interval in logged.items() if interval is not None}
+
+
+def _stop(trial: Trial) -> dict[str, str]:
+    return {"health_predict.stopped_at_step": str(len(trial.auroc))} if trial.stopped else {}
+
+
+def _described(run_id: str, fitted: Fitted, metrics: Metrics, difference: float, bundle: Bundle) -> BestModel:
+    return BestModel(fitted.family, run_id, fitted.config, fitted.threshold, metrics, difference, bundle.sha256)
+
+
+def _write_preprocessor(folder: Path, fitted: Fitted) -> None:
+    (folder / PREPROCESSOR).parent.mkdir(parents=True)
+    joblib.dump(fitted.preprocessor, folder / PREPROCESSOR, compress=3)
+
+
+def _write_model(folder: Path, fitted: Fitted) -> None:
+    import importlib  # noqa: PLC0415
+    from importlib.metadata import version  # noqa: PLC0415
+
+    flavour = FLAVOURS.get(fitted.family, "sklearn")
+    library = {"xgboost": "xgboost-cpu", "sklearn": "scikit-learn"}.get(flavour, flavour)
+    # The research copy of the model; skops, the default, refuses forests.
+    options = {"serialization_format": "cloudpickle"} if flavour == "sklearn" else {}
+    importlib.import_module(f"mlflow.{flavour}").save_model(
+        fitted.model, str(folder), pip_requirements=[f"{library}=={version(library)}"], **options
+    )
+
+
+def _write_figures(
+    folder: Path, fitted: Fitted, y_true: NDArray[np.bool_], y_proba: NDArray[np.float64], title: str
+) -> None:
+    folder.mkdir()
+    for stem, figure in quality_figures(y_true, y_proba, importance(fitted), title).items():
+        figure.savefig(folder / f"{stem}.png", dpi=110)

@@ -1,0 +1,87 @@
+"""`health-predict data fetch`: the dataset into the store."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from health_predict.adapters.download import (
+    PUBLISHED_SHA256,
+    UCI_HOST,
+    Progress,
+    extract_csv,
+    fetch_dataset,
+    fingerprint,
+    read_source,
+)
+from health_predict.data.decode import decode, encode
+from health_predict.errors import DataError
+from health_predict.params import SEED
+from health_predict.simulation.synthetic import generate
+from health_predict.store import layout
+from health_predict.store.addresses import without_secrets
+from health_predict.store.manifests import publish, unaltered
+from health_predict.store.storage import Storage
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """`sha256` is the CSV's with line ends as \\n; `published`: it is the file that UCI published."""
+
+    key: str
+    sha256: str
+    rows: int
+    published: bool
+    synthetic: bool
+    skipped: bool = False
+
+
+def fetch(storage: Storage, source: str | None, url: str, synthetic_rows: int | None, progress: Progress) -> Fetched:
+    """Store invented encounters (`synthetic_rows`), else the file at `source`, else what `url` gives.
+
+    Skipped when the same data are there unaltered; a download is not even tried when it could give nothing else.
+    Raises StorageError when the file cannot be had, DataError when it is not the dataset; then nothing is written.
+    """
+    downloads = source is None and synthetic_rows is None
+    present = unaltered(storage, layout.RAW_MANIFEST)
+    if present and downloads and _is_what_comes_from(url, present):
+        return Fetched(**{**present["result"], "skipped": True})
+    content = _obtain(source, url, synthetic_rows, progress)
+    fetched = _described(content, synthetic=synthetic_rows is not None)
+    if downloads and _is_uci(url) and not fetched.published:
+        raise DataError(f"{url} gave another file than the one published: SHA-256 {fetched.sha256}")
+    origin = without_secrets(url) if downloads else "synthetic" if fetched.synthetic else "file"
+    inputs = {"origin": origin, "layout": layout.NUMBER}
+    if present and present["inputs"] == inputs and present["result"] == asdict(fetched):
+        return replace(fetched, skipped=True)
+    publish(
+        storage,
+        layout.RAW_MANIFEST,
+        inputs=inputs,
+        files={fetched.key: content},
+        result=asdict(fetched),
+        replaces=layout.RAW,
+    )
+    return fetched
+
+
+def _obtain(source: str | None, url: str, synthetic_rows: int | None, progress: Progress) -> bytes:
+    if synthetic_rows is not None:
+        return encode(generate(synthetic_rows, SEED))
+    return read_source(source) if source else fetch_dataset(url, progress)
+
+
+def _described(content: bytes, synthetic: bool) -> Fetched:
+    csv = extract_csv(content)
+    digest = fingerprint(csv)
+    key = layout.raw_data("csv" if csv is content else "zip")
+    return Fetched(key, digest, decode(csv).height, digest == PUBLISHED_SHA256, synthetic)
+
+
+def _is_uci(url: str) -> bool:
+    return urlsplit(url).hostname == UCI_HOST
+
+
+def _is_what_comes_from(url: str, present: Any) -> bool:
+    return bool(
+        present["inputs"]["origin"] == without_secrets(url) or (_is_uci(url) and present["result"]["published"])
+    )

@@ -1,0 +1,89 @@
+"""`health-predict data split`: the cohort into initial data and batches to replay."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from health_predict.data.batches import batches
+from health_predict.data.cohort import outcome, select_cohort
+from health_predict.data.splits import split as split_cohort
+from health_predict.params import SplitParams
+from health_predict.store import layout
+from health_predict.store.manifests import completed, finished, publish
+from health_predict.store.storage import Storage
+from health_predict.store.tables import read_table, table_bytes
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file. Rates are shares of its encounters, 0 to 1."""
+
+    key: str
+    rows: int
+    patients: int
+    readmitted_within_30_days: float
+    readmitted: float
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """`rows` of the cohort, `excluded` ones who died or went to a hospice, and the parts in file order."""
+
+    rows: int
+    excluded: int
+    parts: tuple[Part, ...]
+    synthetic: bool
+    skipped: bool = False
+
+
+def split(storage: Storage, params: SplitParams) -> SplitReport:
+    """Write initial train, validation and test data, and the future in batches.
+
+    Skipped when the validated encounters and the parameters are what they were. Raises StorageError before
+    `validate`, DataError when there are too few encounters; then nothing is written.
+    """
+    validated = completed(storage, layout.VALIDATION_MANIFEST, "data validate")
+    synthetic = validated["result"]["synthetic"]
+    inputs = {"encounters": validated["files"][layout.VALIDATED], "synthetic": synthetic, "params": asdict(params)}
+    done = finished(storage, layout.SPLIT_MANIFEST, inputs)
+    if done:
+        return _skipped(done)
+    encounters = read_table(storage, layout.VALIDATED)
+    cohort = select_cohort(encounters)
+    tables = _tables(cohort, params)
+    report = SplitReport(
+        rows=cohort.height,
+        excluded=encounters.height - cohort.height,
+        parts=tuple(_part(key, table) for key, table in tables.items()),
+        synthetic=synthetic,
+    )
+    files = {key: table_bytes(table, key) for key, table in tables.items()}
+    publish(storage, layout.SPLIT_MANIFEST, inputs=inputs, files=files, result=asdict(report), replaces=layout.FUTURE)
+    return report
+
+
+def _tables(cohort: pl.DataFrame, params: SplitParams) -> dict[str, pl.DataFrame]:
+    splits = split_cohort(cohort, params)
+    future = enumerate(batches(splits.future, params), start=1)
+    return {
+        layout.INITIAL_TRAIN: splits.train,
+        layout.INITIAL_VALIDATION: splits.validation,
+        layout.INITIAL_TEST: splits.test,
+        **{layout.future_batch(number): batch for number, batch in future},
+    }
+
+
+def _part(key: str, encounters: pl.DataFrame) -> Part:
+    return Part(
+        key=key,
+        rows=encounters.height,
+        patients=encounters["patient_nbr"].n_unique(),
+        readmitted_within_30_days=float(outcome(encounters, "lt30").mean()),
+        readmitted=float(outcome(encounters, "any").mean()),
+    )
+
+
+def _skipped(recorded: Any) -> SplitReport:
+    parts = tuple(Part(**part) for part in recorded["parts"])
+    return SplitReport(**{**recorded, "parts": parts, "skipped": True})

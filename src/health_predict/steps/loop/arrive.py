@@ -1,0 +1,64 @@
+"""A batch of the replay arrives: its encounters, without what became of them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from health_predict.data.cohort import select_cohort
+from health_predict.errors import DataError
+from health_predict.params import ScenarioParams
+from health_predict.simulation.scenarios import inject
+from health_predict.store import layout
+from health_predict.store.batches import arrival_bytes
+from health_predict.store.manifests import finished, publish
+from health_predict.store.replay import future_batches, read_future
+from health_predict.store.storage import Storage
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """`left_out` encounters ended in death or a hospice, and are not among the rows.
+
+    `refused` says why the batch does not fit the schema; then there are no rows. None: it fits.
+    """
+
+    batch: int
+    rows: int
+    refused: str | None
+    left_out: int = 0
+    skipped: bool = False
+
+
+def arrive(storage: Storage, params: ScenarioParams, number: int, scenario: str, from_batch: int) -> Arrival:
+    """Take in the cohort of a batch as it is under the scenario, which begins with `from_batch`.
+
+    A batch that does not fit the schema is recorded as refused, with the offending columns, and nothing of it is
+    kept. Skipped when the same batch has arrived. Raises DataError for a batch or a scenario that there is not,
+    StorageError for a batch that was altered.
+    """
+    key, name = layout.arrival(number), "none" if number < from_batch else scenario
+    elapsed = max(number - from_batch, 0)
+    inputs = {
+        "batch": future_batches(storage).get(number),
+        "scenario": name,
+        "elapsed": elapsed,
+        "params": asdict(params),
+    }
+    done = finished(storage, layout.manifest(key), inputs)
+    if done:
+        return Arrival(**{**done, "skipped": True})
+    encounters = inject(name, read_future(storage, number), elapsed, params)
+    arrival, files = _checked(encounters, number, key)
+    publish(storage, layout.manifest(key), inputs=inputs, files=files, result=asdict(arrival))
+    return arrival
+
+
+def _checked(encounters: pl.DataFrame, number: int, key: str) -> tuple[Arrival, dict[str, Any]]:
+    try:
+        arrival_bytes(encounters, key)  # all of it: the cohort cannot be told in a batch that does not fit
+    except DataError as error:
+        return Arrival(number, 0, str(error)), {}
+    cohort = select_cohort(encounters)
+    arrival = Arrival(number, cohort.height, None, encounters.height - cohort.height)
+    return arrival, {key: arrival_bytes(cohort, key)}

@@ -1,0 +1,89 @@
+"""Everything that has matured becomes the data set of a retraining."""
+
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+
+import polars as pl
+
+from health_predict.data.cohort import outcome
+from health_predict.data.splits import retraining as divide
+from health_predict.params import Params
+from health_predict.store import layout
+from health_predict.store.batches import matured, read_matured
+from health_predict.store.datasets import INITIAL, Dataset, retraining, vouch
+from health_predict.store.holdouts import candidates, holdout_bytes, known
+from health_predict.store.ledger import read_ledger
+from health_predict.store.manifests import completed, finished, publish
+from health_predict.store.storage import Storage
+from health_predict.store.tables import json_bytes, read_table, table_bytes
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """Counts of encounters; `left_out` are other encounters of the patients in validation and test.
+
+    `version` was in production: it, the first approved model and the one that is trained on `train` and `validation`
+    can be compared on `test`.
+    """
+
+    batch: int
+    version: str | None
+    matured: tuple[int, ...]
+    train: int
+    validation: int
+    test: int
+    test_outcomes: int
+    left_out: int
+    synthetic: bool
+    skipped: bool = False
+
+    @property
+    def dataset(self) -> Dataset:
+        return retraining(self.batch)
+
+
+def assemble(storage: Storage, params: Params, number: int, version: str | None = None) -> Assembled:
+    """Write train, validation and test data from the initial data and all batches before `number` that have matured.
+
+    Test and validation are fresh: neither production (`version`; now, if left out) nor the first approved model has
+    seen them, and no earlier hold-out had them. `store.batches.next_assembly` says the number by which everything
+    counts that has matured by now. Skipped when it was done with the same batches, parameters and version. Raises Declined,
+    with nothing written, where fewer encounters are fresh than the gate needs to decide; StorageError before
+    `data split`.
+    """
+    version = version or read_ledger(storage).production
+    initial = vouch(storage, INITIAL)
+    numbers = matured(storage, number)
+    manifests = {one: completed(storage, layout.manifest(layout.outcomes(one)), "simulate") for one in numbers}
+    inputs = {
+        "initial": dict(initial.files),
+        "outcomes": {str(one): manifest["files"] for one, manifest in manifests.items()},
+        "version": version,
+        "params": [asdict(params.assembly), asdict(params.gate)],
+    }
+    manifest = layout.retraining_manifest(number)
+    done = finished(storage, manifest, inputs)
+    if done:
+        return Assembled(**{**done, "matured": tuple(done["matured"]), "skipped": True})
+    first = pl.concat([read_table(storage, key) for key in initial.files])
+    batches = [read_matured(storage, one) for one in numbers]
+    holdout = layout.holdout(sha256(json_bytes(["retraining", number, inputs])).hexdigest())
+    held = candidates(batches, known(storage, version, own=holdout), params)
+    parts = divide([first, *batches], held, params.assembly, params.gate)
+    dataset = retraining(number)
+    tables = {dataset.train: parts.train, dataset.validation: parts.validation, dataset.test: parts.test}
+    result = Assembled(
+        batch=number,
+        version=version,
+        matured=tuple(numbers),
+        train=parts.train.height,
+        validation=parts.validation.height,
+        test=parts.test.height,
+        test_outcomes=int(outcome(parts.test).sum()),
+        left_out=first.height + sum(map(len, batches)) - sum(table.height for table in tables.values()),
+        synthetic=initial.synthetic,
+    )
+    files = {key: table_bytes(table, key) for key, table in tables.items()}
+    files[holdout] = holdout_bytes(parts.test, holdout)
+    publish(storage, manifest, inputs=inputs, files=files, result=asdict(result))
+    return result

@@ -1,0 +1,87 @@
+"""A replay begins, in a world of its own; goes on; or starts over."""
+
+import secrets
+from dataclasses import dataclass
+
+from health_predict.adapters.registry import Registry
+from health_predict.bundle.model import load_bundle
+from health_predict.errors import ConflictError, DataError
+from health_predict.store import layout
+from health_predict.store.bundles import keep_bundle, unpacked
+from health_predict.store.ledger import Ledger, Version, append, read_ledger
+from health_predict.store.manifests import completed
+from health_predict.store.replay import Plan, future_batches, read_plan, write_plan
+from health_predict.store.simulations import Simulation, read_simulation, world, write_simulation
+from health_predict.store.storage import Storage
+from health_predict.store.tables import keep_table, kept_table
+from health_predict.workspace.production import checked, drafted, settle, subject_of
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The replay's store, and the registry with the model that it promotes into."""
+
+    plan: Plan
+    storage: Storage
+    registry: Registry
+
+
+def begin(storage: Storage, registry: Registry, who: str, name: str, plan: Plan, restart: bool) -> Begun:
+    """The world of a replay: the split data, and the version in production, if there is one, as the first version.
+
+    It is made whole or not at all; a replay that was begun so goes on in it. `restart` drops what is in it, and begins
+    with what is in production now. Nothing outside of it is changed. Raises ConflictError where another replay was
+    begun under the name, DataError where there is no batch for the scenario to begin with.
+    """
+    available = len(future_batches(storage))
+    if plan.from_batch > available:
+        raise DataError(f"the scenario cannot begin with batch {plan.from_batch}: `data split` made {available}")
+    place = world(storage, name)
+    begun, simulation = read_plan(place), read_simulation(place)
+    if begun and simulation and not restart:
+        if begun != plan:
+            raise ConflictError(
+                f"another replay was begun in {place.root}: scenario {begun.scenario} from batch {begun.from_batch}, "
+                f"{', '.join(begun.families)} with {begun.trials} trials, seed {begun.seed}. Say the same, --restart "
+                "to drop it, or --name to begin another"
+            )
+        return Begun(begun, place, registry.for_model(simulation.model))
+    place.delete(layout.REPLAY)  # with it, the world is whole
+    for key in place.list():
+        place.delete(key)
+    simulation = Simulation(name, f"{registry.model_name}_Simulation_{name}_{secrets.token_hex(3)}")
+    write_simulation(place, simulation)
+    _copy_split(storage, place)
+    own = registry.for_model(simulation.model)
+    ledger = checked(storage, registry)
+    if ledger.production:
+        _bring(storage, place, registry, own, ledger, who)
+    write_plan(place, plan)
+    return Begun(plan, place, own)
+
+
+def _copy_split(storage: Storage, place: Storage) -> None:
+    split = completed(storage, layout.SPLIT_MANIFEST, "data split")
+    for key in [*split["files"], layout.SPLIT_MANIFEST]:
+        place.write(key, storage.read(key))
+
+
+def _bring(storage: Storage, place: Storage, registry: Registry, own: Registry, ledger: Ledger, who: str) -> None:
+    """The version in production, and what is known of it, becomes the world's first."""
+    version = ledger.version(str(ledger.production))
+    with unpacked(storage, lambda: registry, version) as folder:
+        bundle = load_bundle(folder)
+        keep_bundle(place, folder)
+    for table in bundle.manifest.trained_on:
+        keep_table(place, kept_table(storage, table.sha256))
+    for run_id in (*bundle.manifest.lineage, version.run_id):
+        key = layout.evaluation_report(run_id)
+        if storage.exists(key):
+            place.write(key, storage.read(key))
+    first: Version = own.register(version.run_id, {"family": bundle.manifest.family})
+    empty = read_ledger(place)
+    reason = f"version {version.version} of {registry.model_name} is what the replay begins with"
+    subject = subject_of(bundle, first.version)
+    moves = (first.version, None)
+    append(place, empty, drafted(place, own, empty, "adopted", subject, who, reasons=[reason], moves=moves))
+    settle(place, own)

@@ -1,0 +1,112 @@
+"""Is it time to retrain? Evidence under the present champion in, a recorded decision with its reasons out."""
+
+from dataclasses import asdict, dataclass, replace
+
+import msgspec
+import polars as pl
+
+from health_predict.bundle.model import Manifest
+from health_predict.data.splits import fresh, needed, total
+from health_predict.errors import ConflictError
+from health_predict.monitoring.retraining import Action, Evidence, Finding, Moved, Stock, gather
+from health_predict.monitoring.retraining import decide as by_policy
+from health_predict.params import Params
+from health_predict.store import layout
+from health_predict.store.approvals import trained_in
+from health_predict.store.batches import matured, read_matured
+from health_predict.store.bundles import kept_manifest
+from health_predict.store.holdouts import known, read_seen
+from health_predict.store.ledger import Ledger, read_ledger
+from health_predict.store.manifests import completed, finished, publish
+from health_predict.store.monitoring_reports import read_judgements, read_watched
+from health_predict.store.storage import Storage
+from health_predict.store.tables import read_json
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What was decided when a batch had arrived, under which version, and from how much new data."""
+
+    batch: int
+    version: str
+    action: Action
+    reasons: tuple[str, ...]
+    stock: Stock
+    skipped: bool = False
+
+
+def decide(storage: Storage, params: Params, number: int) -> Decided:
+    """Decide after a batch was monitored. Skipped when it was decided: a decision is made once.
+
+    Raises StorageError before `monitor`, ConflictError with nothing in production.
+    """
+    key = layout.retraining_report(layout.batch(number))
+    watched = completed(storage, layout.drift_manifest(layout.batch(number)), f"monitor --batch {number}")
+    inputs = {"monitored": watched["files"], "params": asdict(params.retraining)}
+    done = finished(storage, key, inputs)
+    if done:
+        return replace(msgspec.convert(done, Decided), skipped=True)
+    ledger = read_ledger(storage)
+    if ledger.production is None:
+        raise ConflictError("nothing is in production to be replaced; run `health-predict promote` first")
+    stock = _stock(storage, ledger.production, params, number)
+    decision = by_policy(_evidence(storage, number, ledger), stock, params.retraining)
+    decided = Decided(number, ledger.production, decision.action, decision.reasons, stock)
+    publish(storage, key, inputs=inputs, files={}, result=asdict(decided))
+    return decided
+
+
+def _evidence(storage: Storage, number: int, ledger: Ledger) -> Evidence:
+    arrived = [entry.subject for entry in ledger.entries if entry.decision in ("promoted", "adopted")]
+    models: dict[str | None, str] = {one.version: trained_in(storage, one.run_id) for one in arrived}
+    productions = [entry.production for entry in ledger.entries]
+    return gather([*_arrivals(storage, number), *_outcomes(storage)], productions, models)
+
+
+def _arrivals(storage: Storage, number: int) -> list[Finding]:
+    reports = [report for report in read_watched(storage) if report.batch is not None and report.batch <= number]
+    return [
+        Finding(
+            batch=report.batch or 0,
+            version=report.version,
+            decisions=report.decisions,
+            found=Moved(
+                report.drift.importance_drifted, report.drift.administrative_drifted, report.predictions.detected
+            ),
+        )
+        for report in reports
+    ]
+
+
+def _outcomes(storage: Storage) -> list[Finding]:
+    return [
+        Finding(one.batch, one.version, one.decisions, one.performance)
+        for one in read_judgements(storage)
+        if one.batch is not None and one.performance is not None
+    ]
+
+
+def _stock(storage: Storage, champion: str, params: Params, number: int) -> Stock:
+    manifest = kept_manifest(storage, read_ledger(storage).subject(champion).bundle)
+    fitted = pl.concat([read_seen(storage, table)["encounter_id"] for table in manifest.trained_on[:2]])
+    batches = [read_matured(storage, one) for one in matured(storage, number)]
+    new = [batch for batch in batches if not batch["encounter_id"].is_in(fitted.implode()).any()]
+    left = total(fresh(batches, known(storage, champion)))
+    enough = needed(params.assembly, params.gate)
+    return Stock(
+        trained_rows=len(fitted),
+        new_rows=sum(map(len, new)),
+        batches=len(new),
+        fresh_rows=left.rows,
+        fresh_outcomes=left.outcomes,
+        needed_rows=enough.rows,
+        needed_outcomes=enough.outcomes,
+        recalibrated=_recalibrated(storage, manifest, number),
+    )
+
+
+def _recalibrated(storage: Storage, manifest: Manifest, number: int) -> bool:
+    """Was the model of a bundle recalibrated before, whether that was promoted or not."""
+    manifests = (layout.recalibration_manifest(one) for one in range(1, number))
+    tried = [read_json(storage, key)["result"]["recalibrated"] for key in manifests if storage.exists(key)]
+    return trained_in(storage, manifest.run_id) in {trained_in(storage, run_id) for run_id in tried}

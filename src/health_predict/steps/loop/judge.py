@@ -1,0 +1,76 @@
+"""Outcomes have matured: how good was the version that scored them?"""
+
+import polars as pl
+
+from health_predict.adapters.monitoring_runs import log_judged
+from health_predict.adapters.registry import Registry
+from health_predict.bundle.model import require_target
+from health_predict.data.cohort import outcome
+from health_predict.errors import DataError
+from health_predict.evaluation.metrics import Metrics
+from health_predict.monitoring.performance import Performance, performance
+from health_predict.params import Params
+from health_predict.store import layout
+from health_predict.store.approvals import approved
+from health_predict.store.batches import matured, read_matured, read_predictions, scored
+from health_predict.store.bundles import open_version
+from health_predict.store.holdouts import seen
+from health_predict.store.ledger import read_ledger
+from health_predict.store.manifests import completed
+from health_predict.store.monitoring_reports import Judged, write_judged
+from health_predict.store.storage import Storage
+
+
+def judge(storage: Storage, registry: Registry, params: Params) -> tuple[Judged, ...]:
+    """Judge the outcomes of every batch that was scored and has matured; returns the judgements made now, by number.
+
+    Each batch is judged once, under the version that scored it, however late and in whatever order outcomes mature:
+    what was judged is there already. A batch that matured without having been scored has nothing to be judged. The
+    next batch that is monitored reports the judgements. Raises BundleError for a version of another outcome.
+    """
+    said = set(scored(storage))
+    waiting = [
+        number for number in matured(storage) if number in said and not storage.exists(layout.performance(number))
+    ]
+    return tuple(_judged(storage, registry, params, number) for number in waiting)
+
+
+def _judged(storage: Storage, registry: Registry, params: Params, number: int) -> Judged:
+    result = completed(storage, layout.manifest(layout.predictions(number)), "simulate")["result"]
+    arrival = completed(storage, layout.manifest(layout.arrival(number)), "simulate")["result"]
+    version = read_ledger(storage).version(result["version"])
+    bundle = open_version(storage, lambda: registry, version)
+    require_target(bundle.manifest)
+    said = read_predictions(storage, number).select("encounter_id", "probability")
+    became = read_matured(storage, number).join(said, on="encounter_id", maintain_order="left")
+    unseen = became.filter(~pl.col("encounter_id").is_in(seen(storage, [bundle.manifest]).implode()))
+    found, unjudged = _measured(unseen, approved(storage, version), params)
+    judged = Judged(
+        batch=number,
+        version=version.version,
+        decisions=result["decisions"],
+        rows=unseen.height,
+        left_out=arrival["left_out"],
+        seen=became.height - unseen.height,
+        performance=found,
+        unjudged=unjudged,
+    )
+    log_judged(registry, number, judged)
+    write_judged(storage, number, judged)
+    return judged
+
+
+def _measured(became: pl.DataFrame, reference: Metrics, params: Params) -> tuple[Performance | None, str | None]:
+    """How good a version was, or why that cannot be known: a small batch can have no readmission at all."""
+    try:
+        found = performance(
+            outcome(became),
+            became["probability"].to_numpy(),
+            became["patient_nbr"].to_numpy(),
+            reference,
+            params.performance,
+            params.bootstrap,
+        )
+    except DataError as error:
+        return None, str(error)
+    return found, None

@@ -1,0 +1,288 @@
+"""`health-predict monitor`: has the data moved, have the scores, and is the model still as good as when approved?"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from health_predict.adapters.monitoring_runs import log_monitoring
+from health_predict.adapters.registry import Registry
+from health_predict.bundle.model import Bundle, load_bundle, require_target
+from health_predict.bundle.profile import read_reference
+from health_predict.data.cohort import LabelledEncounters, outcome, select_cohort
+from health_predict.errors import ConflictError, DataError, Declined
+from health_predict.monitoring.drift import field_drift
+from health_predict.monitoring.performance import performance, prediction_drift
+from health_predict.monitoring.reference import Reference, profile, value_counts
+from health_predict.monitoring.separation import separation
+from health_predict.params import Params
+from health_predict.reports.drift_page import html
+from health_predict.store import layout
+from health_predict.store.approvals import approved
+from health_predict.store.batches import ARRIVAL, arrived, read_arrival
+from health_predict.store.bundles import unpacked
+from health_predict.store.holdouts import read_seen, seen
+from health_predict.store.ledger import read_ledger
+from health_predict.store.manifests import completed, finished, publish
+from health_predict.store.monitoring_reports import (
+    Judged,
+    MonitoringReport,
+    read_judgements,
+    read_monitoring,
+    read_watched,
+)
+from health_predict.store.places import shown
+from health_predict.store.received import read_file, read_logged, read_outcomes
+from health_predict.store.simulations import simulation_of
+from health_predict.store.storage import Storage
+from health_predict.store.tables import json_bytes
+
+
+@dataclass(frozen=True)
+class _Against:
+    """What a batch is compared with; `left_out` of the encounters are not in the cohort."""
+
+    version: str
+    simulation: str | None
+    decisions: int
+    bundle: Bundle
+    reference: Reference
+    encounters: pl.DataFrame
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Encounters of the cohort that are judged together; `left_out` others came with them."""
+
+    name: str
+    numbers: tuple[int, ...]
+    encounters: pl.DataFrame
+    left_out: int
+
+
+def monitor(storage: Storage, registry: Registry, params: Params, number: int) -> MonitoringReport:
+    """Judge a batch that has arrived under the version in production; report outcomes judged since the last one.
+
+    Earlier batches that were too small to be judged are judged with it. Writes `drift.json` and `report.html`, and logs
+    the numbers to MLflow. Skipped when it was judged, alone or with a later one, whatever is in production now. Raises
+    Declined while too few encounters have arrived; what keeps a check from running: StorageError before the batch
+    arrived, ConflictError with nothing in production.
+    """
+    name = layout.batch(number)
+    record = completed(storage, layout.manifest(layout.arrival(number)), "simulate")
+    inputs = {"arrival": record["files"], "params": _choices(params)}
+    if finished(storage, layout.drift_manifest(name), inputs):
+        return replace(read_monitoring(storage, name), skipped=True)
+    if record["result"]["refused"]:
+        raise DataError(f"batch {number} was refused and cannot be judged: {record['result']['refused']}")
+    against = _champion(storage, registry)
+    others = [report for report in read_watched(storage) if report.batch != number]
+    together = [report for report in others if number in report.batches]
+    if together:
+        return replace(together[0], skipped=True)
+    batch = _pooled(storage, others, number, params)
+    told = {judged.batch for report in others for judged in report.outcomes}
+    outcomes = tuple(judged for judged in read_judgements(storage) if judged.batch not in told)
+    report = _judge(batch, number, against, outcomes, params)
+    _write(storage, registry, params, report, inputs, batch.encounters, against)
+    return report
+
+
+def _pooled(storage: Storage, others: list[MonitoringReport], number: int, params: Params) -> _Batch:
+    """The batch with those before it that no report has."""
+    judged = {one for report in others for one in report.batches}
+    numbers = [one for one in arrived(storage, number) if one not in judged]
+    encounters = pl.concat([read_arrival(storage, one) for one in numbers])
+    if encounters.height < params.drift.min_rows:
+        raise Declined(
+            f"batch {number} waits to be judged:",
+            [
+                f"{encounters.height} encounters have arrived since the batch that was judged last; "
+                f"{params.drift.min_rows} (DriftParams.min_rows) are needed."
+            ],
+        )
+    records = (completed(storage, layout.manifest(layout.arrival(one)), "simulate") for one in numbers)
+    left_out = sum(record["result"]["left_out"] for record in records)
+    return _Batch(layout.batch(number), tuple(numbers), encounters, left_out)
+
+
+def monitor_file(
+    storage: Storage,
+    registry: Registry,
+    params: Params,
+    current: str,
+    reference: str | None = None,
+    outcomes: str | None = None,
+    endpoint: str | None = None,
+) -> MonitoringReport:
+    """As `monitor`, for the cohort in a file of encounters, against another file's or what production was trained on.
+
+    `outcomes` names a file with what became of some of them (`read_outcomes`); encounters that production was trained
+    on are left out of it. The report is named after the file and the content of all three. Raises DataError with too
+    few encounters, or too few outcomes that are new to production.
+    """
+    received = read_file(current, endpoint)
+    others = read_file(reference, endpoint) if reference else None
+    became = read_outcomes(outcomes, endpoint) if outcomes else None
+    against = _champion(storage, registry)
+    if others is not None:
+        against = _with_reference(against, others, params)
+    judged = () if became is None else (_became(storage, registry, against, received, became, params),)
+    name = layout.judged_file(Path(shown(current)).stem, _digest(received, others, became))
+    batch = _cohort(name, received)
+    report = _judge(batch, None, against, judged, params)
+    files = {"current": current, "reference": reference, "outcomes": outcomes}
+    inputs = {**files, "version": against.version, "params": _choices(params)}
+    _write(storage, registry, params, report, inputs, batch.encounters, against)
+    return report
+
+
+def monitor_logged(storage: Storage, registry: Registry, params: Params, store: Storage, day: str) -> MonitoringReport:
+    """As `monitor`, for the cohort in what the service scored on a day, from the prediction log in `store`.
+
+    The encounters are judged by the version in production, whichever answered. The report is named after the day and
+    what was logged until now.
+    """
+    received = read_logged(store, day)
+    against = _champion(storage, registry)
+    batch = _cohort(layout.judged_file(f"logged-{day}", _digest(received)), received)
+    report = _judge(batch, None, against, (), params)
+    inputs = {"logged": day, "version": against.version, "params": _choices(params)}
+    _write(storage, registry, params, report, inputs, batch.encounters, against)
+    return report
+
+
+def _cohort(name: str, received: pl.DataFrame) -> _Batch:
+    encounters = select_cohort(received)
+    return _Batch(name, (), encounters, received.height - encounters.height)
+
+
+def _judge(
+    batch: _Batch, number: int | None, against: _Against, outcomes: tuple[Judged, ...], params: Params
+) -> MonitoringReport:
+    encounters, manifest = batch.encounters, against.bundle.manifest
+    scores = against.bundle.predict_proba(encounters)
+    drift = field_drift(against.reference, value_counts(encounters), params.drift)
+    apart = separation(against.encounters, encounters, params.drift)
+    moved = prediction_drift(against.reference, scores, manifest.threshold, params.performance, params.drift)
+    became = [reason for judged in outcomes for reason in judged.reasons]
+    reasons = (*drift.reasons, *apart.reasons, *moved.reasons, *became)
+    return MonitoringReport(
+        name=batch.name,
+        status="DRIFT_DETECTED" if reasons else "NO_DRIFT",
+        reasons=reasons,
+        batch=number,
+        batches=batch.numbers,
+        version=against.version,
+        decisions=against.decisions,
+        synthetic=manifest.synthetic,
+        simulation=against.simulation,
+        left_out=batch.left_out,
+        reference_left_out=against.left_out,
+        drift=drift,
+        separation=apart,
+        predictions=moved,
+        outcomes=outcomes,
+    )
+
+
+def _champion(storage: Storage, registry: Registry) -> _Against:
+    ledger = read_ledger(storage)
+    if ledger.production is None:
+        raise ConflictError("nothing is in production to watch; run `health-predict promote` first")
+    with unpacked(storage, lambda: registry, ledger.version(ledger.production)) as folder:
+        bundle, reference = load_bundle(folder), read_reference(folder)
+    require_target(bundle.manifest)
+    fitted_on = read_seen(storage, bundle.manifest.trained_on[0]).select(*ARRIVAL)
+    return _Against(ledger.production, simulation_of(storage), len(ledger.entries), bundle, reference, fitted_on)
+
+
+def _with_reference(against: _Against, received: pl.DataFrame, params: Params) -> _Against:
+    encounters = select_cohort(received)
+    unknown = LabelledEncounters(encounters, np.zeros(len(encounters), dtype=np.bool_))
+    scores = against.bundle.predict_proba(encounters)
+    found = profile(unknown, scores, against.reference.importance, params.drift)
+    return replace(against, reference=found, encounters=encounters, left_out=received.height - encounters.height)
+
+
+def _became(
+    storage: Storage,
+    registry: Registry,
+    against: _Against,
+    received: pl.DataFrame,
+    outcomes: pl.DataFrame,
+    params: Params,
+) -> Judged:
+    """How good production is on the cohort of a file, where outcomes are known and production has not seen them."""
+    joined = received.join(outcomes, on="encounter_id", maintain_order="left")
+    if joined.height != outcomes.height:
+        raise DataError(
+            f"{outcomes.height} outcomes were given, and the file of encounters has {joined.height} with their "
+            "encounter_id; each has to be there once"
+        )
+    cohort = select_cohort(joined)
+    unseen = cohort.filter(~pl.col("encounter_id").is_in(seen(storage, [against.bundle.manifest]).implode()))
+    known = cohort.height - unseen.height
+    if known and unseen.height < params.drift.min_rows:
+        raise DataError(
+            f"version {against.version} was trained on {known} of the {cohort.height} encounters with outcomes, which "
+            f"say nothing about it, and the other {unseen.height} are too few to judge it; {params.drift.min_rows} "
+            "(DriftParams.min_rows) needed. Give encounters that came after its training"
+        )
+    became = unseen.with_columns(probability=against.bundle.predict_proba(unseen))
+    reference = approved(storage, read_ledger(storage).version(against.version))
+    return Judged(
+        batch=None,
+        version=against.version,
+        decisions=against.decisions,
+        rows=unseen.height,
+        left_out=joined.height - cohort.height,
+        seen=known,
+        performance=performance(
+            outcome(became),
+            became["probability"].to_numpy(),
+            became["patient_nbr"].to_numpy(),
+            reference,
+            params.performance,
+            params.bootstrap,
+        ),
+    )
+
+
+def _write(
+    storage: Storage,
+    registry: Registry,
+    params: Params,
+    report: MonitoringReport,
+    inputs: Mapping[str, object],
+    encounters: pl.DataFrame,
+    against: _Against,
+) -> None:
+    files = {
+        layout.drift_numbers(report.name): json_bytes(msgspec.to_builtins(report)),
+        layout.drift_report(report.name): html(against.encounters, encounters, params.drift),
+    }
+    log_monitoring(registry, report)
+    result = {"status": report.status, "reasons": list(report.reasons)}
+    publish(storage, layout.drift_manifest(report.name), inputs=inputs, files=files, result=result)
+
+
+def _digest(*tables: pl.DataFrame | None) -> str:
+    """SHA-256 of tables' content."""
+    digest = hashlib.sha256()
+    for table in tables:
+        digest.update(b"-" if table is None else table.write_csv().encode())
+    return digest.hexdigest()
+
+
+def _choices(params: Params) -> dict[str, object]:
+    return {
+        "drift": asdict(params.drift),
+        "performance": asdict(params.performance),
+        "bootstrap": asdict(params.bootstrap),
+    }

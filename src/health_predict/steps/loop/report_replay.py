@@ -1,0 +1,92 @@
+"""The replay so far, as numbers and as a page for people."""
+
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from health_predict.data.cohort import outcome
+from health_predict.errors import StorageError
+from health_predict.params import BootstrapParams
+from health_predict.reports.replay_page import page
+from health_predict.simulation.replay import Outcome, Replay, Row, realised, summarise
+from health_predict.store import layout
+from health_predict.store.batches import read_matured, read_predictions
+from health_predict.store.manifests import completed
+from health_predict.store.monitoring_reports import Judged, read_judged, read_monitoring
+from health_predict.store.replay import Ended, read_ended, read_plan
+from health_predict.store.simulations import simulation_of
+from health_predict.store.storage import Storage
+from health_predict.store.tables import read_json, write_json
+
+
+def report_replay(storage: Storage, params: BootstrapParams) -> Replay:
+    """Write `results.json` and `index.html` from what the batches left, up to the first that has not ended.
+
+    Raises StorageError before `simulate` began.
+    """
+    plan = read_plan(storage)
+    if plan is None:
+        raise StorageError(f"no replay was begun in {storage.root}; run `health-predict simulate` first")
+    rows: list[Row] = []
+    while (ended := read_ended(storage, len(rows) + 1)) is not None:
+        rows.append(_row(storage, ended, params))
+    synthetic = completed(storage, layout.SPLIT_MANIFEST, "data split", only=())["result"]["synthetic"]
+    replay = summarise(plan.scenario, plan.from_batch, synthetic, simulation_of(storage), rows)
+    write_json(storage, layout.REPLAY_NUMBERS, msgspec.to_builtins(replay))
+    storage.write(layout.REPLAY_PAGE, page(replay))
+    return replay
+
+
+@dataclass(frozen=True)
+class _Decided:
+    reasons: tuple[str, ...]
+
+
+def _row(storage: Storage, ended: Ended, params: BootstrapParams) -> Row:
+    arrived = completed(storage, layout.manifest(layout.arrival(ended.batch)), "simulate")["result"]
+    if ended.refused:
+        return Row(ended.batch, 0, refused=arrived["refused"])
+    name = layout.batch(ended.batch)
+    said = completed(storage, layout.manifest(layout.predictions(ended.batch)), "simulate")["result"]
+    judged = read_judged(storage, ended.batch)
+    row = Row(
+        batch=ended.batch,
+        rows=arrived["rows"],
+        left_out=arrived["left_out"],
+        waits=True,
+        version=said["version"],
+        outcome=_outcome(storage, judged, params),
+        unjudged=judged.unjudged if judged else None,
+    )
+    if not storage.exists(layout.drift_manifest(name)):
+        return row
+    found = read_monitoring(storage, name)
+    decided = msgspec.convert(read_json(storage, layout.retraining_report(name))["result"], _Decided)
+    return replace(
+        row,
+        waits=False,
+        alarms=found.reasons,
+        distances={field.field: field.distance for field in found.drift.fields},
+        drifted=tuple(field.field for field in found.drift.fields if field.drifted),
+        action=ended.action,
+        reasons=decided.reasons,
+        promoted=ended.promoted,
+        answered_meanwhile=ended.answered_meanwhile,
+        objections=ended.objections,
+    )
+
+
+def _outcome(storage: Storage, judged: Judged | None, params: BootstrapParams) -> Outcome | None:
+    """Of a batch that was judged once it had matured, and could be."""
+    if judged is None or judged.batch is None or judged.performance is None:
+        return None
+    became, said = read_matured(storage, judged.batch), read_predictions(storage, judged.batch)
+    joined = became.select("encounter_id").join(said, on="encounter_id", how="left", maintain_order="left")
+    return realised(
+        outcome(became),
+        joined["probability"].to_numpy(),
+        joined["first_probability"].to_numpy(),
+        joined["patient_nbr"].to_numpy(),
+        judged.reasons,
+        params,
+    )

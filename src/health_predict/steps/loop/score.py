@@ -1,0 +1,87 @@
+"""A batch is scored by the version in production, and what was said is kept."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from health_predict.adapters.registry import Registry
+from health_predict.bundle.model import require_target
+from health_predict.errors import ConflictError, ServiceError
+from health_predict.store import layout
+from health_predict.store.batches import PREDICTIONS, parquet, read_arrival
+from health_predict.store.bundles import open_version
+from health_predict.store.ledger import read_ledger
+from health_predict.store.manifests import completed, finished, publish
+from health_predict.store.storage import Storage
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a service says of encounters: probabilities in their order, and the one version they are from."""
+
+    probability: NDArray[np.float64]
+    version: str
+
+
+Ask = Callable[[pl.DataFrame], Answers]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """`through`: which way the probabilities came; `decisions`: how many lines the ledger had then."""
+
+    batch: int
+    rows: int
+    version: str
+    first: str
+    through: str  # "api" or "bundle"
+    decisions: int
+    skipped: bool = False
+
+
+def score(storage: Storage, registry: Registry, number: int, first: str, ask: Ask | None = None) -> Scored:
+    """Score a batch that has arrived with production, by asking a service or, without one, its bundle.
+
+    Beside each probability stands what the version `first` would have said. Skipped when the batch was scored,
+    whatever is in production now. Raises StorageError before the batch arrived, ConflictError with nothing in
+    production, BundleError for a model of another outcome, ServiceError where the service does not answer or answers
+    with another version.
+    """
+    arrived = completed(storage, layout.manifest(layout.arrival(number)), "simulate")
+    key, inputs = layout.predictions(number), {"arrival": arrived["files"], "first": first}
+    done = finished(storage, layout.manifest(key), inputs)
+    if done:
+        return Scored(**{**done, "skipped": True})
+    ledger = read_ledger(storage)
+    production = ledger.production
+    if production is None:
+        raise ConflictError("nothing is in production; run `health-predict promote` first")
+    encounters = read_arrival(storage, number)
+    beside = _predict(storage, registry, first, encounters)
+    if ask is not None:
+        answers = ask(encounters)
+    else:
+        same = production == first
+        answers = Answers(beside if same else _predict(storage, registry, production, encounters), production)
+    if answers.version != production:
+        raise ServiceError(f"the API answers with version {answers.version}, but version {production} is in production")
+    table = encounters.select(
+        "encounter_id",
+        "patient_nbr",
+        pl.Series("probability", answers.probability),
+        pl.lit(production).alias("version"),
+        pl.Series("first_probability", beside),
+    )
+    result = Scored(number, table.height, production, first, "bundle" if ask is None else "api", len(ledger.entries))
+    files = {key: parquet(table, PREDICTIONS, key)}
+    publish(storage, layout.manifest(key), inputs=inputs, files=files, result=asdict(result))
+    return result
+
+
+def _predict(storage: Storage, registry: Registry, version: str, encounters: pl.DataFrame) -> NDArray[np.float64]:
+    bundle = open_version(storage, lambda: registry, read_ledger(storage).version(version))
+    require_target(bundle.manifest)
+    return bundle.predict_proba(encounters)

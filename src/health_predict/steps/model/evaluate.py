@@ -1,0 +1,181 @@
+"""`health-predict evaluate`: the challenger beside the champion on encounters that neither was trained on."""
+
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from health_predict.adapters.registry import Registry
+from health_predict.adapters.training_runs import log_evaluation
+from health_predict.bundle.model import Bundle, require_run, require_target
+from health_predict.data.cohort import LabelledEncounters
+from health_predict.errors import ConflictError, Declined
+from health_predict.evaluation.gate import Scores, checks, compare_models
+from health_predict.params import GateParams, Params
+from health_predict.store.bundles import open_version
+from health_predict.store.datasets import Dataset, Vouched, named, read_part, vouch
+from health_predict.store.holdouts import asked_before, seen
+from health_predict.store.ledger import Ledger, Question, append
+from health_predict.store.reports import EvaluationReport, read_evaluation, read_training, write_evaluation
+from health_predict.store.simulations import require_world, simulation_of
+from health_predict.store.storage import Storage
+from health_predict.store.tables import keep_table
+from health_predict.workspace.production import checked, drafted, subject_of
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The models that are compared; the versions with their number."""
+
+    challenger: Bundle
+    champion: tuple[str, Bundle] | None
+    first: tuple[str, Bundle] | None
+
+    @property
+    def bundles(self) -> list[Bundle]:
+        return [self.challenger, *(version[1] for version in (self.champion, self.first) if version)]
+
+
+def evaluate(
+    storage: Storage,
+    registry: Registry,
+    params: Params,
+    who: str,
+    run_id: str | None,
+    dataset: Dataset | None = None,
+) -> EvaluationReport:
+    """Compare a run's model with production on those encounters of a data set's test part that none of them has seen.
+
+    Without a run it is the newest training's winner, without a data set the one that its bundle names. The ledger
+    counts the question before it is answered. Skipped when the same models were compared on the same data by the same
+    rules. The evaluation that a run was promoted on is never replaced: it is what monitoring compares with. Raises
+    StorageError before `train`, BundleError when a bundle is not whole or for another target, DataError when it cannot
+    be known what a model was trained on, Declined when too few encounters are left that no model has seen, and
+    ConflictError for a run that was promoted against another version than is in production now.
+    """
+    run_id = run_id or read_training(storage).winner
+    ledger = checked(storage, registry)
+    report = read_evaluation(storage, run_id)
+    if report and _was_promoted(ledger, run_id):
+        return _approved(ledger, report)
+    models = _models(storage, registry, ledger, run_id)
+    dataset = dataset or named(models.challenger.manifest.dataset)
+    vouched = vouch(storage, dataset)
+    made_from = {"test": vouched.files[dataset.test], "rules": repr((params.gate, params.bootstrap))}
+    if (
+        report
+        and report.comparison.fingerprints == made_from
+        and report.champion == ledger.production
+        and ledger.asked(subject_of(models.challenger), report.holdout, report.champion)
+    ):
+        return replace(report, skipped=True)
+    data, left_out = _unseen(storage, vouched, models, params.gate)
+    question = _asked(storage, registry, ledger, models, vouched, who)
+    comparison = compare_models(
+        data.encounters,
+        data.outcomes,
+        _scores(run_id, models.challenger, data),
+        champion=models.champion and _scores(*models.champion, data),
+        first=models.first and _scores(*models.first, data),
+        trained_on=seen(storage, [bundle.manifest for bundle in models.bundles]),
+        fingerprints=made_from,
+        gate=params.gate,
+        bootstrap=params.bootstrap,
+    )
+    comparison = replace(comparison, look=question.look)
+    report = EvaluationReport(
+        run_id=run_id,
+        family=models.challenger.manifest.family,
+        champion=ledger.production,
+        synthetic=models.challenger.manifest.synthetic,
+        simulation=simulation_of(storage),
+        holdout=question.holdout,
+        left_out=left_out,
+        comparison=comparison,
+        checks=tuple(checks(comparison, params.gate)),
+    )
+    log_evaluation(registry, report)  # first: what is in the store is not made again
+    write_evaluation(storage, report)
+    return report
+
+
+def _was_promoted(ledger: Ledger, run_id: str) -> bool:
+    return any(entry.subject.run_id == run_id and entry.decision in ("promoted", "adopted") for entry in ledger.entries)
+
+
+def _approved(ledger: Ledger, report: EvaluationReport) -> EvaluationReport:
+    """The evaluation that a run was promoted on, if it says why the run is in production or kept out of it."""
+    arrived = next(e for e in reversed(ledger.entries) if e.subject.run_id == report.run_id and e.subject.version)
+    serving = ledger.subject(ledger.production).run_id if ledger.production else None
+    barred = ledger.barred(arrived.subject) is not None
+    if report.run_id != serving and report.champion != ledger.production and not barred:
+        raise ConflictError(
+            f"the run {report.run_id} was promoted before, against version {report.champion}, and that evaluation is "
+            f"kept; production is {ledger.production} now. `health-predict rollback --to VERSION` goes back to a "
+            "version; or train anew"
+        )
+    return replace(report, skipped=True)
+
+
+def _models(storage: Storage, registry: Registry, ledger: Ledger, run_id: str) -> _Models:
+    challenger = registry.bundle(run_id)
+    require_run(challenger.manifest, run_id)
+    require_target(challenger.manifest)
+    require_world(challenger.manifest, simulation_of(storage))
+
+    def opened(number: str | None) -> tuple[str, Bundle] | None:
+        if number is None:
+            return None
+        bundle = open_version(storage, lambda: registry, ledger.version(number))
+        require_target(bundle.manifest)
+        return number, bundle
+
+    return _Models(challenger, opened(ledger.production), opened(ledger.first.production if ledger.first else None))
+
+
+def _unseen(
+    storage: Storage, vouched: Vouched, models: _Models, gate: GateParams
+) -> tuple[LabelledEncounters, dict[str, int]]:
+    """The hold-out without what any model has seen, and by version how many encounters that were."""
+    data, _ = read_part(storage, vouched, vouched.dataset.test, models.challenger.manifest.target)
+    ids = data.encounters["encounter_id"]
+    versions = [(f"version {number}", bundle) for number, bundle in filter(None, (models.champion, models.first))]
+    left_out = {}
+    for name, bundle in [("the challenger", models.challenger), *versions]:
+        if count := int(ids.is_in(seen(storage, [bundle.manifest]).implode()).sum()):
+            left_out[name] = count
+    unseen = ~ids.is_in(seen(storage, [bundle.manifest for bundle in models.bundles]).implode())
+    kept = LabelledEncounters(data.encounters.filter(unseen), data.outcomes[unseen.to_numpy()])
+    if left_out and (len(kept.outcomes) < gate.min_rows or kept.outcomes.sum() < gate.min_outcomes):
+        raise Declined("there is nothing to compare on fairly:", _too_few(len(ids), kept, left_out, gate))
+    return kept, left_out
+
+
+def _too_few(rows: int, kept: LabelledEncounters, left_out: dict[str, int], gate: GateParams) -> list[str]:
+    told = ", ".join(f"{count} by {name}" for name, count in left_out.items())
+    return [
+        f"Of the {rows} encounters of the hold-out, models have seen in training: {told}. {len(kept.outcomes)} with "
+        f"{kept.outcomes.sum()} readmissions are left; {gate.min_rows} and {gate.min_outcomes} are needed. Train anew "
+        "when more outcomes have matured; the hold-out of a training is chosen from what production has not seen."
+    ]
+
+
+def _asked(
+    storage: Storage, registry: Registry, ledger: Ledger, models: _Models, vouched: Vouched, who: str
+) -> Question:
+    """The question as the ledger counts it: an equal model against the same version is not asked about twice."""
+    subject, holdout = subject_of(models.challenger), vouched.files[vouched.dataset.test]
+    table = storage.read(vouched.dataset.test)
+    keep_table(storage, table)
+    before = ledger.asked(subject, holdout, ledger.production)
+    if before:
+        return before
+    ids = pl.read_parquet(table, columns=["encounter_id"])["encounter_id"]
+    look = 1 + asked_before(storage, ledger.questions(), ids)
+    question = Question(holdout, ledger.production, look)
+    append(storage, ledger, drafted(storage, registry, ledger, "evaluated", subject, who, question=question))
+    return question
+
+
+def _scores(version: str, bundle: Bundle, data: LabelledEncounters) -> Scores:
+    manifest = bundle.manifest
+    return Scores(version, bundle.predict_proba(data.encounters), manifest.threshold, manifest.target)

@@ -1,0 +1,127 @@
+"""`health-predict status`: what is there, and what to do next."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from health_predict.adapters.registry import Registry
+from health_predict.errors import ConflictError, HealthPredictError
+from health_predict.store import layout
+from health_predict.store.bundles import is_kept, open_version
+from health_predict.store.ledger import Entry, Ledger, Version, read_ledger
+from health_predict.store.simulations import simulation_of, simulations
+from health_predict.store.storage import Storage
+from health_predict.store.tables import read_json
+from health_predict.workspace.production import Aliases, aliases, checked
+
+
+@dataclass(frozen=True)
+class Status:
+    """`steps` are the steps with their results so far, in order; None: not done.
+
+    `production` is what the ledger says, `why` what it was let in or put back for. `problems` are sentences about what
+    is not as it should be: aliases that lag behind, a model that another store holds, a bundle that is not whole.
+    `simulation` names the replay that the store is the world of, `simulations` those that have a world below it.
+    """
+
+    storage: str
+    tracking_uri: str | None
+    simulation: str | None
+    steps: dict[str, Any]
+    production: Version | None
+    why: tuple[str, ...]
+    previous: str | None
+    problems: tuple[str, ...]
+    decisions: tuple[Entry, ...]  # newest first
+    simulations: tuple[str, ...]
+    advice: str
+
+
+def status(storage: Storage, registry: Registry | None) -> Status:
+    """Look, and change nothing; without a registry, as none was made yet.
+
+    TrackingError when MLflow does not answer, DataError for an unreadable ledger.
+    """
+    steps = {
+        name: read_json(storage, key)["result"] if storage.exists(key) else None
+        for name, key in (
+            ("data fetch", layout.RAW_MANIFEST),
+            ("data validate", layout.VALIDATION_MANIFEST),
+            ("data split", layout.SPLIT_MANIFEST),
+        )
+    }
+    steps["train"] = read_json(storage, layout.TRAINING) if storage.exists(layout.TRAINING) else None
+    ledger = read_ledger(storage)
+    move = ledger.newest_move
+    return Status(
+        storage=storage.root,
+        tracking_uri=registry.tracking_uri if registry else None,
+        simulation=simulation_of(storage),
+        steps=steps,
+        production=ledger.version(ledger.production) if ledger.production else None,
+        why=tuple(move.reasons) if move else (),
+        previous=ledger.previous,
+        problems=tuple(_problems(storage, registry, ledger)),
+        decisions=tuple(reversed(ledger.entries)),
+        simulations=tuple(simulations(storage)),
+        advice=_advice(steps, ledger),
+    )
+
+
+def _problems(storage: Storage, registry: Registry | None, ledger: Ledger) -> Iterator[str]:
+    if registry is None:
+        if ledger.moved:
+            yield f"the ledger speaks for {ledger.model} of an MLflow that is not there: {ledger.entries[-1].registry}"
+        return
+    try:
+        checked(storage, registry)
+    except ConflictError as error:
+        yield str(error)
+        return
+    yield from _about_aliases(registry, ledger)
+    for number in filter(None, (ledger.production, ledger.previous)):
+        yield from _about_bundle(storage, registry, ledger.version(number))
+
+
+def _about_aliases(registry: Registry, ledger: Ledger) -> Iterator[str]:
+    pointed = aliases(registry)
+    if not ledger.moved:
+        if pointed.production:
+            yield (
+                f"MLflow has version {pointed.production} of {registry.model_name} at the alias production, of which "
+                "this store's ledger knows nothing; `health-predict adopt` takes it over"
+            )
+        return
+    gone = [one for one in (ledger.production, ledger.previous) if one and not registry.has_version(one)]
+    if gone:
+        yield (
+            f"MLflow no longer has version {' and '.join(gone)} of {registry.model_name}: the ledger's is served "
+            "from bundles/ as before, but no alias can point there"
+        )
+    elif pointed != Aliases(ledger.production, ledger.previous):
+        yield (
+            f"MLflow's aliases say production {pointed.production} and previous {pointed.previous}, the ledger says "
+            f"{ledger.production} and {ledger.previous}: a decision was interrupted. `health-predict promote "
+            f"{ledger.subject(str(ledger.production)).run_id}` completes it"
+        )
+
+
+def _about_bundle(storage: Storage, registry: Registry, version: Version) -> Iterator[str]:
+    if is_kept(storage, version):
+        return
+    try:
+        open_version(storage, lambda: registry, version)
+    except HealthPredictError as error:
+        yield f"version {version.version} cannot be served: {error}"
+    else:
+        yield (
+            f"the bundle of version {version.version} is not whole in {storage.root}, only in MLflow; `health-predict "
+            f"promote {version.run_id}`, or a rollback to it, keeps it again"
+        )
+
+
+def _advice(steps: dict[str, Any], ledger: Ledger) -> str:
+    pending = next((name for name, result in steps.items() if result is None), None)
+    if pending is None:
+        pending = "serve" if ledger.production else "evaluate` and then `health-predict promote"
+    return f"run `health-predict {pending}`"

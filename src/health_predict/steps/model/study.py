@@ -1,0 +1,57 @@
+"""`health-predict evaluate --protocol ...`: a family on the whole cohort, beside the clinical scores."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from health_predict.data.cohort import LabelledEncounters, label, select_cohort
+from health_predict.evaluation.clinical_scores import SCORES
+from health_predict.evaluation.metrics import AurocComparison, Metrics, compare_auroc, evaluate
+from health_predict.params import Family, Params, Protocol, Target
+from health_predict.store import layout
+from health_predict.store.manifests import completed
+from health_predict.store.storage import Storage
+from health_predict.store.tables import read_table
+from health_predict.training.study import study as score_cohort
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """Quality of a family's defaults, with intervals that resample patients; and the clinical scores' AUROC."""
+
+    protocol: Protocol
+    family: Family
+    target: Target
+    synthetic: bool
+    metrics: Metrics
+    clinical: dict[str, AurocComparison]
+
+
+def study(
+    storage: Storage,
+    params: Params,
+    protocol: Protocol,
+    family: Family,
+    target: Target,
+    on_fold: Callable[[int, int], None],
+) -> StudyReport:
+    """Measure a family; an encounter counts as flagged above the cohort's outcome rate.
+
+    Raises StorageError before `data validate`.
+    """
+    manifest = completed(storage, layout.VALIDATION_MANIFEST, "data validate")
+    cohort = label(select_cohort(read_table(storage, layout.VALIDATED)), target)
+    scores = score_cohort(cohort, protocol, family, params.study, params.preprocessor, params.search, on_fold)
+    scored = LabelledEncounters(cohort.encounters[scores.rows], cohort.outcomes[scores.rows])
+    return StudyReport(
+        protocol=protocol,
+        family=family,
+        target=target,
+        synthetic=manifest["result"]["synthetic"],
+        metrics=evaluate(scored.outcomes, scores.y_proba, scored.patients, cohort.outcomes.mean(), params.bootstrap),
+        clinical={
+            name: compare_auroc(
+                scored.outcomes, scores.y_proba, score(scored.encounters), scored.patients, params.bootstrap
+            )
+            for name, score in SCORES.items()
+        },
+    )

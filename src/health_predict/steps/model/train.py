@@ -1,0 +1,199 @@
+"""`health-predict train`: tune the families, fit the best of each, log all of it, name the winner."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+
+import polars as pl
+
+from health_predict import __version__
+from health_predict.adapters.ray_cluster import cluster, is_here
+from health_predict.adapters.ray_search import Search, Trial, only_trial, search
+from health_predict.adapters.registry import Registry
+from health_predict.adapters.training_runs import FINGERPRINT, WINNER, experiment, log_best, log_search, parent_run
+from health_predict.bundle.export import Provenance, git_revision
+from health_predict.bundle.model import FORMAT
+from health_predict.data.cohort import LabelledEncounters, outcome
+from health_predict.errors import Declined
+from health_predict.params import LIVE_TARGET, Family, GateParams, Params, SearchParams, Target
+from health_predict.store.datasets import INITIAL, Dataset, Vouched, read_part, vouch
+from health_predict.store.holdouts import asked_before, seen_in_production
+from health_predict.store.ledger import read_ledger
+from health_predict.store.reports import BestModel, TrainingReport, finished_training, write_training
+from health_predict.store.simulations import simulation_of
+from health_predict.store.storage import Storage
+from health_predict.store.tables import json_bytes, keep_table, read_table
+from health_predict.training.candidates import CANDIDATES
+from health_predict.training.fit import Fitted, Prepared, fit, prepare
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the caller wants to hear of: an ended trial, and a finished family."""
+
+    trial: Callable[[Family, Trial], None]
+    model: Callable[[BestModel], None]
+
+
+@dataclass(frozen=True)
+class _Data:
+    train: LabelledEncounters
+    validation: LabelledEncounters
+    provenance: Provenance
+
+
+def train(
+    storage: Storage,
+    registry: Registry,
+    params: Params,
+    target: Target,
+    ray_address: str | None,
+    progress: Progress,
+    force: bool = False,
+    dataset: Dataset = INITIAL,
+) -> TrainingReport:
+    """Tune and fit the families on a data set, and name the best.
+
+    What the models have seen is kept by content, where the gate finds it as long as one of them may be in production.
+    Skipped when a training with the same data, parameters and target is finished, unless `force`. Raises
+    StorageError before the data set is made, Declined where no model of the data set could be compared with production,
+    TrackingError when MLflow does not answer, BundleError when a model cannot be exported faithfully.
+    """
+    vouched = vouch(storage, dataset)
+    for key in (dataset.train, dataset.validation, dataset.test):  # also where it is skipped: one may have been lost
+        keep_table(storage, storage.read(key))
+    fingerprint = _fingerprint(vouched, params, target)
+    if not force and (done := _finished(storage, registry, fingerprint)):
+        return done
+    if target == LIVE_TARGET:
+        _require_holdout(storage, vouched, params.gate)
+    data = _read(storage, vouched, params, target)
+    with parent_run(registry, fingerprint, {"target": target, **asdict(params.search)}) as run_id:
+        searches, models = _search_and_fit(registry, run_id, data, params, ray_address, progress)
+        report = _report(run_id, fingerprint, data.provenance, searches, models)
+        registry.log(run_id, tags={WINNER: report.winner})
+    write_training(storage, report)
+    return report
+
+
+def _search_and_fit(
+    registry: Registry, run_id: str, data: _Data, params: Params, ray_address: str | None, progress: Progress
+) -> tuple[list[Search], list[BestModel]]:
+    families = params.search.families
+    prepared = {
+        encoding: prepare(encoding, data.train, data.validation, params.preprocessor)
+        for encoding in sorted({CANDIDATES[family].encoding for family in families})
+    }
+    by_family = {family: prepared[CANDIDATES[family].encoding] for family in families}
+    searches, models = [], []
+    for found, fitted in _fitted(by_family, params.search, ray_address, progress):
+        log_search(registry, run_id, found)
+        best = log_best(registry, run_id, fitted, data.train, data.validation, data.provenance, params)
+        progress.model(best)
+        searches.append(found)
+        models.append(best)
+    return searches, models
+
+
+def _fitted(
+    by_family: Mapping[Family, Prepared], params: SearchParams, ray_address: str | None, progress: Progress
+) -> Iterator[tuple[Search, Fitted]]:
+    """Each family's search with its best configuration fitted. For a single trial no cluster is started."""
+    if params.trials == 1 and is_here(ray_address):
+        for family, prepared in by_family.items():
+            yield only_trial(family, prepared, params, progress.trial)
+        return
+    with cluster(ray_address):
+        folds = {family: prepared.fold for family, prepared in by_family.items()}
+        for found in search(folds, params, progress.trial):
+            yield found, fit(found.family, found.best.config, by_family[found.family], params)
+
+
+def _read(storage: Storage, vouched: Vouched, params: Params, target: Target) -> _Data:
+    train, trained = read_part(storage, vouched, vouched.dataset.train, target)
+    validation, validated = read_part(storage, vouched, vouched.dataset.validation, target)
+    provenance = Provenance(
+        run_id="",
+        dataset=vouched.dataset.name,
+        target=target,
+        trained_on=(trained, validated),
+        synthetic=vouched.synthetic,
+        simulation=simulation_of(storage),
+        git_revision=git_revision(),
+        seed=params.search.seed,
+    )
+    return _Data(train, validation, provenance)
+
+
+def _fingerprint(vouched: Vouched, params: Params, target: Target) -> str:
+    what = {
+        "data": [vouched.files[key] for key in (vouched.dataset.train, vouched.dataset.validation)],
+        "target": target,
+        "preprocessor": asdict(params.preprocessor),
+        "search": asdict(params.search),
+        "bundle": asdict(params.bundle),
+        "version": [__version__, FORMAT],
+    }
+    return hashlib.sha256(json_bytes(what)).hexdigest()
+
+
+def _require_holdout(storage: Storage, vouched: Vouched, gate: GateParams) -> None:
+    """Before anything is trained: will the gate have enough to compare on that production has not seen?"""
+    ledger = read_ledger(storage)
+    if not ledger.moved:
+        return
+    test = read_table(storage, vouched.dataset.test)
+    unseen = test.filter(~pl.col("encounter_id").is_in(seen_in_production(storage, ledger.production).implode()))
+    outcomes = int(outcome(unseen).sum())
+    reasons = []
+    if asked_before(storage, ledger.questions(), test["encounter_id"]) >= gate.max_looks:
+        reasons.append(
+            f"The encounters set aside for the comparison were asked {gate.max_looks} times already, and chance would "
+            "decide; a fresh hold-out comes with outcomes that mature (docs/gate.md)."
+        )
+    if unseen.height < gate.min_rows or outcomes < gate.min_outcomes:
+        reasons.append(
+            f"Of the {test.height} encounters set aside for the comparison, {unseen.height} with {outcomes} "
+            f"readmissions were not seen by the models in production; {gate.min_rows} and {gate.min_outcomes} are "
+            "needed. Wait until more outcomes have matured: a training sets aside what production has not seen."
+        )
+    if reasons:
+        raise Declined(
+            f"a model trained on {vouched.dataset.name} could not be compared with version {ledger.production}:",
+            reasons,
+        )
+
+
+def _finished(storage: Storage, registry: Registry, fingerprint: str) -> TrainingReport | None:
+    """The report of the same training, if MLflow still has its runs; it is the newest again."""
+    report = finished_training(storage, fingerprint)
+    if report is None:
+        return None
+    runs = registry.finished_runs(experiment(registry.model_name), {FINGERPRINT: fingerprint})
+    if report.run_id not in [run.info.run_id for run in runs]:
+        return None
+    write_training(storage, report)
+    return replace(report, skipped=True)
+
+
+def _report(
+    run_id: str, fingerprint: str, provenance: Provenance, searches: list[Search], models: list[BestModel]
+) -> TrainingReport:
+    # A proper score: it rewards telling patients apart and meaning what is said, both.
+    ranked = sorted(models, key=lambda model: model.metrics.brier.estimate)
+    trials = [trial for found in searches for trial in found.trials]
+    stopped_at = Counter(len(trial.auroc) for trial in trials if trial.stopped)
+    return TrainingReport(
+        run_id=run_id,
+        dataset=provenance.dataset,
+        fingerprint=fingerprint,
+        target=provenance.target,
+        synthetic=provenance.synthetic,
+        simulation=provenance.simulation,
+        models=tuple(ranked),
+        winner=ranked[0].run_id,
+        trials=len(trials),
+        stopped=stopped_at.total(),
+        stopped_at={str(step): count for step, count in sorted(stopped_at.items())},
+    )

@@ -1,0 +1,131 @@
+"""What the loop keeps of each batch: what arrived, what was predicted of it, and what became of it.
+
+The three are tables of their own, so that an outcome is nowhere before it has matured: `arrivals/` has none, and
+`outcomes/` gets a batch's file only then. `read_matured` is the one way to encounters with outcomes.
+"""
+
+import io
+from collections.abc import Mapping
+
+import polars as pl
+
+from health_predict.data.schema import OUTCOME
+from health_predict.data.validation import DTYPES
+from health_predict.errors import DataError, StorageError
+from health_predict.store import layout
+from health_predict.store.storage import Storage
+from health_predict.store.tables import table_bytes
+
+Types = Mapping[str, pl.DataType]
+
+ARRIVAL: Types = {name: dtype for name, dtype in DTYPES.items() if name != OUTCOME}
+
+PREDICTIONS: Types = {
+    "encounter_id": DTYPES["encounter_id"],
+    "patient_nbr": DTYPES["patient_nbr"],
+    "probability": pl.Float64(),
+    "version": pl.String(),
+    "first_probability": pl.Float64(),  # what the version says that was in production when the replay began
+}
+
+OUTCOMES: Types = {"encounter_id": DTYPES["encounter_id"], OUTCOME: DTYPES[OUTCOME]}
+
+
+def arrival_bytes(encounters: pl.DataFrame, name: str) -> bytes:
+    """The Parquet file of encounters without their outcomes. DataError where they do not fit the schema."""
+    table_bytes(encounters, name)
+    return parquet(encounters.drop(OUTCOME), ARRIVAL, name)
+
+
+def parquet(table: pl.DataFrame, types: Types, name: str) -> bytes:
+    """The Parquet file of a table with exactly these columns; the same table gives the same bytes. DataError."""
+    _check(table, types, name)
+    file = io.BytesIO()
+    table.write_parquet(file)
+    return file.getvalue()
+
+
+def read_arrival(storage: Storage, number: int) -> pl.DataFrame:
+    """Encounters of a batch without their outcomes, in order. StorageError before it arrived."""
+    return _read(storage, layout.arrival(number), ARRIVAL)
+
+
+def read_predictions(storage: Storage, number: int) -> pl.DataFrame:
+    """One row (`PREDICTIONS`) for each encounter of the batch, in its order. StorageError before it was scored."""
+    return _read(storage, layout.predictions(number), PREDICTIONS)
+
+
+def read_matured(storage: Storage, number: int) -> pl.DataFrame:
+    """Typed encounters of a batch with the outcomes that have matured, in order.
+
+    StorageError before they matured, DataError where an encounter has none.
+    """
+    outcomes = _read(storage, layout.outcomes(number), OUTCOMES)
+    arrived = read_arrival(storage, number)
+    joined = arrived.join(outcomes, on="encounter_id", how="left", maintain_order="left")
+    lacking = joined[OUTCOME].null_count()
+    if lacking or joined.height != arrived.height:
+        raise DataError(
+            f"{storage.path(layout.outcomes(number))} has no outcome, or two, for {lacking or joined.height} of "
+            f"{arrived.height} encounters"
+        )
+    return joined.select(*DTYPES)
+
+
+def arrived(storage: Storage, upto: int | None = None) -> list[int]:
+    """Numbers of the batches, up to this one, that have arrived and were not refused, in order."""
+    numbers = _batches(storage, layout.ARRIVALS)
+    return [one for one in numbers if (upto is None or one <= upto) and storage.exists(layout.arrival(one))]
+
+
+def matured(storage: Storage, before: int | None = None) -> list[int]:
+    """Numbers of the batches, earlier than this one, whose outcomes have matured, oldest first."""
+    return [one for one in _batches(storage, layout.OUTCOMES) if before is None or one < before]
+
+
+def scored(storage: Storage, upto: int | None = None) -> list[int]:
+    """Numbers of the batches, up to this one, that were scored, oldest first."""
+    return [one for one in _batches(storage, layout.PREDICTIONS) if upto is None or one <= upto]
+
+
+def next_assembly(storage: Storage) -> int:
+    """The number under which all that has matured by now can become a data set: as if another batch had arrived."""
+    return max(_batches(storage, layout.ARRIVALS), default=0) + 1
+
+
+def _batches(storage: Storage, prefix: str) -> list[int]:
+    """Numbers of the batches with a finished set of files whose keys begin so."""
+    keys = (key.removeprefix(prefix) for key in storage.list(prefix) if key.endswith(".json"))
+    return sorted(int(number) for key in keys if (number := key.removesuffix(".json")).isdigit())
+
+
+def _read(storage: Storage, key: str, types: Types) -> pl.DataFrame:
+    if not storage.exists(key):
+        raise StorageError(f"{key} is not in {storage.root}; run `health-predict simulate` first")
+    table = _parse(storage.read(key), storage.path(key))
+    _check(table, types, storage.path(key))
+    return table
+
+
+def _parse(content: bytes, name: str) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(io.BytesIO(content))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{name} is not a readable Parquet file; was it cut short?") from error
+
+
+def _check(table: pl.DataFrame, types: Types, name: str) -> None:
+    if list(table.schema.items()) == list(types.items()):
+        return
+    absent = [column for column in types if column not in table.columns]
+    unknown = [column for column in table.columns if column not in types]
+    problems = [
+        *(f"{column} is missing" for column in absent),
+        *(f"{column!r} is unknown" for column in unknown),
+        *(
+            f"{column} is {table.schema[column]}, not {dtype}"
+            for column, dtype in types.items()
+            if column in table.columns and table.schema[column] != dtype
+        ),
+    ]
+    raise DataError(f"{name} does not fit: {'; '.join(problems) or 'the columns are in another order'}")

@@ -1,0 +1,81 @@
+"""What a training may use: encounters to fit on, to tune and calibrate on, and to compare models on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from health_predict.bundle.model import TableDigest
+from health_predict.data.cohort import LabelledEncounters, label
+from health_predict.params import Target
+from health_predict.store import layout
+from health_predict.store.manifests import completed
+from health_predict.store.storage import Storage
+from health_predict.store.tables import read_table
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Keys of the three tables, and of the manifest that vouches for them; `command` makes them.
+
+    `train` and `validation` are the same table where a model is only calibrated on it.
+    """
+
+    name: str
+    train: str
+    validation: str
+    test: str
+    manifest: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Vouched:
+    """A data set whose files were found to be what its manifest says."""
+
+    dataset: Dataset
+    files: Mapping[str, str]  # key -> SHA-256
+    synthetic: bool
+
+
+INITIAL = Dataset(
+    "initial",
+    layout.INITIAL_TRAIN,
+    layout.INITIAL_VALIDATION,
+    layout.INITIAL_TEST,
+    layout.SPLIT_MANIFEST,
+    "data split",
+)
+
+
+def retraining(number: int) -> Dataset:
+    """The data set that was assembled when a batch had arrived."""
+    train, validation, test = (layout.retraining_data(number, part) for part in ("train", "validation", "test"))
+    manifest = layout.retraining_manifest(number)
+    return Dataset(f"retraining_{number:02d}", train, validation, test, manifest, "simulate")
+
+
+def recalibration(number: int) -> Dataset:
+    """The data set of the newest batch that was matured when a batch had arrived."""
+    validation, test = (layout.recalibration_data(number, part) for part in ("validation", "test"))
+    manifest = layout.recalibration_manifest(number)
+    return Dataset(f"recalibration_{number:02d}", validation, validation, test, manifest, "simulate")
+
+
+def named(name: str) -> Dataset:
+    """The data set that a bundle names."""
+    if name == INITIAL.name:
+        return INITIAL
+    kind, _, number = name.partition("_")
+    return {"retraining": retraining, "recalibration": recalibration}[kind](int(number))
+
+
+def vouch(storage: Storage, dataset: Dataset) -> Vouched:
+    """Check a data set. StorageError, naming the command that makes it, when it is missing or altered."""
+    keys = (dataset.train, dataset.validation, dataset.test)
+    manifest = completed(storage, dataset.manifest, dataset.command, keys)
+    return Vouched(dataset, {key: manifest["files"][key] for key in keys}, manifest["result"]["synthetic"])
+
+
+def read_part(storage: Storage, vouched: Vouched, key: str, target: Target) -> tuple[LabelledEncounters, TableDigest]:
+    """One table of a data set with its outcomes, and the digest that a bundle keeps of it."""
+    part = label(read_table(storage, key), target)
+    return part, TableDigest(key, len(part.encounters), int(part.outcomes.sum()), vouched.files[key])

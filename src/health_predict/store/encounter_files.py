@@ -1,0 +1,280 @@
+"""Files of encounters of any size, CSV or Parquet, local or s3://, in batches.
+
+Columns may have the dataset's spelling or hyphens or underscores. The API's contract holds: the same columns are
+required, and what a value may be. `readmitted` may be there and is not read; any other column is refused.
+
+What a file says in its own way: in CSV every value is text, and an empty identifier is none. A whole number may be
+stored as a float or decimal, as pandas and databases do, if every value is whole.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from health_predict.data.schema import FIELD, FIELDS, LONGEST_TEXT, MISSING, NOT_MEASURED, OUTCOME, Field
+from health_predict.data.validation import DTYPES, bounds
+from health_predict.errors import DataError
+from health_predict.store.places import shown
+from health_predict.store.table_files import Account, Table, open_tables
+
+_INPUTS = tuple(field for field in FIELDS if field.name != OUTCOME)
+_IDENTIFIERS = tuple(field for field in _INPUTS if field.kind == "identifier")
+_MISSING_TEXTS = (MISSING, "")
+_TEXTS = (pl.String, pl.Categorical, pl.Enum)
+_EXACT: dict[pl.DataType, int] = {
+    pl.Float32(): 2**24,
+    pl.Float64(): 2**53,
+}  # beyond, neighbouring whole numbers are the same float
+_MEASURED = tuple(field.name for field in _INPUTS if NOT_MEASURED in field.codes)
+_PIECE = 65_536  # rows read at a time
+_SHOWN = 5  # columns named in a message
+_INDEXES = ("", "Unnamed: 0", "__index_level_0__", "index", "level_0", "rownames")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Typed encounters, and the identifiers that the file has, as it writes them."""
+
+    encounters: pl.DataFrame
+    identifiers: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class EncounterFile:
+    """`rows` is None where only reading tells. `account` says what has been read.
+
+    With `empty_is_not_measured`, an empty value of a laboratory test means that it was not done; `filled` counts them.
+    """
+
+    name: str
+    rows: int | None
+    tables: tuple[Table, ...]
+    empty_is_not_measured: bool = False
+    account: Account = field(default_factory=Account)
+    filled: Counter[str] = field(default_factory=Counter)
+
+    def batches(self, rows: int) -> Iterator[Batch]:
+        """Typed encounters, about `rows` at a time, in file order; one table without rows where the file has none.
+
+        Texts are enumerations: of all codes where those are closed, else of the texts that the table holds. Raises
+        DataError that names the column and its rule where a value does not fit, or the lines that are not whole;
+        never the value.
+        """
+        start = 0
+        for table in self.tables:
+            for raw in self._raw(table, rows):
+                yield self._batch(raw, start, table)
+                start += raw.height
+        if start == 0:
+            yield self._batch(_empty(self.tables[0]), start, self.tables[0])
+
+    def _raw(self, table: Table, rows: int) -> Iterator[pl.DataFrame]:
+        """Under field names; fields that the file lacks are null."""
+        positions, values = _positions(table), _values(table)
+        absent = [pl.lit(values.get(f.name), pl.String).alias(f.name) for f in _INPUTS if f.name not in positions]
+        for piece in table.pieces(positions, rows, self.account):
+            yield piece.with_columns(absent)
+
+    def _batch(self, raw: pl.DataFrame, start: int, table: Table) -> Batch:
+        if self.empty_is_not_measured:
+            raw = self._measured(raw)
+        given = {*_positions(table), *_values(table)}
+        identifiers = [_identifier(raw[f.name]) for f in _IDENTIFIERS if f.name in given]
+        return Batch(_typed(raw, self.name, start), pl.DataFrame(identifiers))
+
+    def _measured(self, raw: pl.DataFrame) -> pl.DataFrame:
+        columns = []
+        for name in _MEASURED:
+            empty = _missing(FIELD[name], raw[name], texts=("",))
+            self.filled[name] += int(empty.sum())
+            texts = raw[name].cast(pl.String)
+            columns.append(
+                pl.select(pl.when(empty).then(pl.lit(NOT_MEASURED)).otherwise(texts).alias(name)).to_series()
+            )
+        return raw.with_columns(columns)
+
+
+def open_encounters(source: str, endpoint: str | None = None, empty_is_not_measured: bool = False) -> EncounterFile:
+    """The file or folder, its columns checked. `endpoint` is an S3-compatible address other than AWS.
+
+    Raises StorageError when it is not there, DataError when it is of no kind that is read or its columns do not fit.
+    """
+    tables = tuple(open_tables(source, endpoint))
+    for table in tables:
+        _check(table)
+    if len({tuple(sorted(_identified(table))) for table in tables}) > 1:
+        raise DataError(f"{shown(source)} has parts with other identifiers than others")
+    heights = [table.rows for table in tables]
+    known = [height for height in heights if height is not None]
+    rows = sum(known) if len(known) == len(heights) else None
+    return EncounterFile(shown(source), rows, tables, empty_is_not_measured)
+
+
+def read_columns(source: str, names: tuple[str, ...], what: str, endpoint: str | None = None) -> pl.DataFrame:
+    """Some fields of a file or folder, as texts and whole, and no others. DataError where one is not there once."""
+    found = []
+    for table in open_tables(source, endpoint):
+        positions = {field_name(column): position for position, column in enumerate(table.columns)}
+        absent = [name for name in names if name not in positions]
+        if absent:
+            raise DataError(f"{table.name} has no column {', '.join(absent)}; {what} need {', '.join(names)}")
+        spellings = Counter(map(field_name, table.columns))
+        twice = [name for name in names if spellings[name] > 1]
+        if twice:
+            raise DataError(f"the columns of {table.name} do not fit: {', '.join(twice)} is there twice")
+        chosen = {name: positions[name] for name in names}
+        found += list(table.pieces(chosen, _PIECE, Account()))
+        found.append(pl.DataFrame(schema={name: table.types[position] for name, position in chosen.items()}))
+    return pl.concat(piece.cast(pl.String) for piece in found)
+
+
+def field_name(column: str) -> str:
+    return column.strip().replace("-", "_")
+
+
+def _identified(table: Table) -> set[str]:
+    return {f.name for f in _IDENTIFIERS} & {*_positions(table), *_values(table)}
+
+
+def _positions(table: Table) -> dict[str, int]:
+    """Where each field that is read is."""
+    inputs = {field.name for field in _INPUTS}
+    found = ((field_name(column), position) for position, column in enumerate(table.columns))
+    return {name: position for name, position in found if name in inputs}
+
+
+def _values(table: Table) -> Mapping[str, str | None]:
+    """Fields whose value the folders say. Folders that are no field sort the files, and are not read."""
+    return {field_name(column): value for column, value in table.values.items() if field_name(column) in FIELD}
+
+
+def _empty(table: Table) -> pl.DataFrame:
+    positions = _positions(table)
+    types = {f.name: table.types[positions[f.name]] if f.name in positions else pl.String() for f in _INPUTS}
+    return pl.DataFrame(schema=types)
+
+
+def _check(table: Table) -> None:
+    """DataError where the columns do not fit."""
+    spellings = Counter([field_name(column) for column in table.columns] + list(_values(table)))
+    types = {field_name(column): dtype for column, dtype in zip(table.columns, table.types, strict=True)}
+    lacking = [f.raw_name for f in _INPUTS if f.required and f.name not in spellings]
+    unknown = [column for column in table.columns if field_name(column) not in FIELD]
+    if len(lacking) > len(_INPUTS) / 2:
+        # Without a header the first line is a patient's row, so nothing of it is repeated.
+        raise DataError(
+            f"the columns of {table.name} do not fit: they name {len(_INPUTS) - len(lacking)} of {len(_INPUTS)} "
+            "fields. Does it begin with a header, and are its columns separated by commas (.csv) or tabs (.tsv)?"
+        )
+    problems = [
+        *(f"{name} is missing" for name in lacking),
+        *(f"{name} is there twice" for name, times in sorted(spellings.items()) if times > 1 and name in FIELD),
+        *(
+            f"{name} holds {dtype.base_type().__name__}, not {_kind(FIELD[name])}"
+            for name, dtype in types.items()
+            if name in FIELD and name != OUTCOME and not _can_hold(dtype, FIELD[name])
+        ),
+        *_unknown(unknown),
+    ]
+    if problems:
+        raise DataError(f"the columns of {table.name} do not fit: {'; '.join(problems)}")
+
+
+def _unknown(columns: Sequence[str]) -> list[str]:
+    if not columns:
+        return []
+    more = f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else ""
+    named = ", ".join(f"`{column}`" for column in columns[:_SHOWN])
+    index = " (an index column? write the file without it)" if set(columns) & set(_INDEXES) else ""
+    return [f"unknown column{'s' * (len(columns) > 1)}: {named}{more}{index}"]
+
+
+def _can_hold(dtype: pl.DataType, field: Field) -> bool:
+    if field.is_whole_number:
+        return dtype.is_numeric() or dtype in (pl.String, pl.Null)
+    return dtype in (*_TEXTS, pl.Null) or dtype.is_float()  # pandas makes floats of texts that are all missing
+
+
+def _typed(raw: pl.DataFrame, source: str, start: int) -> pl.DataFrame:
+    typed = pl.DataFrame([(_number if f.is_whole_number else _text)(f, raw[f.name]) for f in _INPUTS])
+    problems = [problem for f in _INPUTS if (problem := _problem(f, raw[f.name], typed[f.name], start))]
+    if problems:
+        hint = _hint(raw)
+        raise DataError(f"{source} has values that cannot be scored: {'; '.join(problems)}{hint}")
+    return typed
+
+
+def _hint(raw: pl.DataFrame) -> str:
+    """What to do where the texts `None` are gone, as pandas reads them as missing."""
+    if not any(_missing(FIELD[name], raw[name], texts=("",)).any() for name in _MEASURED):
+        return ""
+    return (
+        f". {' and '.join(_MEASURED)} say `{NOT_MEASURED}` where nothing was measured, which pandas reads as missing: "
+        "read the file with keep_default_na=False, or score it with --empty-means-not-measured"
+    )
+
+
+def _identifier(values: pl.Series) -> pl.Series:
+    """Identifiers as the file writes them: texts stay texts, without the `.0` that pandas writes behind floats."""
+    number = values.cast(pl.Int64, strict=False)
+    if values.dtype != pl.String:
+        return number
+    if number.null_count() == values.null_count():
+        return values
+    texts = values.str.strip_suffix(".0")
+    return pl.select(pl.when(texts != "").then(texts).alias(values.name)).to_series()
+
+
+def _number(field: Field, values: pl.Series) -> pl.Series:
+    """The whole numbers that the field may have; null for any other value."""
+    number = values.cast(pl.Int64, strict=False)
+    if values.dtype == pl.String and number.null_count() > values.null_count():
+        number = values.str.strip_suffix(".0").cast(pl.Int64, strict=False)  # as pandas writes floats
+    fits = number.is_between(*bounds(field))
+    if values.dtype.is_float() or values.dtype.is_decimal():
+        fits &= (number == values) & (number <= _EXACT.get(values.dtype, 2**63 - 1))
+    if not fits.all():
+        number = pl.select(pl.when(fits).then(number).alias(field.name)).to_series()
+    return number.cast(DTYPES[field.name])
+
+
+def _text(field: Field, values: pl.Series) -> pl.Series:
+    """The texts that the field may have, as an enumeration; null for any other."""
+    if values.dtype.is_float():
+        values = pl.Series(values.name, [None] * len(values), pl.String)
+    values = values.cast(pl.String)
+    if field.closed:
+        return values.cast(pl.Enum([str(code) for code in field.codes]), strict=False)
+    found = values.unique()  # few: looking at these is cheaper than at every row
+    kept = found.filter(found.str.len_chars().is_between(1, LONGEST_TEXT) & (found != MISSING))
+    return values.cast(pl.Enum(kept), strict=False)
+
+
+def _problem(field: Field, values: pl.Series, typed: pl.Series, start: int) -> str | None:
+    may_be_missing = field.nullable or not field.required
+    if typed.null_count() == (values.null_count() if may_be_missing else 0):
+        return None
+    wrong = typed.is_null() & ~_missing(field, values) if may_be_missing else typed.is_null()
+    if not wrong.any():
+        return None
+    said = f"{field.name} is {'' if may_be_missing else 'missing or '}not {_kind(field)}"
+    if not field.is_whole_number and values.dtype.is_float():
+        said += " but a number (in pandas, read it with dtype=str)"
+    return f"{said} in {wrong.sum()} rows, the first is {start + int(wrong.arg_max() or 0) + 1}"
+
+
+def _missing(field: Field, values: pl.Series, texts: tuple[str, ...] = _MISSING_TEXTS) -> pl.Series:
+    if values.dtype.is_float():
+        return values.is_null() | values.is_nan()
+    if values.dtype in _TEXTS:
+        return values.is_null() | values.cast(pl.String).is_in(("",) if field.is_whole_number else texts)
+    return values.is_null()
+
+
+def _kind(field: Field) -> str:
+    if field.is_whole_number:
+        low, high = bounds(field)
+        return f"a whole number from {low} to {high}"
+    return "a known code" if field.closed else f"a text of at most {LONGEST_TEXT} characters"

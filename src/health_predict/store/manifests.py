@@ -1,0 +1,96 @@
+"""What a step has written, from what: so that a rerun can skip, and nobody reads half of it.
+
+A manifest names the inputs, the result, and every file with its SHA-256. It is removed before the first file of a
+set is written and comes back after the last: files without their manifest are not finished.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from health_predict.errors import StorageError
+from health_predict.store import layout
+from health_predict.store.storage import Storage
+from health_predict.store.tables import json_bytes, read_json, write_json
+
+
+def publish(
+    storage: Storage,
+    manifest: str,
+    *,
+    inputs: Any,
+    files: Mapping[str, bytes],
+    result: Any,
+    replaces: str | None = None,
+) -> None:
+    """Write the files, then the manifest. Other keys that begin with `replaces` are removed."""
+    storage.delete(manifest)
+    for key in storage.list(replaces) if replaces else ():
+        if key not in files:
+            storage.delete(key)
+    for key, data in files.items():
+        storage.write(key, data)
+    digests = {key: _sha256(data) for key, data in files.items()}
+    write_json(storage, manifest, {"inputs": inputs, "files": digests, "result": result})
+
+
+def unaltered(storage: Storage, manifest: str) -> Any:
+    """The manifest (`inputs`, `files`, `result`), if it is there and every file is as it was written; else None."""
+    if not storage.exists(manifest):
+        return None
+    record = read_json(storage, manifest)
+    return None if _altered(storage, record) else record
+
+
+def finished(storage: Storage, manifest: str, inputs: Any) -> Any:
+    """The recorded result, if nothing was altered and it came from the same inputs; else None."""
+    record = unaltered(storage, manifest)
+    if record is None or json_bytes(record["inputs"]) != json_bytes(inputs):
+        return None
+    return record["result"]
+
+
+def completed(storage: Storage, manifest: str, command: str, only: Iterable[str] | None = None) -> Any:
+    """The manifest (`inputs`, `files`, `result`) of an earlier step, whose files are checked to be as written.
+
+    With `only`, no other files are looked at.
+
+    StorageError, naming the command that makes them, when the step did not finish or a file was altered.
+    """
+    if not storage.exists(manifest):
+        raise StorageError(f"{manifest} is not in {storage.root}; run `health-predict {command}` first")
+    record = read_json(storage, manifest)
+    altered = _altered(storage, record, only)
+    if altered:
+        raise StorageError(
+            f"{', '.join(altered)} in {storage.root} is missing or not what {manifest} records; "
+            f"run `health-predict {command}` again"
+        )
+    return record
+
+
+def _altered(storage: Storage, record: Any, only: Iterable[str] | None = None) -> list[str]:
+    files = record["files"]
+    return [key for key in (files if only is None else only) if _digest_of(storage, key) != files.get(key)]
+
+
+def _digest_of(storage: Storage, key: str) -> str | None:
+    found = storage.read_with_state(key)
+    return _sha256(found[0]) if found else None
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def check_layout(storage: Storage) -> None:
+    """StorageError for a store of another layout: nothing in it is read or changed."""
+    if not storage.exists(layout.RAW_MANIFEST):
+        return
+    found = read_json(storage, layout.RAW_MANIFEST)["inputs"].get("layout", 1)
+    if found != layout.NUMBER:
+        raise StorageError(
+            f"{storage.root} has layout {found} of Health Predict's stores, and this version reads layout "
+            f"{layout.NUMBER}: set HEALTH_PREDICT_STORAGE to a new place, or move that folder away, and start again "
+            "with `health-predict demo` or `health-predict data fetch`. Nothing in it was changed"
+        )

@@ -1,0 +1,205 @@
+"""Tables in files, CSV or Parquet, read in pieces of bounded size with every line accounted for."""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import polars as pl
+
+from health_predict.data.csv_lines import Layout, check_last_line, layout, one_line_end, rows, without_blank_end
+from health_predict.errors import DataError, StorageError
+from health_predict.store.places import Part, parts, shown
+
+_BLOCK = 8 * 2**20  # bytes of CSV at a time
+_LONGEST_LINE = 2**20  # bytes; a longer one is no line of encounters
+
+
+@dataclass
+class Account:
+    """What has been read so far. `lines` are those that hold a row; `blank` are blank ones at the end of files."""
+
+    lines: int = 0
+    blank: int = 0
+    open_end: bool = False  # a file's last line has no line end
+
+
+Chosen = Mapping[str, int]  # name that a column gets -> its position in the file
+Pieces = Callable[[Chosen, int, Account], Iterator[pl.DataFrame]]  # about so many rows each
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file. `columns` are in its order, as it spells them, which may be twice; `types` are theirs.
+
+    `rows` is None where only reading tells. `pieces` gives the rows in order; reading enters them into an account.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    types: tuple[pl.DataType, ...]
+    rows: int | None
+    pieces: Pieces
+    values: Mapping[str, str | None]  # of every row, from the folders that the file is below
+
+
+def open_tables(source: str, endpoint: str | None = None) -> Iterator[Table]:
+    """The files that the source is, each looked at when its turn comes; parts without a single byte are left out.
+
+    Raises StorageError when one is not there or cannot be read, DataError when one is not what its name says.
+    """
+    found = parts(source, endpoint)
+    empty = True
+    for part in found:
+        table = _parquet(part) if part.form.kind == "parquet" else _csv(part)
+        if table:
+            empty = False
+            yield table
+    if empty:
+        raise DataError(f"{shown(source)} is empty: it has no header")
+
+
+def _csv(part: Part) -> Table | None:
+    with part.open() as stream:
+        header = next(_lines(stream, part.name, _LONGEST_LINE), b"")
+    if not header:
+        return None
+    line = header.partition(b"\n")[0]
+    found = layout(line, part.form.separator, part.name)
+
+    def pieces(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
+        selected = [pl.col(str(position)).alias(name) for name, position in chosen.items()]
+        with part.open() as stream:
+            for block in _rows(stream, line, found, part.name, account):
+                yield from block.select(selected).iter_slices(size)
+
+    return Table(part.name, found.columns, (pl.String(),) * len(found.columns), None, pieces, part.values)
+
+
+def _rows(stream: BinaryIO, header: bytes, found: Layout, name: str, account: Account) -> Iterator[pl.DataFrame]:
+    """Blocks of rows after the header; refuses a blank line before the last row, and a last row that is not whole."""
+    line, blank = 1, 0
+    for lines in _lines(stream, name, _BLOCK):
+        block = lines
+        if line == 1:
+            again, _, block = lines.partition(b"\n")
+            if again != header:
+                break
+            line = 2
+        block, ends = without_blank_end(block, found.separator)
+        if blank and block:
+            raise DataError(f"{name} has blank lines before its last row: line {line - blank} is blank; leave them out")
+        if block:
+            table = rows(block, found, line, name)
+            check_last_line(block, found.separator, name)
+            account.open_end |= not block.endswith(b"\n")
+            account.lines += table.height
+            line += table.height
+            yield table
+        blank += ends
+        line += ends
+    if line == 1:
+        raise StorageError(f"{name} has another header than when it was opened: is it being written?")
+    account.blank += blank
+
+
+def _lines(stream: BinaryIO, name: str, size: int) -> Iterator[bytes]:
+    r"""The file in blocks of whole lines that end with \n, about `size` bytes each; the last line may lack its end."""
+    rest = b""
+    done = 0
+    try:
+        while data := stream.read(size):
+            data = rest + data
+            held = data.endswith(b"\r")  # perhaps the first half of a line end
+            block = one_line_end(data.removesuffix(b"\r") if held else data)
+            cut = block.rfind(b"\n") + 1
+            rest = block[cut:] + (b"\r" if held else b"")
+            if len(rest) > _LONGEST_LINE and not cut:
+                raise DataError(f"{name} has a line of more than {_LONGEST_LINE:,} bytes; is it another kind of file?")
+            done += len(data)
+            if cut:
+                yield block[:cut]
+    except (EOFError, zlib.error, OSError) as error:
+        raise _unreadable(name, error) from None
+    if rest:
+        yield one_line_end(rest)
+
+
+def _unreadable(name: str, error: Exception) -> Exception:
+    if isinstance(error, OSError) and error.errno is not None:
+        return StorageError(f"{name} cannot be read: {error.strerror or type(error).__name__}")
+    return DataError(f"{name} cannot be unpacked: it is cut short, damaged, or not compressed with gzip")
+
+
+def _parquet(part: Part) -> Table:
+    return _local_parquet(part) if part.path else _streamed_parquet(part)
+
+
+def _local_parquet(part: Part) -> Table:
+    try:
+        with part.open() as stream:
+            frame = _scan(stream)
+            schema, height = frame.collect_schema(), int(frame.select(pl.len()).collect().item())
+    except (pl.exceptions.PolarsError, OSError):
+        raise _no_parquet(part.name) from None
+    columns = schema.names()
+
+    def pieces(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
+        selected = [pl.col(columns[position]).alias(name) for name, position in chosen.items()]
+        with part.open() as stream:
+            yield from _scan(stream).select(selected).collect_batches(chunk_size=size, maintain_order=True)
+
+    return Table(part.name, tuple(columns), tuple(schema.dtypes()), height, _counted(pieces, part, height), part.values)
+
+
+def _scan(stream: BinaryIO) -> pl.LazyFrame:
+    return pl.scan_parquet(stream)  # an open file and not its name: a name would be a pattern
+
+
+def _streamed_parquet(part: Part) -> Table:
+    import pyarrow as pa  # noqa: PLC0415  # .2 s that no local file needs
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        with pq.ParquetFile(part.open()) as file:
+            schema, height = file.schema_arrow, file.metadata.num_rows
+        types = [pl.Series(pl.from_arrow(pa.array([], field.type))).dtype for field in schema]
+    except (pa.ArrowException, OSError):
+        raise _no_parquet(part.name) from None
+
+    def pieces(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
+        with pq.ParquetFile(part.open(), pre_buffer=True) as file:
+            for batch in file.iter_batches(size):
+                columns = {name: pl.from_arrow(batch.column(position)) for name, position in chosen.items()}
+                yield pl.DataFrame(columns)
+
+    return Table(part.name, tuple(schema.names), tuple(types), height, _counted(pieces, part, height), part.values)
+
+
+def _counted(pieces: Pieces, part: Part, height: int) -> Pieces:
+    """The pieces, with their rows entered into the account; DataError when they end before all rows have come."""
+
+    def counted(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
+        import pyarrow as pa  # noqa: PLC0415
+
+        done = 0
+        try:
+            for piece in pieces(chosen, size, account):
+                done += piece.height
+                account.lines += piece.height
+                yield piece
+        except (pl.exceptions.PolarsError, pa.ArrowException, OSError):
+            raise _cut(part.name, done) from None
+        if done != height:
+            raise _cut(part.name, done)
+
+    return counted
+
+
+def _no_parquet(name: str) -> DataError:
+    return DataError(f"{name} is not a readable parquet file; was it cut short, or is it another kind of file?")
+
+
+def _cut(name: str, row: int) -> DataError:
+    # `from None` where it is raised: the original error may hold the values.
+    return DataError(f"{name} cannot be read to its end after row {row}; was it cut short?")

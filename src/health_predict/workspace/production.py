@@ -1,0 +1,171 @@
+"""What is in production: the ledger decides, the registered model's aliases follow.
+
+A ledger holds a registered model: a tag of the model names the ledger and how far it was. So a second store that would
+speak for the same model, a copy of a store, or a store restored from a backup is found out before it moves anything.
+
+`checked` reads; `settle` and `decide` are the only ways to a moved alias. They go on until the ledger has not changed
+meanwhile: of several at once, the last one leaves the aliases as the ledger says.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from health_predict.adapters.registry import PREVIOUS, PRODUCTION, Registry
+from health_predict.bundle.model import Bundle
+from health_predict.errors import ConflictError
+from health_predict.store.ledger import Decision, Entry, Ledger, Subject, append, entry, read_ledger
+from health_predict.store.simulations import simulation_of
+from health_predict.store.storage import Storage
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """The ledger that speaks for a registered model, as it was when it last decided. `store` is for people.
+
+    `generation` counts from 1 how often the model was taken over.
+    """
+
+    generation: int
+    ledger: str
+    store: str
+    entries: int
+    sha256: str  # of these entries
+
+
+@dataclass(frozen=True)
+class Aliases:
+    """Versions that the registered model's aliases point at; None where there is none."""
+
+    production: str | None
+    previous: str | None
+
+
+def checked(storage: Storage, registry: Registry) -> Ledger:
+    """The ledger, if it may speak for the registered model. Reads only.
+
+    Raises ConflictError where the ledger speaks for another model, or another ledger (a copy of this one that has gone
+    on, too) holds this model.
+    """
+    holder = holder_of(registry)  # before the ledger: what goes on meanwhile, goes on from what is read here
+    ledger = read_ledger(storage)
+    if ledger.model not in (None, registry.model_name):
+        raise ConflictError(
+            f"the ledger in {storage.root} speaks for the registered model {ledger.model}, not for "
+            f"{registry.model_name}: set MODEL_NAME={ledger.model}, or use another storage root"
+        )
+    if holder is None and ledger.moved and not registry.has_version(str(ledger.entries[-1].production)):
+        raise ConflictError(
+            f"the ledger in {storage.root} has version {ledger.production} of {ledger.model} in production, which "
+            f"MLflow at {registry.tracking_uri} does not have; the ledger was written with MLflow at "
+            f"{ledger.entries[-1].registry}. Is MLFLOW_TRACKING_URI right? If that MLflow is lost, begin with another "
+            "MODEL_NAME in a new storage root; `health-predict serve --bundle` serves what is in bundles/ meanwhile"
+        )
+    if holder is not None and not is_of(holder, ledger):
+        raise ConflictError(_held(holder, ledger, storage, registry))
+    return ledger
+
+
+def settle(storage: Storage, registry: Registry) -> Ledger:
+    """As `checked`, and the aliases say what the ledger says: whatever was interrupted between the two is completed."""
+    ledger = checked(storage, registry)
+    while ledger.moved:
+        hold(storage, registry, ledger)
+        registry.follow(ledger.production, ledger.previous)
+        again = read_ledger(storage)
+        if again.state == ledger.state:
+            return again
+        ledger = again
+    return ledger
+
+
+def decide(storage: Storage, registry: Registry, ledger: Ledger, entry: Entry) -> Ledger:
+    """Append a decision to the ledger as it was read, then settle. ConflictError when somebody decided meanwhile."""
+    append(storage, ledger, entry)
+    return settle(storage, registry)
+
+
+def hold(storage: Storage, registry: Registry, ledger: Ledger, over: Holder | None = None) -> None:
+    """Let the ledger hold the registered model, which is made if there is none.
+
+    Raises ConflictError where another ledger holds it by now, unless that is the one that was to be taken `over`.
+    """
+    found = holder_of(registry)
+    generation = found.generation if found else 1
+    if found is not None and not is_of(found, ledger):
+        newer = read_ledger(storage)
+        if is_of(found, newer):
+            return  # this ledger has gone on meanwhile, and says so itself
+        if found != over:
+            raise ConflictError(_held(found, newer, storage, registry))
+        generation += 1
+    entries = len(ledger.entries)
+    mine = Holder(generation, str(ledger.id), storage.root, entries, ledger.digest(entries))
+    if found == mine:
+        return
+    goes_on = found is not None and found.ledger == mine.ledger
+    registry.hold(msgspec.json.encode(mine).decode(), generation, over=goes_on)
+    found = holder_of(registry)
+    if found is None or found.ledger != mine.ledger:
+        raise ConflictError(f"another store took hold of {registry.model_name} at the same time; run the command again")
+
+
+def holder_of(registry: Registry) -> Holder | None:
+    """Who holds the registered model; None where nobody does. ConflictError where this version cannot tell."""
+    found = registry.holders()
+    try:
+        return msgspec.json.decode(found[max(found)], type=Holder) if found else None
+    except msgspec.MsgspecError as error:
+        raise ConflictError(
+            f"the tag of {registry.model_name} that says which ledger holds it was not written by this version; "
+            "delete the tag in MLflow, and run `health-predict adopt`"
+        ) from error
+
+
+def aliases(registry: Registry) -> Aliases:
+    """What the aliases say, right or wrong."""
+    production, previous = registry.at(PRODUCTION), registry.at(PREVIOUS)
+    return Aliases(production.version if production else None, previous.version if previous else None)
+
+
+def is_of(holder: Holder, ledger: Ledger) -> bool:
+    """Does the ledger go on from where it was when it took hold."""
+    known = len(ledger.entries) >= holder.entries
+    return holder.ledger == ledger.id and known and ledger.digest(holder.entries) == holder.sha256
+
+
+def _held(holder: Holder, ledger: Ledger, storage: Storage, registry: Registry) -> str:
+    model = f"the registered model {registry.model_name} of MLflow at {registry.tracking_uri}"
+    if holder.ledger == ledger.id:
+        why = (
+            f"{model} is held by a ledger that went on from here: it had {holder.entries} decisions in {holder.store}, "
+            f"and in {storage.root} it has {len(ledger.entries)}. Is this store a copy, or restored from a backup?"
+        )
+    else:
+        why = f"{model} is held by the ledger in {holder.store}, not by the one in {storage.root}."
+    return (
+        f"{why} Nothing was changed. Use that storage root, or another MODEL_NAME; or let this store take the "
+        'model over: health-predict adopt --reason "..."'
+    )
+
+
+def subject_of(bundle: Bundle, version: str | None = None) -> Subject:
+    """A bundle as the ledger names what a decision is about."""
+    found = bundle.manifest
+    return Subject(found.run_id, found.target, bundle.sha256, found.content, found.lineage, version)
+
+
+def drafted(
+    storage: Storage, registry: Registry, ledger: Ledger, decision: Decision, subject: Subject, who: str, **rest: Any
+) -> Entry:
+    """An entry about a registered model by `who`, to be decided; `rest` as in `ledger.entry`."""
+    return entry(
+        ledger,
+        decision,
+        subject,
+        who=who,
+        registry=registry.tracking_uri,
+        model=registry.model_name,
+        simulation=simulation_of(storage),
+        **rest,
+    )
