@@ -15,7 +15,7 @@ def test_the_import_contracts_hold():
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.parametrize("module", ["health_predict.serving", "health_predict.bundle.model"])
+@pytest.mark.parametrize("module", ["health_predict.serving.http.server", "health_predict.bundle.model"])
 def test_loading_a_bundle_needs_neither_tables_nor_trainers_nor_a_registry(module):
     heavy = ("polars", "pandas", "sklearn", "mlflow", "ray", "xgboost", "lightgbm", "catboost", "onnx", "scipy")
     code = f"import sys, {module}; print(*sorted(set({heavy!r}) & set(sys.modules)))"

@@ -47,8 +47,8 @@ def assemble(storage: Storage, params: Params, number: int, version: str | None 
 
     Test and validation are fresh: neither production (`version`; now, if left out) nor the first approved model has
     seen them, and no earlier hold-out had them. `store.batches.next_assembly` says the number by which everything
-    counts that has matured by now. Skipped when it was done with the same batches, parameters and version. Raises Declined,
-    with nothing written, where fewer encounters are fresh than the gate needs to decide; StorageError before
+    counts that has matured by now. Skipped when it was done with the same batches, parameters and version. Raises
+    Declined, with nothing written, where fewer encounters are fresh than the gate needs to decide; StorageError before
     `data split`.
     """
     version = version or read_ledger(storage).production
