@@ -16,30 +16,23 @@ from pathlib import Path
 
 from health_predict.adapters.registry import Registry
 from health_predict.cli.console import Output
-from health_predict.cli.service import Service, service
+from health_predict.cli.run_loop import Loop
+from health_predict.cli.service import service
 from health_predict.data.schema import CLINICAL
 from health_predict.errors import Declined
+from health_predict.monitoring.next_action import BatchRecord, next_action
 from health_predict.params import Params
 from health_predict.settings import Settings
 from health_predict.simulation.replay import Replay
 from health_predict.steps.loop.arrive import arrive
-from health_predict.steps.loop.assemble import assemble
 from health_predict.steps.loop.begin import begin
-from health_predict.steps.loop.decide import Decided, decide
-from health_predict.steps.loop.judge import judge
 from health_predict.steps.loop.mature import mature
-from health_predict.steps.loop.monitor import monitor
-from health_predict.steps.loop.recalibrate import recalibrate
 from health_predict.steps.loop.report_replay import report_replay
-from health_predict.steps.loop.score import score
-from health_predict.steps.model.evaluate import evaluate
-from health_predict.steps.model.promote import promote
-from health_predict.steps.model.train import train
-from health_predict.store.batches import read_arrival, scored
+from health_predict.store.batches import matured, read_arrival, scored
 from health_predict.store.bundles import fetch_bundle
-from health_predict.store.datasets import INITIAL, Dataset
 from health_predict.store.ledger import read_ledger
-from health_predict.store.replay import Ended, Plan, future_batches, read_ended, write_ended
+from health_predict.store.loop import read_ended, read_state, write_record
+from health_predict.store.replay import Plan, future_batches
 from health_predict.store.storage import Storage, open_storage
 
 DEFAULT_NAME = "replay"  # of the world where nothing is injected
@@ -69,32 +62,6 @@ class Options:
         return self.scenario if self.from_batch == 1 else f"{self.scenario}_from_{self.from_batch}"
 
 
-@dataclass(frozen=True)
-class _World:
-    settings: Settings
-    params: Params
-    options: Options
-    output: Output
-    storage: Storage
-    registry: Registry
-    service: Service | None = None
-
-    @property
-    def who(self) -> str:
-        return self.settings.actor
-
-    @property
-    def first(self) -> str:
-        """The version that the replay began with: the one never retrained."""
-        first = read_ledger(self.storage).first
-        return str(first and first.production)
-
-    def bundle(self, version: str) -> Path:
-        """The folder of a version's bundle."""
-        found = read_ledger(self.storage).version(version)
-        return fetch_bundle(self.storage, lambda: self.registry, found, self.settings.cache)
-
-
 def run(settings: Settings, params: Params, options: Options, output: Output) -> Replay:
     """Replay what has not been replayed yet, then report. Raises what the steps raise."""
     storage = open_storage(settings.storage, settings.s3_endpoint)
@@ -103,109 +70,73 @@ def run(settings: Settings, params: Params, options: Options, output: Output) ->
     plan = Plan(options.scenario, options.from_batch, search.families, search.trials, search.seed)
     begun = begin(storage, registry, settings.actor, options.world, plan, options.restart)
     output.say(f"simulation {options.world}: everything happens in {begun.storage.root}, nothing in production")
-    world = _World(settings, params, options, output, begun.storage, begun.registry)
+    loop = Loop(settings, params, output, begun.storage, begun.registry)
     available = len(future_batches(begun.storage))
     last = available if options.batches is None else min(options.batches, available)
-    _ensure_champion(world)
-    pending = [number for number in range(1, last + 1) if read_ended(world.storage, number) is None]
+    _ensure_champion(loop)
+    pending = [number for number in range(1, last + 1) if read_ended(begun.storage, number) is None]
     if pending:
-        with _served(world) as ready:
+        with _served(loop, options) as ready:
             for number in pending:
-                _replay(ready, number)
-        for number in scored(world.storage, last):
-            mature(world.storage, number)
-        judge(world.storage, world.registry, params)
-    return report_replay(world.storage, params.bootstrap)
+                _replay(ready, options, number)
+        _mature(begun.storage, last)
+        _exhaust(loop)
+    return report_replay(begun.storage, params.bootstrap)
 
 
-def _ensure_champion(world: _World) -> None:
-    """Train and promote a first model where there was nothing in production to begin with."""
-    if read_ledger(world.storage).production is not None:
+def _ensure_champion(loop: Loop) -> None:
+    """Train and promote a first model where there was nothing in production to begin with.
+
+    Raises Declined where the gate has objections to that model.
+    """
+    if read_ledger(loop.storage).production is not None:
         return
-    world.output.say("nothing is in production yet: the first model is trained on the initial data")
-    winner = _train(world, INITIAL)
-    evaluate(world.storage, world.registry, world.params, world.who, winner)
-    promote(world.storage, world.registry, world.params.gate, world.who, winner)
+    loop.output.say("nothing is in production yet: the first model is trained on the initial data")
+    _exhaust(loop)
+    if read_ledger(loop.storage).production is None:
+        raise Declined("the replay cannot begin:", [next_action(read_state(loop.storage)).reason])
 
 
 @contextmanager
-def _served(world: _World) -> Iterator[_World]:
-    if not world.options.api:
-        yield world
+def _served(loop: Loop, options: Options) -> Iterator[Loop]:
+    """The loop with a service that scores its batches and takes up what is promoted."""
+    if not options.api:
+        yield loop
         return
-    with service(world.bundle(str(read_ledger(world.storage).production))) as running:
-        yield replace(world, service=running)
+    with service(_bundle(loop, str(read_ledger(loop.storage).production))) as running:
+
+        def take_up(version: str, number: int) -> int:
+            arrival = read_arrival(loop.storage, number).select(field.name for field in CLINICAL)
+            return running.take_up(_bundle(loop, version), version, arrival.row(0, named=True))
+
+        yield replace(loop, ask=running.ask, take_up=take_up)
 
 
-def _replay(world: _World, number: int) -> None:
-    storage, registry, options = world.storage, world.registry, world.options
-    arrived = arrive(storage, world.params.scenario, number, options.scenario, options.from_batch)
-    for earlier in scored(storage, number - 1):
-        mature(storage, earlier)
+def _bundle(loop: Loop, version: str) -> Path:
+    """The folder of a version's bundle."""
+    found = read_ledger(loop.storage).version(version)
+    return fetch_bundle(loop.storage, lambda: loop.registry, found, loop.settings.cache)
+
+
+def _replay(loop: Loop, options: Options, number: int) -> None:
+    """A batch arrives, outcomes of those that were scored before it mature, and the loop does what is due."""
+    arrived = arrive(loop.storage, loop.params.scenario, number, options.scenario, options.from_batch)
+    _mature(loop.storage, number - 1)
     if arrived.refused:
-        world.output.say(f"batch {number}: refused. {arrived.refused}")
-        write_ended(storage, Ended(number, refused=True))
+        loop.output.say(f"batch {number}: refused. {arrived.refused}")
+        write_record(loop.storage, BatchRecord(number, refused=True))
         return
-    ended = _watch(world, number)
-    score(storage, registry, number, world.first, world.service.ask if world.service else None)
-    write_ended(storage, ended)
+    _exhaust(loop)
 
 
-def _watch(world: _World, number: int) -> Ended:
-    """Judge the batch and what has matured, and do what is decided; nothing while too few have arrived to judge."""
-    storage, registry, params = world.storage, world.registry, world.params
-    judge(storage, registry, params)
-    try:
-        found = monitor(storage, registry, params, number)
-    except Declined as waits:
-        world.output.say(str(waits))
-        return Ended(number)
-    world.output.say(f"batch {number}: {found.drift.rows:,} encounters, {found.status}")
-    for reason in found.reasons:
-        world.output.say(f"  {reason}")
-    decided = decide(storage, params, number)
-    ended = Ended(number, action=decided.action)
-    if decided.action == "none":
-        return ended
-    world.output.say(f"  {decided.action}: {' '.join(decided.reasons)}")
-    run_id, dataset = _remedy(world, decided)
-    return _ask_the_gate(world, replace(ended, run_id=run_id), dataset)
+def _mature(storage: Storage, last: int) -> None:
+    """Outcomes of the batches up to this one become known, where they were scored."""
+    known = set(matured(storage))
+    for number in scored(storage, last):
+        if number not in known:
+            mature(storage, number)
 
 
-def _remedy(world: _World, decided: Decided) -> tuple[str, Dataset]:
-    """The run of a model recalibrated, or trained on everything matured, and the data set for the gate."""
-    storage, registry, params = world.storage, world.registry, world.params
-    # For that version: after a promotion and a stop, another is in production already.
-    if decided.action == "recalibrate":
-        recalibrated = recalibrate(storage, registry, params, decided.batch, decided.version)
-        return recalibrated.run_id, recalibrated.dataset
-    assembled = assemble(storage, params, decided.batch, decided.version)
-    return _train(world, assembled.dataset), assembled.dataset
-
-
-def _ask_the_gate(world: _World, ended: Ended, dataset: Dataset) -> Ended:
-    """Evaluate the run that a batch led to; promote it and take it up if the gate has no objection."""
-    storage, registry, params = world.storage, world.registry, world.params
-    try:
-        evaluate(storage, registry, params, world.who, ended.run_id, dataset)
-        version = promote(storage, registry, params.gate, world.who, ended.run_id).version
-    except Declined as declined:
-        world.output.say(f"  {declined}")
-        return replace(ended, objections=tuple(declined.reasons))
-    world.output.say(f"  version {version.version} is in production")
-    return replace(ended, promoted=version.version, answered_meanwhile=_take_up(world, version.version, ended.batch))
-
-
-def _take_up(world: _World, version: str, number: int) -> int | None:
-    if world.service is None:
-        return None
-    encounter = read_arrival(world.storage, number).select(field.name for field in CLINICAL).row(0, named=True)
-    return world.service.take_up(world.bundle(version), version, encounter)
-
-
-def _train(world: _World, dataset: Dataset) -> str:
-    with world.output.training(world.params.search) as progress:
-        report = train(
-            world.storage, world.registry, world.params, "lt30", world.settings.ray_address, progress, dataset=dataset
-        )
-    return report.winner
+def _exhaust(loop: Loop) -> None:
+    for _ in loop.run():
+        pass

@@ -32,6 +32,7 @@ SIMULATIONS = "simulations/"  # the worlds of replays, each a store of its own
 SIMULATION = "simulation.json"  # in such a world: what is replayed there
 HOLDOUTS = "holdouts/"  # ids of encounters that a gate was to be asked about: no later one is
 DRIFT_REPORTS = "drift_reports/batch_"  # of batches; those of files are elsewhere below
+LOOP_ENDED = "loop/batch_"  # how batches ended
 PERFORMANCE = "performance/"  # what became of each matured batch
 
 TRAINING = "reports/training.json"  # of the newest training; older ones are in MLflow
@@ -142,6 +143,11 @@ def retraining_report(name: str) -> str:
     return f"reports/retraining/{name}.json"
 
 
-def replayed(number: int) -> str:
-    """How a batch ended; the replay is beyond it where this is there."""
-    return f"reports/replay/{batch(number)}.json"
+def loop_open(number: int) -> str:
+    """How far the loop is with a batch that has not ended."""
+    return f"loop/open/{batch(number)}.json"
+
+
+def loop_ended(number: int) -> str:
+    """How a batch ended; the loop is beyond it where this is there."""
+    return f"{LOOP_ENDED}{number:02d}.json"

@@ -93,6 +93,13 @@ def read_judged(storage: Storage, number: int) -> Judged | None:
     return _document(storage, key, Judged) if storage.exists(key) else None
 
 
+def judged_batches(storage: Storage) -> list[int]:
+    """Numbers of the batches whose outcomes were judged."""
+    prefix = f"{layout.PERFORMANCE}batch_"
+    names = (key.removeprefix(prefix).removesuffix(".json") for key in storage.list(prefix))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
 def read_judgements(storage: Storage) -> list[Judged]:
     """The judgements on the outcomes of all batches, in the order of their numbers."""
     found = [_document(storage, key, Judged) for key in storage.list(layout.PERFORMANCE)]

@@ -1,4 +1,4 @@
-"""What a replay was asked for, how each of its batches ended, and the batches that `data split` set aside for it."""
+"""What a replay was asked for, and the batches that `data split` set aside for it."""
 
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -8,7 +8,6 @@ import msgspec
 import polars as pl
 
 from health_predict.errors import DataError, StorageError
-from health_predict.monitoring.retraining import Action
 from health_predict.params import Family
 from health_predict.store import layout
 from health_predict.store.storage import Storage
@@ -28,19 +27,6 @@ class Plan:
     seed: int
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a batch ended. `run_id` is that of the remedy, `promoted` its version if the gate let it in."""
-
-    batch: int
-    refused: bool = False
-    action: Action = "none"
-    run_id: str | None = None
-    promoted: str | None = None
-    objections: tuple[str, ...] = ()
-    answered_meanwhile: int | None = None  # requests, all with success, while the service took the version up
-
-
 def read_plan(storage: Storage) -> Plan | None:
     """The replay that was begun; None where none was."""
     return _document(storage, layout.REPLAY, Plan) if storage.exists(layout.REPLAY) else None
@@ -48,17 +34,6 @@ def read_plan(storage: Storage) -> Plan | None:
 
 def write_plan(storage: Storage, plan: Plan) -> None:
     write_json(storage, layout.REPLAY, asdict(plan))
-
-
-def read_ended(storage: Storage, number: int) -> Ended | None:
-    """How a batch ended; None while it has not."""
-    key = layout.replayed(number)
-    return _document(storage, key, Ended) if storage.exists(key) else None
-
-
-def write_ended(storage: Storage, ended: Ended) -> None:
-    """The last thing that is written of a batch: with it, the replay is beyond the batch."""
-    write_json(storage, layout.replayed(ended.batch), asdict(ended))
 
 
 def future_batches(storage: Storage) -> dict[int, str]:

@@ -6,14 +6,16 @@ import msgspec
 
 from health_predict.data.cohort import outcome
 from health_predict.errors import StorageError
+from health_predict.monitoring.next_action import BatchRecord
 from health_predict.params import BootstrapParams
 from health_predict.reports.replay_page import page
 from health_predict.simulation.replay import Outcome, Replay, Row, realised, summarise
 from health_predict.store import layout
 from health_predict.store.batches import read_matured, read_predictions
+from health_predict.store.loop import read_ended
 from health_predict.store.manifests import completed
 from health_predict.store.monitoring_reports import Judged, read_judged, read_monitoring
-from health_predict.store.replay import Ended, read_ended, read_plan
+from health_predict.store.replay import read_plan
 from health_predict.store.simulations import simulation_of
 from health_predict.store.storage import Storage
 from health_predict.store.tables import read_json, write_json
@@ -42,7 +44,7 @@ class _Decided:
     reasons: tuple[str, ...]
 
 
-def _row(storage: Storage, ended: Ended, params: BootstrapParams) -> Row:
+def _row(storage: Storage, ended: BatchRecord, params: BootstrapParams) -> Row:
     arrived = completed(storage, layout.manifest(layout.arrival(ended.batch)), "simulate")["result"]
     if ended.refused:
         return Row(ended.batch, 0, refused=arrived["refused"])
@@ -68,7 +70,7 @@ def _row(storage: Storage, ended: Ended, params: BootstrapParams) -> Row:
         alarms=found.reasons,
         distances={field.field: field.distance for field in found.drift.fields},
         drifted=tuple(field.field for field in found.drift.fields if field.drifted),
-        action=ended.action,
+        action=ended.action or "none",
         reasons=decided.reasons,
         promoted=ended.promoted,
         answered_meanwhile=ended.answered_meanwhile,

@@ -1,0 +1,128 @@
+"""Does what is due in the loop, action by action, until nothing is.
+
+`monitoring.next_action` says what is due; each action is a step that can be repeated. What came of it is noted in the
+batch's record before the next action, so that a loop that is stopped anywhere goes on where it was.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from health_predict.adapters.registry import Registry
+from health_predict.cli.console import Output
+from health_predict.errors import Declined
+from health_predict.monitoring.next_action import BatchRecord, Due, LoopState, next_action
+from health_predict.params import Params
+from health_predict.settings import Settings
+from health_predict.steps.loop.assemble import assemble
+from health_predict.steps.loop.decide import decide
+from health_predict.steps.loop.judge import judge
+from health_predict.steps.loop.monitor import monitor
+from health_predict.steps.loop.recalibrate import recalibrate
+from health_predict.steps.loop.score import Ask, score
+from health_predict.steps.model.evaluate import evaluate
+from health_predict.steps.model.promote import promote
+from health_predict.steps.model.train import train
+from health_predict.store.datasets import named
+from health_predict.store.ledger import read_ledger
+from health_predict.store.loop import read_state, write_record
+from health_predict.store.storage import Storage
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop and what it works with.
+
+    `ask` scores through a service; None: with the bundle. `take_up(version, batch)` hands a promoted version to that
+    service and returns how many requests were answered meanwhile.
+    """
+
+    settings: Settings
+    params: Params
+    output: Output
+    storage: Storage
+    registry: Registry
+    ask: Ask | None = None
+    take_up: Callable[[str, int], int | None] = lambda _version, _batch: None
+
+    @property
+    def first(self) -> str:
+        """The version that the loop began with: the one never retrained."""
+        first = read_ledger(self.storage).first
+        return str(first and first.production)
+
+    def run(self) -> Iterator[tuple[Due, BatchRecord | None]]:
+        """Do what is due until nothing is; yields each action when it is done, with the record of its batch.
+
+        Raises what the steps raise; a `Declined` of a remedy is the end of the remedy, noted as objections.
+        """
+        state = read_state(self.storage)
+        while (due := next_action(state)).action is not None:
+            state, record = self._perform(due, state)
+            yield due, record
+
+    def _perform(self, due: Due, state: LoopState) -> tuple[LoopState, BatchRecord | None]:
+        if due.action == "judge":
+            judge(self.storage, self.registry, self.params)
+            return replace(state, unjudged=()), None
+        record = state.first if state.production is None else next(one for one in state.open if one.batch == due.batch)
+        done = self._advance(due, record)
+        write_record(self.storage, done)
+        if state.production is None:
+            return replace(state, first=done, production=done.promoted), done
+        return replace(state, open=[done if one.batch == done.batch else one for one in state.open]), done
+
+    def _advance(self, due: Due, record: BatchRecord) -> BatchRecord:
+        number = record.batch
+        match due.action:
+            case "monitor":
+                return self._monitor(record)
+            case "decide":
+                decided = decide(self.storage, self.params, number)
+                if decided.action != "none":
+                    self.output.say(f"  {decided.action}: {' '.join(decided.reasons)}")
+                return replace(record, action=decided.action, version=decided.version)
+            case "score":
+                score(self.storage, self.registry, number, self.first, self.ask)
+                return replace(record, scored=True)
+        try:
+            return self._remedy(due, record)
+        except Declined as declined:
+            self.output.say(f"  {declined}")
+            return replace(record, objections=tuple(declined.reasons))
+
+    def _monitor(self, record: BatchRecord) -> BatchRecord:
+        try:
+            found = monitor(self.storage, self.registry, self.params, record.batch)
+        except Declined as waits:
+            self.output.say(str(waits))
+            return replace(record, waits=True)
+        self.output.say(f"batch {record.batch}: {found.drift.rows:,} encounters, {found.status}")
+        for reason in found.reasons:
+            self.output.say(f"  {reason}")
+        return replace(record, monitored=True)
+
+    def _remedy(self, due: Due, record: BatchRecord) -> BatchRecord:
+        # For the version that was decided about: after a promotion and a stop, another is in production already.
+        match due.action:
+            case "assemble":
+                assembled = assemble(self.storage, self.params, record.batch, record.version)
+                return replace(record, dataset=assembled.dataset.name)
+            case "recalibrate":
+                found = recalibrate(self.storage, self.registry, self.params, record.batch, str(record.version))
+                return replace(record, dataset=found.dataset.name, run_id=found.run_id)
+            case "train":
+                return replace(record, run_id=self._train(str(record.dataset)))
+            case "evaluate":
+                dataset = named(str(record.dataset))
+                evaluate(self.storage, self.registry, self.params, self.settings.actor, record.run_id, dataset)
+                return replace(record, evaluated=True)
+        gate = self.params.gate
+        version = promote(self.storage, self.registry, gate, self.settings.actor, record.run_id).version.version
+        self.output.say(f"  version {version} is in production")
+        return replace(record, promoted=version, answered_meanwhile=self.take_up(version, record.batch))
+
+    def _train(self, dataset: str) -> str:
+        address = self.settings.ray_address
+        with self.output.training(self.params.search) as progress:
+            report = train(self.storage, self.registry, self.params, "lt30", address, progress, dataset=named(dataset))
+        return report.winner

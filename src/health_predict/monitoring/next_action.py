@@ -1,0 +1,129 @@
+"""What the loop does next: a function of what has happened, with its reason.
+
+A replay, an orchestrator and a person at the command line ask the same function, so they do the same in the same order:
+outcomes that have matured are judged first; then each batch, oldest first, is compared with what production learnt
+from, a decision is made and carried out as far as the gate lets it, and the batch is scored by what is in production.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from health_predict.monitoring.retraining import Action
+
+Kind = Literal["judge", "monitor", "decide", "assemble", "train", "recalibrate", "evaluate", "promote", "score"]
+FIRST = 0  # stands for the batch of the first model, which is trained on the initial data before any has arrived
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """How far the loop is with a batch, or how the batch ended.
+
+    `refused`: it did not fit the schema, and nothing more happens to it. `waits`: too few encounters to be monitored;
+    a later batch's report covers it. `action` is what was decided under `version`, None before. A remedy has a data set
+    by name, then a run, then is evaluated, and ends with the version that was `promoted` or with `objections`.
+    `answered_meanwhile`: requests, all with success, while a service took the version up.
+    """
+
+    batch: int
+    refused: bool = False
+    monitored: bool = False
+    waits: bool = False
+    action: Action | None = None
+    version: str | None = None
+    dataset: str | None = None
+    run_id: str | None = None
+    evaluated: bool = False
+    promoted: str | None = None
+    objections: tuple[str, ...] = ()
+    answered_meanwhile: int | None = None
+    scored: bool = False
+
+    @property
+    def has_ended(self) -> bool:
+        return self.refused or self.scored
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """Where the loop is. `unjudged` are batches that were scored and whose outcomes have matured since; `open` are the
+    records of batches that have arrived and have not ended, oldest first; `first` is that of the first model, which
+    counts while nothing is in production."""
+
+    production: str | None
+    unjudged: Sequence[int]
+    open: Sequence[BatchRecord]
+    first: BatchRecord
+
+
+@dataclass(frozen=True)
+class Due:
+    """What is due, for which batch, and why. `action` is None where nothing is."""
+
+    action: Kind | None
+    batch: int | None
+    reason: str
+
+
+def first_model(dataset: str) -> BatchRecord:
+    """The record of the first model before anything of it is done: a retraining on the initial data set."""
+    return BatchRecord(FIRST, monitored=True, action="retrain", dataset=dataset)
+
+
+def next_action(state: LoopState) -> Due:
+    """What is due next.
+
+    >>> next_action(LoopState("1", (), [BatchRecord(3)], first_model("initial")))
+    Due(action='monitor', batch=3, reason='Batch 3 has arrived and was not compared with what production learnt from.')
+    >>> next_action(LoopState("1", (), [], first_model("initial"))).action is None
+    True
+    """
+    if state.production is None:
+        return _first(state.first)
+    if state.unjudged:
+        several = len(state.unjudged) > 1
+        numbers = ", ".join(map(str, state.unjudged))
+        reason = f"Outcomes of batch{'es' * several} {numbers} have matured and were not judged."
+        return Due("judge", state.unjudged[0], reason)
+    for record in state.open:
+        if not record.has_ended:
+            return _of_batch(record)
+    return Due(None, None, "Nothing is due: every batch that has arrived was scored, all matured outcomes were judged.")
+
+
+def _first(record: BatchRecord) -> Due:
+    if record.objections:
+        return Due(
+            None,
+            None,
+            f"Nothing is in production, and the gate declined the first model, run {record.run_id}: "
+            f"{' '.join(record.objections)} Train others (`health-predict train`), evaluate and promote one.",
+        )
+    due = _remedy(record)
+    return Due(due.action, FIRST, f"Nothing is in production yet. {due.reason}")
+
+
+def _of_batch(record: BatchRecord) -> Due:
+    number = record.batch
+    if not record.waits:
+        if not record.monitored:
+            reason = f"Batch {number} has arrived and was not compared with what production learnt from."
+            return Due("monitor", number, reason)
+        if record.action is None:
+            return Due("decide", number, f"Batch {number} was monitored; whether to act on it is not decided.")
+        if record.action != "none" and not (record.promoted or record.objections):
+            return _remedy(record)
+    return Due("score", number, f"Batch {number} is to be scored by what is in production now.")
+
+
+def _remedy(record: BatchRecord) -> Due:
+    number = record.batch
+    if record.run_id is None:
+        if record.action == "recalibrate":
+            return Due("recalibrate", number, f"After batch {number}, production is to be recalibrated.")
+        if record.dataset is None:
+            return Due("assemble", number, f"After batch {number}, a retraining needs the outcomes that have matured.")
+        return Due("train", number, f"A model is to be trained on {record.dataset}.")
+    if not record.evaluated:
+        return Due("evaluate", number, f"Run {record.run_id} was not compared with production on unseen encounters.")
+    return Due("promote", number, f"Run {record.run_id} was evaluated; the gate is to decide on it.")

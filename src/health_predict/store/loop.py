@@ -1,0 +1,65 @@
+"""How far the loop is with each batch, and how the earlier ones ended."""
+
+from dataclasses import asdict
+
+import msgspec
+
+from health_predict.errors import DataError
+from health_predict.monitoring.next_action import FIRST, BatchRecord, LoopState, first_model
+from health_predict.store import layout
+from health_predict.store.batches import arrived, matured, scored
+from health_predict.store.datasets import INITIAL
+from health_predict.store.ledger import read_ledger
+from health_predict.store.monitoring_reports import judged_batches
+from health_predict.store.storage import Storage
+from health_predict.store.tables import read_json, write_json
+
+
+def read_state(storage: Storage) -> LoopState:
+    """Where the loop is, from what the store holds. Nothing is written.
+
+    A batch whose outcomes have matured without its having been scored has nothing to be judged.
+    """
+    ended = set(_numbers(storage))
+    judged, said = set(judged_batches(storage)), set(scored(storage))
+    return LoopState(
+        production=read_ledger(storage).production,
+        unjudged=[number for number in matured(storage) if number in said and number not in judged],
+        open=[read_open(storage, number) for number in arrived(storage) if number not in ended],
+        first=read_open(storage, FIRST),
+    )
+
+
+def read_open(storage: Storage, number: int) -> BatchRecord:
+    """The record of a batch that has not ended; nothing was done yet where there is none."""
+    key = layout.loop_open(number)
+    if storage.exists(key):
+        return _record(storage, key)
+    return first_model(INITIAL.name) if number == FIRST else BatchRecord(number)
+
+
+def read_ended(storage: Storage, number: int) -> BatchRecord | None:
+    """How a batch ended; None while it has not."""
+    key = layout.loop_ended(number)
+    return _record(storage, key) if storage.exists(key) else None
+
+
+def write_record(storage: Storage, record: BatchRecord) -> None:
+    """Note how far the loop is with a batch. Of one that has ended nothing more is written, and nothing is open."""
+    if record.has_ended:
+        write_json(storage, layout.loop_ended(record.batch), asdict(record))
+        storage.delete(layout.loop_open(record.batch))
+    else:
+        write_json(storage, layout.loop_open(record.batch), asdict(record))
+
+
+def _numbers(storage: Storage) -> list[int]:
+    names = (key.removeprefix(layout.LOOP_ENDED).removesuffix(".json") for key in storage.list(layout.LOOP_ENDED))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def _record(storage: Storage, key: str) -> BatchRecord:
+    try:
+        return msgspec.convert(read_json(storage, key), BatchRecord)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{storage.path(key)} is not what this version writes: {error}") from error
