@@ -23,9 +23,9 @@ from health_predict.steps.model.evaluate import evaluate
 from health_predict.steps.model.promote import promote
 from health_predict.steps.model.train import train
 from health_predict.store.datasets import named
-from health_predict.store.ledger import read_ledger
 from health_predict.store.loop import read_state, write_record
 from health_predict.store.storage import Storage
+from health_predict.workspace.production import first_version
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,6 @@ class Loop:
     registry: Registry
     ask: Ask | None = None
     take_up: Callable[[str, int], int | None] = lambda _version, _batch: None
-
-    @property
-    def first(self) -> str:
-        """The version that the loop began with: the one never retrained."""
-        first = read_ledger(self.storage).first
-        return str(first and first.production)
 
     def run(self) -> Iterator[tuple[Due, BatchRecord | None]]:
         """Do what is due until nothing is; yields each action when it is done, with the record of its batch.
@@ -82,7 +76,7 @@ class Loop:
                     self.output.say(f"  {decided.action}: {' '.join(decided.reasons)}")
                 return replace(record, action=decided.action, version=decided.version)
             case "score":
-                score(self.storage, self.registry, number, self.first, self.ask)
+                score(self.storage, self.registry, number, first_version(self.storage), self.ask)
                 return replace(record, scored=True)
         try:
             return self._remedy(due, record)

@@ -200,6 +200,45 @@ def judged(found: "Sequence[Judged]") -> RenderableType:
     return Group("\n".join(lines), "DRIFT_DETECTED" if alarm else "NO_DRIFT" if known else "NOT_JUDGED")
 
 
+def due(found: Any) -> RenderableType:
+    """Why, and on the last line what is due."""
+    about = "" if found.batch is None else f"batch {found.batch}: "
+    return Group(found.reason, f"{about}{found.action or 'nothing'}")
+
+
+def done(actions: Sequence[Any]) -> RenderableType:
+    if not actions:
+        return "nothing was due"
+    return _table(("batch", "action", "because"), [(str(one.batch), one.action, one.reason) for one in actions])
+
+
+def decided(report: Any) -> RenderableType:
+    reasons = [f"- {reason}" for reason in report.reasons]
+    return Group(*reasons, f"batch {report.batch}, version {report.version}: {report.action}{_skipped(report)}")
+
+
+def assembled(report: Any) -> RenderableType:
+    batches = ", ".join(map(str, report.matured)) or "none"
+    return _labelled(
+        report,
+        f"{report.dataset.name}: {report.train:,} encounters to train on, {report.validation:,} to tune and calibrate "
+        f"on, {report.test:,} with {report.test_outcomes:,} readmissions to compare on{_skipped(report)}",
+        f"from the initial data and batches {batches}; {report.left_out:,} others of patients in the latter two",
+    )
+
+
+def recalibrated(report: Any) -> RenderableType:
+    return _labelled(
+        report,
+        f"run {report.run_id}: calibrated anew on {report.validation:,} encounters, intercept {report.intercept:+.3f}, "
+        f"slope {report.slope:.3f}; {report.dataset.name} has {report.test:,} to compare on{_skipped(report)}",
+    )
+
+
+def batch_scored(report: Any) -> RenderableType:
+    return f"batch {report.batch}: {report.rows:,} encounters scored with version {report.version}{_skipped(report)}"
+
+
 def replayed(replay: "Replay") -> RenderableType:
     """One line a batch, then the means."""
     rows = [_replayed_row(row) for row in replay.rows]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from health_predict.bundle.model import TableDigest
 from health_predict.data.cohort import LabelledEncounters, label
+from health_predict.errors import DataError
 from health_predict.params import Target
 from health_predict.store import layout
 from health_predict.store.manifests import completed
@@ -61,11 +62,14 @@ def recalibration(number: int) -> Dataset:
 
 
 def named(name: str) -> Dataset:
-    """The data set that a bundle names."""
+    """The data set that a bundle, or a person, names; DataError for any other name."""
     if name == INITIAL.name:
         return INITIAL
     kind, _, number = name.partition("_")
-    return {"retraining": retraining, "recalibration": recalibration}[kind](int(number))
+    made = {"retraining": retraining, "recalibration": recalibration}.get(kind)
+    if made is None or not (number.isascii() and number.isdigit()):
+        raise DataError(f"{name!r} names no data set: they are `initial`, `retraining_NN` and `recalibration_NN`")
+    return made(int(number))
 
 
 def vouch(storage: Storage, dataset: Dataset) -> Vouched:

@@ -41,6 +41,22 @@ class Aliases:
     previous: str | None
 
 
+def in_production(storage: Storage) -> str:
+    """The version that the ledger says is in production. ConflictError where nothing is."""
+    production = read_ledger(storage).production
+    if production is None:
+        raise ConflictError("nothing is in production; run `health-predict promote` first")
+    return production
+
+
+def first_version(storage: Storage) -> str:
+    """The version that was in production first. ConflictError where none ever was."""
+    first = read_ledger(storage).first
+    if first is None:
+        raise ConflictError("nothing was ever in production; run `health-predict promote` first")
+    return str(first.production)
+
+
 def checked(storage: Storage, registry: Registry) -> Ledger:
     """The ledger, if it may speak for the registered model. Reads only.
 
