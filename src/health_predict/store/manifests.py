@@ -5,13 +5,18 @@ set is written and comes back after the last: files without their manifest are n
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from health_predict.errors import StorageError
 from health_predict.store import layout
 from health_predict.store.storage import Storage
 from health_predict.store.tables import json_bytes, read_json, write_json
+
+Result = TypeVar("Result")
 
 
 def publish(
@@ -32,6 +37,29 @@ def publish(
         storage.write(key, data)
     digests = {key: _sha256(data) for key, data in files.items()}
     write_json(storage, manifest, {"inputs": inputs, "files": digests, "result": result})
+
+
+@dataclass(frozen=True)
+class Made(Generic[Result]):
+    """What a step made: its result, and the files that hold it. Other keys that begin with `replaces` are removed."""
+
+    result: Result
+    files: Mapping[str, bytes]
+    replaces: str | None = None
+
+
+def rerunnable(
+    storage: Storage, manifest: str, inputs: Any, kind: type[Result], make: Callable[[], Made[Result]]
+) -> Result:
+    """What a step gives: the result of an earlier run from the same inputs, whose files are all as they were written,
+    with `skipped` set; else what `make` makes now, published under the manifest."""
+    done = finished(storage, manifest, inputs)
+    if done is not None:
+        return msgspec.convert({**done, "skipped": True}, kind)
+    made = make()
+    result = msgspec.to_builtins(made.result)
+    publish(storage, manifest, inputs=inputs, files=made.files, result=result, replaces=made.replaces)
+    return made.result
 
 
 def unaltered(storage: Storage, manifest: str) -> Any:

@@ -1,7 +1,6 @@
 """`health-predict data split`: the cohort into initial data and batches to replay."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import polars as pl
 
@@ -10,7 +9,7 @@ from health_predict.data.cohort import outcome, select_cohort
 from health_predict.data.splits import split as split_cohort
 from health_predict.params import SplitParams
 from health_predict.store import layout
-from health_predict.store.manifests import completed, finished, publish
+from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.storage import Storage
 from health_predict.store.tables import read_table, table_bytes
 
@@ -46,21 +45,21 @@ def split(storage: Storage, params: SplitParams) -> SplitReport:
     validated = completed(storage, layout.VALIDATION_MANIFEST, "data validate")
     synthetic = validated["result"]["synthetic"]
     inputs = {"encounters": validated["files"][layout.VALIDATED], "synthetic": synthetic, "params": asdict(params)}
-    done = finished(storage, layout.SPLIT_MANIFEST, inputs)
-    if done:
-        return _skipped(done)
-    encounters = read_table(storage, layout.VALIDATED)
-    cohort = select_cohort(encounters)
-    tables = _tables(cohort, params)
-    report = SplitReport(
-        rows=cohort.height,
-        excluded=encounters.height - cohort.height,
-        parts=tuple(_part(key, table) for key, table in tables.items()),
-        synthetic=synthetic,
-    )
-    files = {key: table_bytes(table, key) for key, table in tables.items()}
-    publish(storage, layout.SPLIT_MANIFEST, inputs=inputs, files=files, result=asdict(report), replaces=layout.FUTURE)
-    return report
+
+    def make() -> Made[SplitReport]:
+        encounters = read_table(storage, layout.VALIDATED)
+        cohort = select_cohort(encounters)
+        tables = _tables(cohort, params)
+        report = SplitReport(
+            rows=cohort.height,
+            excluded=encounters.height - cohort.height,
+            parts=tuple(_part(key, table) for key, table in tables.items()),
+            synthetic=synthetic,
+        )
+        files = {key: table_bytes(table, key) for key, table in tables.items()}
+        return Made(report, files, replaces=layout.FUTURE)
+
+    return rerunnable(storage, layout.SPLIT_MANIFEST, inputs, SplitReport, make)
 
 
 def _tables(cohort: pl.DataFrame, params: SplitParams) -> dict[str, pl.DataFrame]:
@@ -82,8 +81,3 @@ def _part(key: str, encounters: pl.DataFrame) -> Part:
         readmitted_within_30_days=float(outcome(encounters, "lt30").mean()),
         readmitted=float(outcome(encounters, "any").mean()),
     )
-
-
-def _skipped(recorded: Any) -> SplitReport:
-    parts = tuple(Part(**part) for part in recorded["parts"])
-    return SplitReport(**{**recorded, "parts": parts, "skipped": True})

@@ -1,7 +1,6 @@
 """`health-predict data validate`: the stored dataset to typed encounters and a quarantine."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from health_predict.adapters.download import extract_csv
 from health_predict.data.decode import decode
@@ -9,7 +8,7 @@ from health_predict.data.validation import Finding
 from health_predict.data.validation import validate as validate_rows
 from health_predict.params import ValidationParams
 from health_predict.store import layout
-from health_predict.store.manifests import completed, finished, publish
+from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.storage import Storage
 from health_predict.store.tables import SCHEMA_DIGEST, table_bytes
 
@@ -39,25 +38,20 @@ def validate(storage: Storage, params: ValidationParams) -> ValidationReport:
         "schema": SCHEMA_DIGEST,
         "params": asdict(params),
     }
-    done = finished(storage, layout.VALIDATION_MANIFEST, inputs)
-    if done:
-        return _skipped(done)
-    validated = validate_rows(decode(extract_csv(storage.read(raw["key"]))), params)
-    report = ValidationReport(
-        rows=validated.encounters.height + validated.quarantined.height,
-        accepted=validated.encounters.height,
-        quarantined=validated.quarantined.height,
-        findings=validated.summary,
-        synthetic=raw["synthetic"],
-    )
-    files = {
-        layout.VALIDATED: table_bytes(validated.encounters, layout.VALIDATED),
-        layout.QUARANTINE: validated.quarantined.write_csv().encode(),
-    }
-    publish(storage, layout.VALIDATION_MANIFEST, inputs=inputs, files=files, result=asdict(report))
-    return report
 
+    def make() -> Made[ValidationReport]:
+        validated = validate_rows(decode(extract_csv(storage.read(raw["key"]))), params)
+        report = ValidationReport(
+            rows=validated.encounters.height + validated.quarantined.height,
+            accepted=validated.encounters.height,
+            quarantined=validated.quarantined.height,
+            findings=validated.summary,
+            synthetic=raw["synthetic"],
+        )
+        files = {
+            layout.VALIDATED: table_bytes(validated.encounters, layout.VALIDATED),
+            layout.QUARANTINE: validated.quarantined.write_csv().encode(),
+        }
+        return Made(report, files)
 
-def _skipped(recorded: Any) -> ValidationReport:
-    findings = tuple(Finding(**finding) for finding in recorded["findings"])
-    return ValidationReport(**{**recorded, "findings": findings, "skipped": True})
+    return rerunnable(storage, layout.VALIDATION_MANIFEST, inputs, ValidationReport, make)

@@ -11,7 +11,7 @@ from health_predict.params import ScenarioParams
 from health_predict.simulation.scenarios import inject
 from health_predict.store import layout
 from health_predict.store.batches import arrival_bytes
-from health_predict.store.manifests import finished, publish
+from health_predict.store.manifests import Made, rerunnable
 from health_predict.store.replay import future_batches, read_future
 from health_predict.store.storage import Storage
 
@@ -45,13 +45,12 @@ def arrive(storage: Storage, params: ScenarioParams, number: int, scenario: str,
         "elapsed": elapsed,
         "params": asdict(params),
     }
-    done = finished(storage, layout.manifest(key), inputs)
-    if done:
-        return Arrival(**{**done, "skipped": True})
-    encounters = inject(name, read_future(storage, number), elapsed, params)
-    arrival, files = _checked(encounters, number, key)
-    publish(storage, layout.manifest(key), inputs=inputs, files=files, result=asdict(arrival))
-    return arrival
+
+    def make() -> Made[Arrival]:
+        encounters = inject(name, read_future(storage, number), elapsed, params)
+        return Made(*_checked(encounters, number, key))
+
+    return rerunnable(storage, layout.manifest(key), inputs, Arrival, make)
 
 
 def _checked(encounters: pl.DataFrame, number: int, key: str) -> tuple[Arrival, dict[str, Any]]:

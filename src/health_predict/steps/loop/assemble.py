@@ -13,7 +13,7 @@ from health_predict.store.batches import matured, read_matured
 from health_predict.store.datasets import INITIAL, Dataset, retraining, vouch
 from health_predict.store.holdouts import candidates, holdout_bytes, known
 from health_predict.store.ledger import read_ledger
-from health_predict.store.manifests import completed, finished, publish
+from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.storage import Storage
 from health_predict.store.tables import json_bytes, read_table, table_bytes
 
@@ -62,28 +62,28 @@ def assemble(storage: Storage, params: Params, number: int, version: str | None 
         "params": [asdict(params.assembly), asdict(params.gate)],
     }
     manifest = layout.retraining_manifest(number)
-    done = finished(storage, manifest, inputs)
-    if done:
-        return Assembled(**{**done, "matured": tuple(done["matured"]), "skipped": True})
-    first = pl.concat([read_table(storage, key) for key in initial.files])
-    batches = [read_matured(storage, one) for one in numbers]
-    holdout = layout.holdout(sha256(json_bytes(["retraining", number, inputs])).hexdigest())
-    held = candidates(batches, known(storage, version, own=holdout), params)
-    parts = divide([first, *batches], held, params.assembly, params.gate)
-    dataset = retraining(number)
-    tables = {dataset.train: parts.train, dataset.validation: parts.validation, dataset.test: parts.test}
-    result = Assembled(
-        batch=number,
-        version=version,
-        matured=tuple(numbers),
-        train=parts.train.height,
-        validation=parts.validation.height,
-        test=parts.test.height,
-        test_outcomes=int(outcome(parts.test).sum()),
-        left_out=first.height + sum(map(len, batches)) - sum(table.height for table in tables.values()),
-        synthetic=initial.synthetic,
-    )
-    files = {key: table_bytes(table, key) for key, table in tables.items()}
-    files[holdout] = holdout_bytes(parts.test, holdout)
-    publish(storage, manifest, inputs=inputs, files=files, result=asdict(result))
-    return result
+
+    def make() -> Made[Assembled]:
+        first = pl.concat([read_table(storage, key) for key in initial.files])
+        batches = [read_matured(storage, one) for one in numbers]
+        holdout = layout.holdout(sha256(json_bytes(["retraining", number, inputs])).hexdigest())
+        held = candidates(batches, known(storage, version, own=holdout), params)
+        parts = divide([first, *batches], held, params.assembly, params.gate)
+        dataset = retraining(number)
+        tables = {dataset.train: parts.train, dataset.validation: parts.validation, dataset.test: parts.test}
+        result = Assembled(
+            batch=number,
+            version=version,
+            matured=tuple(numbers),
+            train=parts.train.height,
+            validation=parts.validation.height,
+            test=parts.test.height,
+            test_outcomes=int(outcome(parts.test).sum()),
+            left_out=first.height + sum(map(len, batches)) - sum(table.height for table in tables.values()),
+            synthetic=initial.synthetic,
+        )
+        files = {key: table_bytes(table, key) for key, table in tables.items()}
+        files[holdout] = holdout_bytes(parts.test, holdout)
+        return Made(result, files)
+
+    return rerunnable(storage, manifest, inputs, Assembled, make)

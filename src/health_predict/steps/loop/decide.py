@@ -1,13 +1,11 @@
 """Is it time to retrain? Evidence under the present champion in, a recorded decision with its reasons out."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
-import msgspec
 import polars as pl
 
 from health_predict.bundle.model import Manifest
 from health_predict.data.splits import fresh, needed, total
-from health_predict.errors import ConflictError
 from health_predict.monitoring.retraining import Action, Evidence, Finding, Moved, Stock, gather
 from health_predict.monitoring.retraining import decide as by_policy
 from health_predict.params import Params
@@ -17,10 +15,11 @@ from health_predict.store.batches import matured, read_matured
 from health_predict.store.bundles import kept_manifest
 from health_predict.store.holdouts import known, read_seen
 from health_predict.store.ledger import Ledger, read_ledger
-from health_predict.store.manifests import completed, finished, publish
+from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.monitoring_reports import read_judgements, read_watched
 from health_predict.store.storage import Storage
 from health_predict.store.tables import read_json
+from health_predict.workspace.production import in_production
 
 
 @dataclass(frozen=True)
@@ -43,17 +42,14 @@ def decide(storage: Storage, params: Params, number: int) -> Decided:
     key = layout.retraining_report(layout.batch(number))
     watched = completed(storage, layout.drift_manifest(layout.batch(number)), f"monitor --batch {number}")
     inputs = {"monitored": watched["files"], "params": asdict(params.retraining)}
-    done = finished(storage, key, inputs)
-    if done:
-        return replace(msgspec.convert(done, Decided), skipped=True)
-    ledger = read_ledger(storage)
-    if ledger.production is None:
-        raise ConflictError("nothing is in production to be replaced; run `health-predict promote` first")
-    stock = _stock(storage, ledger.production, params, number)
-    decision = by_policy(_evidence(storage, number, ledger), stock, params.retraining)
-    decided = Decided(number, ledger.production, decision.action, decision.reasons, stock)
-    publish(storage, key, inputs=inputs, files={}, result=asdict(decided))
-    return decided
+
+    def make() -> Made[Decided]:
+        ledger, production = read_ledger(storage), in_production(storage)
+        stock = _stock(storage, production, params, number)
+        decision = by_policy(_evidence(storage, number, ledger), stock, params.retraining)
+        return Made(Decided(number, production, decision.action, decision.reasons, stock), {})
+
+    return rerunnable(storage, key, inputs, Decided, make)
 
 
 def _evidence(storage: Storage, number: int, ledger: Ledger) -> Evidence:

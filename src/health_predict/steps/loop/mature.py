@@ -1,6 +1,6 @@
 """Time passes: what became of a batch's encounters is known."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from health_predict.data.cohort import outcome, select_cohort
 from health_predict.data.schema import OUTCOME
@@ -9,7 +9,7 @@ from health_predict.params import ScenarioParams
 from health_predict.simulation.scenarios import inject
 from health_predict.store import layout
 from health_predict.store.batches import OUTCOMES, parquet
-from health_predict.store.manifests import completed, finished, publish
+from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.replay import read_future
 from health_predict.store.storage import Storage
 
@@ -34,13 +34,13 @@ def mature(storage: Storage, number: int) -> Matured:
     if arrived["result"]["refused"]:
         raise DataError(f"batch {number} was refused, so nothing can become known of it")
     inputs = {"arrival": arrived["inputs"]}
-    done = finished(storage, layout.manifest(key), inputs)
-    if done:
-        return Matured(**{**done, "skipped": True})
-    how = arrived["inputs"]
-    params = ScenarioParams(**how["params"])
-    encounters = select_cohort(inject(how["scenario"], read_future(storage, number), how["elapsed"], params))
-    result = Matured(number, encounters.height, int(outcome(encounters).sum()))
-    files = {key: parquet(encounters.select("encounter_id", OUTCOME), OUTCOMES, key)}
-    publish(storage, layout.manifest(key), inputs=inputs, files=files, result=asdict(result))
-    return result
+
+    def make() -> Made[Matured]:
+        how = arrived["inputs"]
+        params = ScenarioParams(**how["params"])
+        encounters = select_cohort(inject(how["scenario"], read_future(storage, number), how["elapsed"], params))
+        result = Matured(number, encounters.height, int(outcome(encounters).sum()))
+        files = {key: parquet(encounters.select("encounter_id", OUTCOME), OUTCOMES, key)}
+        return Made(result, files)
+
+    return rerunnable(storage, layout.manifest(key), inputs, Matured, make)

@@ -26,7 +26,7 @@ from health_predict.store.bundles import unpacked
 from health_predict.store.datasets import Dataset, recalibration
 from health_predict.store.holdouts import candidates, holdout_bytes, known
 from health_predict.store.ledger import read_ledger
-from health_predict.store.manifests import completed, finished, publish
+from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.simulations import simulation_of
 from health_predict.store.storage import Storage
 from health_predict.store.tables import json_bytes, keep_table, table_bytes
@@ -81,37 +81,37 @@ def recalibrate(storage: Storage, registry: Registry, params: Params, number: in
     choices = [asdict(choice) for choice in (params.assembly, params.gate, params.bundle, params.bootstrap)]
     inputs = {"version": version, "outcomes": {str(one): files for one, files in became.items()}, "params": choices}
     manifest, dataset = layout.recalibration_manifest(number), recalibration(number)
-    done = finished(storage, manifest, inputs)
-    if done:
-        return Recalibrated(**{**done, "skipped": True})
-    batches = [read_matured(storage, one) for one in numbers]
-    holdout = layout.holdout(sha256(json_bytes(["recalibration", number, inputs])).hexdigest())
-    held = candidates(batches, known(storage, version, own=holdout), params)
-    validation, test = divide(held, params.assembly, params.gate)
-    files = {key: table_bytes(part, key) for key, part in ((dataset.validation, validation), (dataset.test, test))}
-    files[holdout] = holdout_bytes(test, holdout)
-    before = read_ledger(storage).version(version)
-    with unpacked(storage, lambda: registry, before) as folder:
-        bundle = load_bundle(folder)
-        require_target(bundle.manifest)
-        labelled, digest = label(validation, bundle.manifest.target), keep_table(storage, files[dataset.validation])
-        table = TableDigest(dataset.validation, validation.height, int(labelled.outcomes.sum()), digest)
-        renewed = _renew(bundle, folder, labelled, table, dataset.name, simulation_of(storage), params)
-        run_id = _log(registry, before.run_id, folder, bundle, renewed)
-    result = Recalibrated(
-        batch=number,
-        matured=numbers[-1],
-        recalibrated=before.run_id,
-        run_id=run_id,
-        intercept=renewed.calibration.intercept,
-        slope=renewed.calibration.slope,
-        validation=validation.height,
-        test=test.height,
-        test_outcomes=int(outcome(test).sum()),
-        synthetic=bundle.manifest.synthetic,
-    )
-    publish(storage, manifest, inputs=inputs, files=files, result=asdict(result))
-    return result
+
+    def make() -> Made[Recalibrated]:
+        batches = [read_matured(storage, one) for one in numbers]
+        holdout = layout.holdout(sha256(json_bytes(["recalibration", number, inputs])).hexdigest())
+        held = candidates(batches, known(storage, version, own=holdout), params)
+        validation, test = divide(held, params.assembly, params.gate)
+        files = {key: table_bytes(part, key) for key, part in ((dataset.validation, validation), (dataset.test, test))}
+        files[holdout] = holdout_bytes(test, holdout)
+        before = read_ledger(storage).version(version)
+        with unpacked(storage, lambda: registry, before) as folder:
+            bundle = load_bundle(folder)
+            require_target(bundle.manifest)
+            labelled, digest = label(validation, bundle.manifest.target), keep_table(storage, files[dataset.validation])
+            table = TableDigest(dataset.validation, validation.height, int(labelled.outcomes.sum()), digest)
+            renewed = _renew(bundle, folder, labelled, table, dataset.name, simulation_of(storage), params)
+            run_id = _log(registry, before.run_id, folder, bundle, renewed)
+        result = Recalibrated(
+            batch=number,
+            matured=numbers[-1],
+            recalibrated=before.run_id,
+            run_id=run_id,
+            intercept=renewed.calibration.intercept,
+            slope=renewed.calibration.slope,
+            validation=validation.height,
+            test=test.height,
+            test_outcomes=int(outcome(test).sum()),
+            synthetic=bundle.manifest.synthetic,
+        )
+        return Made(result, files)
+
+    return rerunnable(storage, manifest, inputs, Recalibrated, make)
 
 
 def _renew(

@@ -1,7 +1,7 @@
 """A batch is scored by the version in production, and what was said is kept."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from health_predict.adapters.registry import Registry
 from health_predict.bundle.model import require_target
-from health_predict.errors import ConflictError, ServiceError
+from health_predict.errors import ServiceError
 from health_predict.store import layout
 from health_predict.store.batches import PREDICTIONS, parquet, read_arrival
 from health_predict.store.bundles import open_version
 from health_predict.store.ledger import read_ledger
-from health_predict.store.manifests import completed, finished, publish
+from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.storage import Storage
+from health_predict.workspace.production import in_production
 
 
 @dataclass(frozen=True)
@@ -52,33 +53,32 @@ def score(storage: Storage, registry: Registry, number: int, first: str, ask: As
     """
     arrived = completed(storage, layout.manifest(layout.arrival(number)), "simulate")
     key, inputs = layout.predictions(number), {"arrival": arrived["files"], "first": first}
-    done = finished(storage, layout.manifest(key), inputs)
-    if done:
-        return Scored(**{**done, "skipped": True})
-    ledger = read_ledger(storage)
-    production = ledger.production
-    if production is None:
-        raise ConflictError("nothing is in production; run `health-predict promote` first")
-    encounters = read_arrival(storage, number)
-    beside = _predict(storage, registry, first, encounters)
-    if ask is not None:
-        answers = ask(encounters)
-    else:
-        same = production == first
-        answers = Answers(beside if same else _predict(storage, registry, production, encounters), production)
-    if answers.version != production:
-        raise ServiceError(f"the API answers with version {answers.version}, but version {production} is in production")
-    table = encounters.select(
-        "encounter_id",
-        "patient_nbr",
-        pl.Series("probability", answers.probability),
-        pl.lit(production).alias("version"),
-        pl.Series("first_probability", beside),
-    )
-    result = Scored(number, table.height, production, first, "bundle" if ask is None else "api", len(ledger.entries))
-    files = {key: parquet(table, PREDICTIONS, key)}
-    publish(storage, layout.manifest(key), inputs=inputs, files=files, result=asdict(result))
-    return result
+
+    def make() -> Made[Scored]:
+        decisions, production = len(read_ledger(storage).entries), in_production(storage)
+        encounters = read_arrival(storage, number)
+        beside = _predict(storage, registry, first, encounters)
+        if ask is not None:
+            answers = ask(encounters)
+        else:
+            same = production == first
+            answers = Answers(beside if same else _predict(storage, registry, production, encounters), production)
+        if answers.version != production:
+            raise ServiceError(
+                f"the API answers with version {answers.version}, but version {production} is in production"
+            )
+        table = encounters.select(
+            "encounter_id",
+            "patient_nbr",
+            pl.Series("probability", answers.probability),
+            pl.lit(production).alias("version"),
+            pl.Series("first_probability", beside),
+        )
+        through = "bundle" if ask is None else "api"
+        result = Scored(number, table.height, production, first, through, decisions)
+        return Made(result, {key: parquet(table, PREDICTIONS, key)})
+
+    return rerunnable(storage, layout.manifest(key), inputs, Scored, make)
 
 
 def _predict(storage: Storage, registry: Registry, version: str, encounters: pl.DataFrame) -> NDArray[np.float64]:
