@@ -31,6 +31,12 @@ class ValidationParams:
 
 
 @dataclass(frozen=True)
+class IntakeParams:
+    max_quarantined_share: float = 0.01  # of a file's rows; more say that the file as a whole is not what it should be
+    min_known: float = 0.95  # share of a batch's encounters whose outcomes are known, from which the batch has matured
+
+
+@dataclass(frozen=True)
 class SplitParams:
     initial_share: float = 0.20  # of the cohort, in file order; the rest is replayed
     train_share: float = 0.70  # of the initial patients
@@ -199,6 +205,7 @@ class ScenarioParams:
 @dataclass(frozen=True)
 class Params:
     validation: ValidationParams = field(default_factory=ValidationParams)
+    intake: IntakeParams = field(default_factory=IntakeParams)
     split: SplitParams = field(default_factory=SplitParams)
     bootstrap: BootstrapParams = field(default_factory=BootstrapParams)
     gate: GateParams = field(default_factory=GateParams)

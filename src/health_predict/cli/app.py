@@ -19,6 +19,7 @@ app = typer.Typer(
     "Exit codes: 0 done, 10 data, 11 storage, 12 MLflow, 13 bundle, 14 conflict, 15 service, 99 a rule said no.",
 )
 app.add_typer(data.commands, name="data")
+app.add_typer(data.intake, name="intake")
 app.add_typer(model.commands)
 app.add_typer(loop.commands)
 app.add_typer(scoring.commands)

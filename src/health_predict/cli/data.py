@@ -1,5 +1,6 @@
 """`health-predict data`: the dataset."""
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from health_predict.cli.options import Json
 from health_predict.params import Params
 
 commands = typer.Typer(no_args_is_help=True, help="The dataset: fetch, validate, split.")
+intake = typer.Typer(no_args_is_help=True, help="What a hospital hands over: encounters, and what became of them.")
 
 
 @commands.command()
@@ -63,3 +65,51 @@ def split(json: Json = False) -> None:
     from health_predict.steps.data.split import split as step  # noqa: PLC0415
 
     Output(json).result(step(storage_of(settings_of_environment()), Params().split), tables.split)
+
+
+@intake.command()
+def encounters(
+    source: Annotated[
+        str, typer.Option("--from", help="CSV, TSV (also .gz) or Parquet file, or a folder of parts, local or s3://.")
+    ],
+    json: Json = False,
+) -> None:
+    """Take in encounters of any period; those that had not arrived before are the next batch of the loop.
+
+    All of the file is taken in or nothing; the same file again changes nothing. Rows that do not fit are set aside with
+    their reasons, and every row is accounted for.
+
+    Example: `health-predict intake encounters --from march.csv && health-predict loop run`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.steps.data.intake_encounters import intake_encounters  # noqa: PLC0415
+
+    settings = settings_of_environment()
+    report = intake_encounters(storage_of(settings), Params().intake, settings.actor, source, settings.s3_endpoint)
+    Output(json).result(report, tables.encounters_taken_in)
+
+
+@intake.command()
+def outcomes(
+    source: Annotated[
+        str, typer.Option("--from", help="CSV or Parquet file, local or s3://, with encounter_id and readmitted.")
+    ],
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Day that the file speaks of; the latest day's statement counts."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Take in what became of encounters: in any order, late, twice, or corrected. The newest statement counts.
+
+    A batch matures once the outcomes of 95% of its encounters are known; the others are left out until they are.
+
+    Example: `health-predict intake outcomes --from may.csv --as-of 2026-05-31 && health-predict loop run`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.steps.data.intake_outcomes import intake_outcomes  # noqa: PLC0415
+
+    settings = settings_of_environment()
+    day = as_of.date() if as_of else None
+    report = intake_outcomes(storage_of(settings), Params().intake, settings.actor, source, day, settings.s3_endpoint)
+    Output(json).result(report, tables.outcomes_taken_in)

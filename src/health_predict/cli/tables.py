@@ -200,6 +200,31 @@ def judged(found: "Sequence[Judged]") -> RenderableType:
     return Group("\n".join(lines), "DRIFT_DETECTED" if alarm else "NO_DRIFT" if known else "NOT_JUDGED")
 
 
+def encounters_taken_in(report: Any) -> RenderableType:
+    batch = f"batch {report.batch}" if report.batch is not None else "no batch, as nothing is new"
+    lines = [
+        f"{report.rows:,} rows: {report.accepted:,} encounters are {batch}, {report.known:,} were known, "
+        f"{report.left_out:,} ended in death or a hospice, {report.quarantined:,} do not fit"
+    ]
+    lines += [f"- {one.column} {one.reason} in {one.rows:,} rows" for one in report.findings]
+    if report.quarantine:
+        lines.append(f"the rows that do not fit are in {report.quarantine}")
+    return "\n".join(lines)
+
+
+def outcomes_taken_in(report: Any) -> RenderableType:
+    lines = [
+        f"{report.rows:,} outcomes: {report.changed:,} are otherwise than was known, {report.repeated:,} were known, "
+        f"{report.unknown:,} are of encounters that have not arrived"
+    ]
+    lines += [
+        f"batch {one.batch} has matured: {one.outcomes:,} outcomes are known, {one.unknown:,} are not, "
+        f"{one.corrected:,} were corrected"
+        for one in report.batches
+    ]
+    return "\n".join(lines)
+
+
 def due(found: Any) -> RenderableType:
     """Why, and on the last line what is due."""
     about = "" if found.batch is None else f"batch {found.batch}: "

@@ -6,6 +6,7 @@ The three are tables of their own, so that an outcome is nowhere before it has m
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -29,6 +30,20 @@ PREDICTIONS: Types = {
 }
 
 OUTCOMES: Types = {"encounter_id": DTYPES["encounter_id"], OUTCOME: DTYPES[OUTCOME]}
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """`left_out` encounters ended in death or a hospice, and are not among the rows.
+
+    `refused` says why the batch does not fit the schema; then there are no rows. None: it fits.
+    """
+
+    batch: int
+    rows: int
+    refused: str | None
+    left_out: int = 0
+    skipped: bool = False
 
 
 def arrival_bytes(encounters: pl.DataFrame, name: str) -> bytes:
@@ -56,18 +71,17 @@ def read_predictions(storage: Storage, number: int) -> pl.DataFrame:
 
 
 def read_matured(storage: Storage, number: int) -> pl.DataFrame:
-    """Typed encounters of a batch with the outcomes that have matured, in order.
+    """Typed encounters of a batch whose outcomes are known, with the outcomes, in the order of their arrival.
 
-    StorageError before they matured, DataError where an encounter has none.
+    StorageError before the batch matured, DataError where an outcome is of no encounter of the batch, or there twice.
     """
     outcomes = _read(storage, layout.outcomes(number), OUTCOMES)
     arrived = read_arrival(storage, number)
-    joined = arrived.join(outcomes, on="encounter_id", how="left", maintain_order="left")
-    lacking = joined[OUTCOME].null_count()
-    if lacking or joined.height != arrived.height:
+    joined = arrived.join(outcomes, on="encounter_id", how="inner", maintain_order="left")
+    if joined.height != outcomes.height or joined["encounter_id"].n_unique() != joined.height:
         raise DataError(
-            f"{storage.path(layout.outcomes(number))} has no outcome, or two, for {lacking or joined.height} of "
-            f"{arrived.height} encounters"
+            f"{storage.path(layout.outcomes(number))} has {outcomes.height} outcomes, of which {joined.height} are of "
+            f"one encounter of the {arrived.height} each"
         )
     return joined.select(*DTYPES)
 

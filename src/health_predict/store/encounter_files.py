@@ -42,6 +42,14 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Sifted:
+    """Typed encounters, and the other rows as texts behind the number of their `row` and their `reason`s."""
+
+    encounters: pl.DataFrame
+    quarantined: pl.DataFrame
+
+
+@dataclass(frozen=True)
 class EncounterFile:
     """`rows` is None where only reading tells. `account` says what has been read.
 
@@ -54,6 +62,11 @@ class EncounterFile:
     empty_is_not_measured: bool = False
     account: Account = field(default_factory=Account)
     filled: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def identifiers(self) -> set[str]:
+        """Names of the identifiers that every part has."""
+        return set.intersection(*(_identified(table) for table in self.tables))
 
     def batches(self, rows: int) -> Iterator[Batch]:
         """Typed encounters, about `rows` at a time, in file order; one table without rows where the file has none.
@@ -69,6 +82,14 @@ class EncounterFile:
                 start += raw.height
         if start == 0:
             yield self._batch(_empty(self.tables[0]), start, self.tables[0])
+
+    def sift(self, rows: int) -> Iterator[Sifted]:
+        """As `batches`, with the rows whose values do not fit set aside instead of refused, each with its reasons."""
+        start = 0
+        for table in self.tables:
+            for raw in self._raw(table, rows):
+                yield _sifted(self._measured(raw) if self.empty_is_not_measured else raw, start)
+                start += raw.height
 
     def _raw(self, table: Table, rows: int) -> Iterator[pl.DataFrame]:
         """Under field names; fields that the file lacks are null."""
@@ -206,6 +227,23 @@ def _typed(raw: pl.DataFrame, source: str, start: int) -> pl.DataFrame:
     return typed
 
 
+def _sifted(raw: pl.DataFrame, start: int) -> Sifted:
+    typed = pl.DataFrame([(_number if f.is_whole_number else _text)(f, raw[f.name]) for f in _INPUTS])
+    reasons = [
+        pl.select(pl.when(wrong).then(pl.lit(f"{f.name} is not {_kind(f)}"))).to_series().alias(f.name)
+        for f in _INPUTS
+        if (wrong := _wrong(f, raw[f.name], typed[f.name])) is not None
+    ]
+    if not reasons:
+        nothing = dict.fromkeys(("reason", *raw.columns), pl.String)
+        return Sifted(typed, pl.DataFrame(schema={"row": pl.Int64, **nothing}))
+    said = pl.DataFrame(reasons).select(pl.concat_str(pl.all(), separator="; ", ignore_nulls=True)).to_series()
+    fits = said == ""
+    rows = pl.int_range(start + 1, start + raw.height + 1, eager=True).alias("row")
+    quarantined = raw.cast(pl.String).with_columns(rows, said.alias("reason")).filter(~fits)
+    return Sifted(typed.filter(fits), quarantined.select("row", "reason", *raw.columns))
+
+
 def _hint(raw: pl.DataFrame) -> str:
     """What to do where the texts `None` are gone, as pandas reads them as missing."""
     if not any(_missing(FIELD[name], raw[name], texts=("",)).any() for name in _MEASURED):
@@ -253,16 +291,23 @@ def _text(field: Field, values: pl.Series) -> pl.Series:
 
 
 def _problem(field: Field, values: pl.Series, typed: pl.Series, start: int) -> str | None:
+    wrong = _wrong(field, values, typed)
+    if wrong is None:
+        return None
     may_be_missing = field.nullable or not field.required
-    if typed.null_count() == (values.null_count() if may_be_missing else 0):
-        return None
-    wrong = typed.is_null() & ~_missing(field, values) if may_be_missing else typed.is_null()
-    if not wrong.any():
-        return None
     said = f"{field.name} is {'' if may_be_missing else 'missing or '}not {_kind(field)}"
     if not field.is_whole_number and values.dtype.is_float():
         said += " but a number (in pandas, read it with dtype=str)"
     return f"{said} in {wrong.sum()} rows, the first is {start + int(wrong.arg_max() or 0) + 1}"
+
+
+def _wrong(field: Field, values: pl.Series, typed: pl.Series) -> pl.Series | None:
+    """Which values do not fit; None where all do."""
+    may_be_missing = field.nullable or not field.required
+    if typed.null_count() == (values.null_count() if may_be_missing else 0):
+        return None
+    wrong = typed.is_null() & ~_missing(field, values) if may_be_missing else typed.is_null()
+    return wrong if wrong.any() else None
 
 
 def _missing(field: Field, values: pl.Series, texts: tuple[str, ...] = _MISSING_TEXTS) -> pl.Series:

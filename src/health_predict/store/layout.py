@@ -32,6 +32,7 @@ SIMULATIONS = "simulations/"  # the worlds of replays, each a store of its own
 SIMULATION = "simulation.json"  # in such a world: what is replayed there
 HOLDOUTS = "holdouts/"  # ids of encounters that a gate was to be asked about: no later one is
 DRIFT_REPORTS = "drift_reports/batch_"  # of batches; those of files are elsewhere below
+INTAKE = "intake.jsonl"  # what a hospital handed over
 LOOP_ENDED = "loop/batch_"  # how batches ended
 PERFORMANCE = "performance/"  # what became of each matured batch
 
@@ -141,6 +142,11 @@ def evaluation_report(name: str) -> str:
 
 def retraining_report(name: str) -> str:
     return f"reports/retraining/{name}.json"
+
+
+def quarantine(digest: str) -> str:
+    """Rows of a file of encounters that did not fit, by their content."""
+    return f"intake/quarantine_{digest[:16]}.csv"
 
 
 def loop_open(number: int) -> str:

@@ -1,6 +1,6 @@
 """A batch of the replay arrives: its encounters, without what became of them."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import polars as pl
@@ -10,24 +10,10 @@ from health_predict.errors import DataError
 from health_predict.params import ScenarioParams
 from health_predict.simulation.scenarios import inject
 from health_predict.store import layout
-from health_predict.store.batches import arrival_bytes
+from health_predict.store.batches import Arrival, arrival_bytes
 from health_predict.store.manifests import Made, rerunnable
 from health_predict.store.replay import future_batches, read_future
 from health_predict.store.storage import Storage
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """`left_out` encounters ended in death or a hospice, and are not among the rows.
-
-    `refused` says why the batch does not fit the schema; then there are no rows. None: it fits.
-    """
-
-    batch: int
-    rows: int
-    refused: str | None
-    left_out: int = 0
-    skipped: bool = False
 
 
 def arrive(storage: Storage, params: ScenarioParams, number: int, scenario: str, from_batch: int) -> Arrival:

@@ -1,0 +1,124 @@
+"""`health-predict intake encounters`: a file of encounters becomes the next batch."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+
+import polars as pl
+
+from health_predict.data.cohort import select_cohort
+from health_predict.data.validation import Finding
+from health_predict.errors import ConflictError, DataError
+from health_predict.params import IntakeParams
+from health_predict.store import layout
+from health_predict.store.batches import ARRIVAL, parquet
+from health_predict.store.encounter_files import open_encounters
+from health_predict.store.intake import Received, append_received, known_encounters, next_batch, read_intake, settle
+from health_predict.store.places import shown
+from health_predict.store.storage import Storage
+from health_predict.store.tables import keep_table
+
+PIECE = 65_536  # rows read at a time
+TRIES = 10  # appends, while others take something in at the same time
+
+
+@dataclass(frozen=True)
+class EncountersTakenIn:
+    """Counts of a file's rows, each in exactly one of the four.
+
+    `accepted` are the new `batch` (None: nothing was new); `known` had arrived before, or stand in the file twice;
+    `left_out` ended in death or a hospice; `quarantined` do not fit, `findings` says why, and `quarantine` is the key
+    of the file that has them.
+    """
+
+    batch: int | None
+    rows: int
+    accepted: int
+    known: int
+    left_out: int
+    quarantined: int
+    findings: tuple[Finding, ...]
+    quarantine: str | None
+
+
+def intake_encounters(
+    storage: Storage, params: IntakeParams, who: str, source: str, endpoint: str | None = None
+) -> EncountersTakenIn:
+    """Take in the encounters of a CSV or Parquet file, local or s3://, of any period.
+
+    All of the file is taken in, or nothing. The same file again changes nothing, as its encounters are known. Raises
+    StorageError when there is no such file, DataError where its columns do not fit, it has no encounter_id or no
+    patient_nbr, or more rows do not fit than `params` allows.
+    """
+    fitting, bad, findings = _sifted(source, endpoint)
+    rows = fitting.height + bad.height
+    if bad.height > params.max_quarantined_share * rows:
+        raise DataError(
+            f"{bad.height} of the {rows} rows of {shown(source)} do not fit, more than "
+            f"{params.max_quarantined_share:.1%} (IntakeParams.max_quarantined_share): "
+            + "; ".join(f"{one.column} {one.reason} in {one.rows} rows" for one in findings)
+        )
+    distinct = fitting.unique("encounter_id", keep="first", maintain_order=True)
+    quarantine = _set_aside(storage, bad)
+    for _ in range(TRIES):
+        log = read_intake(storage)
+        new = distinct.filter(~pl.col("encounter_id").is_in(known_encounters(storage, log).implode()))
+        cohort = select_cohort(new)
+        left_out = new.height - cohort.height
+        batch = next_batch(storage, log) if cohort.height else None
+        if batch is not None:
+            table = keep_table(storage, parquet(cohort, ARRIVAL, layout.arrival(batch)))
+            received = Received(
+                at=datetime.now(UTC).isoformat(timespec="seconds"),
+                who=who,
+                kind="encounters",
+                table=table,
+                rows=cohort.height,
+                batch=batch,
+                left_out=left_out,
+            )
+            try:
+                append_received(storage, log, received)
+            except ConflictError:
+                continue
+        settle(storage, read_intake(storage), params)
+        return EncountersTakenIn(
+            batch=batch,
+            rows=rows,
+            accepted=cohort.height,
+            known=fitting.height - new.height,
+            left_out=left_out,
+            quarantined=bad.height,
+            findings=findings,
+            quarantine=quarantine,
+        )
+    raise ConflictError(f"others were faster {TRIES} times; nothing of {shown(source)} was taken in; try again")
+
+
+def _sifted(source: str, endpoint: str | None) -> tuple[pl.DataFrame, pl.DataFrame, tuple[Finding, ...]]:
+    file = open_encounters(source, endpoint)
+    absent = [name for name in ("encounter_id", "patient_nbr") if name not in file.identifiers]
+    if absent:
+        raise DataError(
+            f"{shown(source)} has no {' and no '.join(absent)}: without it an outcome finds no encounter, and a "
+            "patient's stays cannot be kept together"
+        )
+    pieces = list(file.sift(PIECE))
+    fitting = [piece.encounters.cast(pl.Schema(ARRIVAL)).select(*ARRIVAL) for piece in pieces]
+    bad = pl.concat([piece.quarantined for piece in pieces])
+    return pl.concat(fitting), bad, _findings(bad)
+
+
+def _findings(bad: pl.DataFrame) -> tuple[Finding, ...]:
+    reasons = bad.select(pl.col("reason").str.split("; ").explode()).to_series().value_counts(sort=True)
+    split = ((reason.partition(" "), rows) for reason, rows in reasons.iter_rows())
+    return tuple(Finding(column, reason, rows) for (column, _, reason), rows in split)
+
+
+def _set_aside(storage: Storage, bad: pl.DataFrame) -> str | None:
+    if bad.is_empty():
+        return None
+    content = bad.write_csv().encode()
+    key = layout.quarantine(sha256(content).hexdigest())
+    storage.write(key, content)
+    return key

@@ -1,0 +1,99 @@
+"""`health-predict intake outcomes`: what became of encounters, in any order, late, twice, or corrected."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import polars as pl
+
+from health_predict.data.schema import OUTCOME
+from health_predict.errors import ConflictError
+from health_predict.params import IntakeParams
+from health_predict.store.batches import parquet
+from health_predict.store.intake import (
+    STATEMENTS,
+    Received,
+    Settled,
+    append_received,
+    known_encounters,
+    newest_statements,
+    read_intake,
+    settle,
+)
+from health_predict.store.places import shown
+from health_predict.store.received import read_outcomes
+from health_predict.store.storage import Storage
+from health_predict.store.tables import keep_table
+
+TRIES = 10  # appends, while others take something in at the same time
+
+
+@dataclass(frozen=True)
+class OutcomesTakenIn:
+    """Counts of a file's statements.
+
+    `changed` say otherwise than what was known of the encounter before; `repeated` say the same or are older than what
+    is known; `unknown` are of encounters that have not arrived, and count when they do. `batches` are those whose
+    outcomes were written.
+    """
+
+    rows: int
+    changed: int
+    repeated: int
+    unknown: int
+    batches: tuple[Settled, ...]
+
+
+def intake_outcomes(
+    storage: Storage,
+    params: IntakeParams,
+    who: str,
+    source: str,
+    as_of: date | None = None,
+    endpoint: str | None = None,
+) -> OutcomesTakenIn:
+    """Take in the outcomes of a CSV or Parquet file, local or s3://.
+
+    The newest statement about an encounter counts: of the latest day that a file was `as_of`, of these the one that
+    came last; a file without a day counts as older than those with one. A batch matures once the outcomes of enough of
+    its encounters are known (`params.min_known`). The same file again, whenever it comes, changes nothing. Raises
+    StorageError when there is no such file, DataError where a column or a value is missing or does not fit, or an
+    encounter is there twice.
+    """
+    statements = read_outcomes(source, endpoint).with_columns(as_of=pl.lit(as_of, pl.Date))
+    table = keep_table(storage, parquet(statements, STATEMENTS, shown(source)))
+    for _ in range(TRIES):
+        log = read_intake(storage)
+        before = newest_statements(storage, log)
+        received = Received(
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            who=who,
+            kind="outcomes",
+            table=table,
+            rows=statements.height,
+        )
+        try:
+            if table not in (one.table for one in log.received):
+                append_received(storage, log, received)
+        except ConflictError:
+            continue
+        log = read_intake(storage)
+        after = newest_statements(storage, log)
+        arrived = known_encounters(storage, log)
+        return OutcomesTakenIn(
+            rows=statements.height,
+            changed=_changed(before, after),
+            repeated=statements.height - _news(before, after),
+            unknown=statements.filter(~pl.col("encounter_id").is_in(arrived.implode())).height,
+            batches=tuple(settle(storage, log, params)),
+        )
+    raise ConflictError(f"others were faster {TRIES} times; nothing of {shown(source)} was taken in; try again")
+
+
+def _changed(before: pl.DataFrame, after: pl.DataFrame) -> int:
+    both = after.join(before, on="encounter_id", suffix="_before")
+    return both.filter(pl.col(OUTCOME) != pl.col(f"{OUTCOME}_before")).height
+
+
+def _news(before: pl.DataFrame, after: pl.DataFrame) -> int:
+    """Encounters of which something else is known than before, or for the first time."""
+    return after.height - before.height + _changed(before, after)

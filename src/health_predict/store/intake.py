@@ -1,0 +1,164 @@
+"""The log of what a hospital handed over: encounters, and later what became of them.
+
+`intake.jsonl` is the authority. A line is appended by compare-and-swap and names a table that is kept by its content,
+so nothing that was taken in is lost, and of two intakes at once neither overwrites the other. `settle` then makes of
+the log what the loop reads: `arrivals/` of encounters, and `outcomes/` of batches that have matured. An intake that
+stops in between is completed by the next one.
+"""
+
+import io
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Literal
+
+import msgspec
+import polars as pl
+
+from health_predict.data.schema import OUTCOME
+from health_predict.data.validation import DTYPES
+from health_predict.errors import DataError
+from health_predict.params import IntakeParams
+from health_predict.store import layout
+from health_predict.store.batches import OUTCOMES, Arrival, Types, arrived, next_assembly, parquet, read_arrival
+from health_predict.store.manifests import publish
+from health_predict.store.storage import State, Storage
+from health_predict.store.tables import kept_table
+
+IDS: Types = {"encounter_id": DTYPES["encounter_id"]}
+STATEMENTS: Types = {**OUTCOMES, "as_of": pl.Date()}  # what was said to have become of an encounter, as known on a day
+
+
+class Received(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the log.
+
+    `table` is the SHA-256 of the kept table: encounters without outcomes, which are the batch of that number; or
+    STATEMENTS. `left_out` encounters of the file ended in death or a hospice.
+    """
+
+    at: str  # UTC, ISO 8601
+    who: str
+    kind: Literal["encounters", "outcomes"]
+    table: str
+    rows: int
+    batch: int | None = None
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class IntakeLog:
+    """The lines so far, and the state of the file that they were read from."""
+
+    received: tuple[Received, ...]
+    state: State | None
+
+    @property
+    def batches(self) -> dict[int, Received]:
+        return {one.batch: one for one in self.received if one.batch is not None}
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Of a batch whose outcomes were written: how many are known, how many are not, and how many were corrected."""
+
+    batch: int
+    outcomes: int
+    unknown: int
+    corrected: int
+
+
+def read_intake(storage: Storage) -> IntakeLog:
+    """The log; empty before anything was taken in. DataError where a line cannot be read."""
+    found = storage.read_with_state(layout.INTAKE)
+    if found is None:
+        return IntakeLog((), None)
+    try:
+        lines = msgspec.json.Decoder(Received).decode_lines(found[0])
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{storage.path(layout.INTAKE)} has a line that is not of this log: {error}") from error
+    return IntakeLog(tuple(lines), found[1])
+
+
+def append_received(storage: Storage, log: IntakeLog, received: Received) -> None:
+    """Append a line to the log as it was read; ConflictError where somebody appended meanwhile."""
+    lines = [msgspec.json.encode(one) for one in (*log.received, received)]
+    storage.write_if(layout.INTAKE, b"\n".join(lines) + b"\n", log.state)
+
+
+def next_batch(storage: Storage, log: IntakeLog) -> int:
+    """The number that the next batch gets."""
+    return max(next_assembly(storage), max(log.batches, default=0) + 1)
+
+
+def known_encounters(storage: Storage, log: IntakeLog) -> pl.Series:
+    """Ids of all encounters that have arrived before, or that the store was begun with."""
+    numbers = set(arrived(storage)) | set(log.batches)
+    tables = [kept_table(storage, log.batches[one].table) for one in numbers if one in log.batches]
+    others = [storage.read(layout.arrival(one)) for one in numbers if one not in log.batches]
+    initial = (layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION, layout.INITIAL_TEST)
+    begun = [storage.read(key) for key in initial if storage.exists(key)]
+    ids = [pl.read_parquet(io.BytesIO(table), columns=list(IDS)) for table in (*begun, *others, *tables)]
+    return pl.concat([pl.DataFrame(schema=IDS), *ids])["encounter_id"].unique()
+
+
+def settle(storage: Storage, log: IntakeLog, params: IntakeParams) -> list[Settled]:
+    """Make of the log what the loop reads; returns the batches whose outcomes were written, or written anew."""
+    there = set(arrived(storage))
+    for number, received in log.batches.items():
+        if number not in there:
+            _arrive(storage, number, received)
+    return _mature(storage, log, params)
+
+
+def newest_statements(storage: Storage, log: IntakeLog) -> pl.DataFrame:
+    """What is known of each encounter (STATEMENTS): the statement of the latest day, of these the one that came last.
+
+    A statement without a day counts as older than those with one.
+    """
+    tables = [kept_table(storage, one.table) for one in log.received if one.kind == "outcomes"]
+    said = pl.concat([pl.DataFrame(schema=STATEMENTS), *(pl.read_parquet(io.BytesIO(table)) for table in tables)])
+    in_order = said.sort("as_of", nulls_last=False, maintain_order=True)
+    return in_order.unique("encounter_id", keep="last", maintain_order=True)
+
+
+def _arrive(storage: Storage, number: int, received: Received) -> None:
+    arrival = Arrival(number, received.rows, None, received.left_out)
+    files = {layout.arrival(number): kept_table(storage, received.table)}
+    manifest = layout.manifest(layout.arrival(number))
+    publish(storage, manifest, inputs={"intake": received.table}, files=files, result=asdict(arrival))
+
+
+def _mature(storage: Storage, log: IntakeLog, params: IntakeParams) -> list[Settled]:
+    """Write the outcomes of every batch of which enough are known, where they are not what they were."""
+    if not any(one.kind == "outcomes" for one in log.received):
+        return []
+    said = newest_statements(storage, log).select(*OUTCOMES)
+    found = (_matured(storage, number, said, params) for number in sorted(log.batches))
+    return [settled for settled in found if settled]
+
+
+def _matured(storage: Storage, number: int, said: pl.DataFrame, params: IntakeParams) -> Settled | None:
+    encounters = read_arrival(storage, number)
+    known = encounters.select("encounter_id").join(said, on="encounter_id", how="inner", maintain_order="left")
+    if known.height < params.min_known * encounters.height:
+        return None
+    key = layout.outcomes(number)
+    content, manifest = parquet(known, OUTCOMES, key), layout.manifest(key)
+    before = _before(storage, key)
+    if before is not None and before.equals(known) and storage.exists(manifest):
+        return None
+    settled = Settled(number, known.height, encounters.height - known.height, _corrected(before, known))
+    inputs = {"statements": sha256(content).hexdigest()}
+    publish(storage, manifest, inputs=inputs, files={key: content}, result=asdict(settled))
+    return settled
+
+
+def _before(storage: Storage, key: str) -> pl.DataFrame | None:
+    return pl.read_parquet(io.BytesIO(storage.read(key))) if storage.exists(key) else None
+
+
+def _corrected(before: pl.DataFrame | None, known: pl.DataFrame) -> int:
+    """How many encounters have another outcome than before."""
+    if before is None:
+        return 0
+    both = known.join(before, on="encounter_id", suffix="_before")
+    return both.filter(pl.col(OUTCOME) != pl.col(f"{OUTCOME}_before")).height
