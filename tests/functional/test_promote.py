@@ -16,7 +16,8 @@ from health_predict.features.calibration import Calibration
 from health_predict.io import layout
 from health_predict.io.bundle import MODEL, REFERENCE, load_bundle, write_bundle
 from health_predict.io.ledger import Version, read_ledger
-from health_predict.io.registry import BUNDLE, EVALUATION, PREVIOUS, PRODUCTION, Registry
+from health_predict.io.production import Holder
+from health_predict.io.registry import BUNDLE, EVALUATION, HOLDER, PREVIOUS, PRODUCTION, Registry
 from health_predict.io.storage import Folder
 from health_predict.params import GateParams, Params
 from health_predict.steps.adopt import adopt
@@ -359,6 +360,29 @@ def test_a_copy_of_a_store_is_told_when_the_original_has_gone_on(store, registry
 def test_a_ledger_speaks_for_one_registered_model(store, registry, two_versions):
     with pytest.raises(ConflictError, match="speaks for the registered model HealthPredict, not for Another"):
         promote(store.storage, registry.for_model("Another"), LAX, WHO, store.winner)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_another_mlflow_with_versions_of_the_same_numbers_is_left_alone(store, two_versions, tmp_path, held):
+    other = Registry(f"sqlite:///{tmp_path / 'other.db'}", store.registry.model_name, str(tmp_path / "artifacts"))
+    client = MlflowClient(f"sqlite:///{tmp_path / 'other.db'}")
+    tags = {f"{HOLDER}1": msgspec.json.encode(Holder(1, "ab12", "elsewhere", 0, "")).decode()} if held else {}
+    client.create_registered_model(other.model_name, tags)
+    for _ in range(2):
+        client.create_model_version(other.model_name, "elsewhere", run_id=client.create_run("0").info.run_id)
+    client.set_registered_model_alias(other.model_name, PRODUCTION, "1")
+    before, entries = (other.at(PRODUCTION), other.holders()), read_ledger(store.storage).entries
+    for decide in (
+        lambda: promote(store.storage, other, LAX, WHO, store.winner),
+        lambda: rollback(store.storage, other, WHO, ""),
+        lambda: adopt(store.storage, other, WHO, "moved"),
+    ):
+        with pytest.raises(ConflictError, match="MLflow"):
+            decide()
+    (problem,) = status(store.storage, other).problems
+    assert "completes it" not in problem
+    assert (other.at(PRODUCTION), other.holders()) == before
+    assert read_ledger(store.storage).entries == entries
 
 
 def test_every_question_to_a_hold_out_is_counted_and_an_equal_one_is_the_same(store, registry):

@@ -54,7 +54,7 @@ def checked(storage: Storage, registry: Registry) -> Ledger:
             f"the ledger in {storage.root} speaks for the registered model {ledger.model}, not for "
             f"{registry.model_name}: set MODEL_NAME={ledger.model}, or use another storage root"
         )
-    if holder is None and ledger.moved and not registry.has_version(str(ledger.entries[-1].production)):
+    if holder is None and ledger.moved and not _has_production(registry, ledger):
         raise ConflictError(
             f"the ledger in {storage.root} has version {ledger.production} of {ledger.model} in production, which "
             f"MLflow at {registry.tracking_uri} does not have; the ledger was written with MLflow at "
@@ -64,6 +64,12 @@ def checked(storage: Storage, registry: Registry) -> Ledger:
     if holder is not None and not is_of(holder, ledger):
         raise ConflictError(_held(holder, ledger, storage, registry))
     return ledger
+
+
+def _has_production(registry: Registry, ledger: Ledger) -> bool:
+    """Has MLflow the version in production; a version of its number, but of another run, is another model."""
+    number = str(ledger.production)
+    return registry.run_of(number) == ledger.subject(number).run_id
 
 
 def settle(storage: Storage, registry: Registry) -> Ledger:

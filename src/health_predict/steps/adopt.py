@@ -46,6 +46,7 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
     version = ledger.version(str(ledger.production)) if own else registry.at(PRODUCTION)
     if version is None:
         raise ConflictError(f"no version of {registry.model_name} is in production, so there is nothing to adopt")
+    _require_same(ledger, registry, version)
     bundle = keep_version(storage, lambda: registry, version)
     require_target(bundle.manifest)
     _copy_dependencies(storage, source, bundle)
@@ -65,6 +66,18 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
     hold(storage, registry, ledger, over=holder)
     ledger = settle(storage, registry)
     return Adopted(ledger.version(version.version), from_ledger=own)
+
+
+def _require_same(ledger: Ledger, registry: Registry, version: Version) -> None:
+    """ConflictError where MLflow has another model by the number, which an alias would then point at."""
+    number = version.version
+    ours = ledger.version(number).run_id if number in ledger.numbers else version.run_id
+    if registry.run_of(number) not in (None, ours):
+        raise ConflictError(
+            f"version {number} of {registry.model_name} is of another run in MLflow at {registry.tracking_uri} than in "
+            "the ledger, so it is not the MLflow that the ledger was written with; use that one, or another MODEL_NAME "
+            "in a new storage root"
+        )
 
 
 def _is_behind(ledger: Ledger, holder: Holder | None, other: Ledger) -> bool:
