@@ -291,7 +291,9 @@ def test_an_older_ledger_that_takes_over_does_not_bring_back_what_left_since(sto
     older = store.storage.read(layout.LEDGER)
     rollback(store.storage, registry, WHO, "looks wrong")
     store.storage.write(layout.LEDGER, older)
+    asked = read_ledger(store.storage).questions()
     assert adopt(store.storage, registry, WHO, "restored", store.storage).version.version == "1"
+    assert read_ledger(store.storage).questions() == asked
     assert "is not to be had as it was" in " ".join(read_ledger(store.storage).entries[-1].reasons)
 
 
@@ -360,6 +362,15 @@ def test_a_copy_of_a_store_is_told_when_the_original_has_gone_on(store, registry
 def test_a_ledger_speaks_for_one_registered_model(store, registry, two_versions):
     with pytest.raises(ConflictError, match="speaks for the registered model HealthPredict, not for Another"):
         promote(store.storage, registry.for_model("Another"), LAX, WHO, store.winner)
+
+
+def test_a_model_that_goes_to_and_fro_brings_each_question_once(store, registry, two_versions, tmp_path):
+    heir = Folder(str(tmp_path / "heir"))
+    asked = read_ledger(store.storage).questions()
+    for _ in range(2):
+        adopt(heir, registry, WHO, "moved", store.storage)
+        adopt(store.storage, registry, WHO, "back", heir)
+    assert read_ledger(heir).questions() == read_ledger(store.storage).questions() == asked
 
 
 @pytest.mark.parametrize("held", [False, True])

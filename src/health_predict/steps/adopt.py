@@ -6,7 +6,7 @@ from health_predict.errors import ConflictError, StorageError
 from health_predict.io import layout
 from health_predict.io.bundle import Bundle, require_target
 from health_predict.io.bundles import keep_version
-from health_predict.io.ledger import Entry, Ledger, Version, append, read_ledger
+from health_predict.io.ledger import Entry, Ledger, Question, Version, append, read_ledger
 from health_predict.io.production import Holder, drafted, hold, holder_of, is_of, settle, subject_of
 from health_predict.io.registry import PRODUCTION, Registry
 from health_predict.io.storage import Storage
@@ -60,7 +60,7 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
         reasons=[reason, *_unknown(ledger, holder, before)],
         moves=(version.version, ledger.previous if own else None),
         kept_out=before.kept_out,
-        asked=before.questions(),
+        asked=_news(ledger, before),
     )
     ledger = ledger if _is_said(ledger, entry) else append(storage, ledger, entry)
     hold(storage, registry, ledger, over=holder)
@@ -96,15 +96,25 @@ def _unknown(ledger: Ledger, holder: Holder | None, other: Ledger) -> list[str]:
     ]
 
 
+def _news(ledger: Ledger, other: Ledger) -> list[Question]:
+    """What hold-outs were asked in the other ledger, without what either had from the other before."""
+    had = [one for entry in ledger.entries for one in entry.asked]
+    own = [one for one in ledger.questions() if one not in had]
+    carried = [one for entry in other.entries for one in entry.asked if one not in own]
+    asked = [entry.question for entry in other.entries if entry.decision == "evaluated" and entry.question]
+    had += own if other.id == ledger.id else []  # a copy of this ledger, or itself
+    return [one for one in (*carried, *asked) if one not in had]
+
+
 def _is_said(ledger: Ledger, entry: Entry) -> bool:
     """Is it what the ledger says last: an adoption that was interrupted goes on from there."""
     last = ledger.entries[-1] if ledger.entries else None
-    return last is not None and (last.decision, last.subject, last.kept_out, last.asked) == (
+    said = last is not None and (last.decision, last.subject, last.kept_out) == (
         "adopted",
         entry.subject,
         entry.kept_out,
-        entry.asked,
     )
+    return said and not entry.asked
 
 
 def _copy_dependencies(storage: Storage, source: Storage | None, bundle: Bundle) -> None:
