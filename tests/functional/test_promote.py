@@ -364,6 +364,26 @@ def test_a_ledger_speaks_for_one_registered_model(store, registry, two_versions)
         promote(store.storage, registry.for_model("Another"), LAX, WHO, store.winner)
 
 
+def test_what_an_alias_serves_without_a_ledger_is_replaced_by_nothing_that_was_not_compared(store, compare):
+    compare(store.winner)
+    client = MlflowClient(store.settings.resolved_tracking_uri)
+    client.create_registered_model(store.registry.model_name)
+    client.create_model_version(store.registry.model_name, "elsewhere", run_id=store.other)
+    client.set_registered_model_alias(store.registry.model_name, PRODUCTION, "1")
+    for decide in (
+        lambda: promote(store.storage, store.registry, LAX, WHO, store.winner),
+        lambda: evaluate(store.storage, store.registry, Params(), WHO, store.winner),
+    ):
+        with pytest.raises(ConflictError, match=r"version 1 of HealthPredict at the alias production.*adopt"):
+            decide()
+    assert (store.registry.at(PRODUCTION).version, store.registry.holders()) == ("1", {})
+    (problem,) = status(store.storage, store.registry).problems
+    assert "health-predict adopt" in problem
+    assert adopt(store.storage, store.registry, WHO, "it was there").version.run_id == store.other
+    compare(store.winner)
+    assert promote(store.storage, store.registry, LAX, WHO, store.winner).previous == "1"
+
+
 def test_a_model_that_goes_to_and_fro_brings_each_question_once(store, registry, two_versions, tmp_path):
     heir = Folder(str(tmp_path / "heir"))
     asked = read_ledger(store.storage).questions()

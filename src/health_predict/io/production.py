@@ -45,7 +45,7 @@ def checked(storage: Storage, registry: Registry) -> Ledger:
     """The ledger, if it may speak for the registered model. Reads only.
 
     Raises ConflictError where the ledger speaks for another model, or another ledger (a copy of this one that has gone
-    on, too) holds this model.
+    on, too) holds this model, or nobody does and something is in production all the same.
     """
     holder = holder_of(registry)  # before the ledger: what goes on meanwhile, goes on from what is read here
     ledger = read_ledger(storage)
@@ -63,6 +63,13 @@ def checked(storage: Storage, registry: Registry) -> Ledger:
         )
     if holder is not None and not is_of(holder, ledger):
         raise ConflictError(_held(holder, ledger, storage, registry))
+    served = registry.at(PRODUCTION) if holder is None and not ledger.moved else None
+    if served is not None and holder_of(registry) is None:  # again: the first promotion holds before it moves an alias
+        raise ConflictError(
+            f"MLflow has version {served.version} of {registry.model_name} at the alias production, of which the "
+            f"ledger in {storage.root} knows nothing, so nothing may take its place unless compared with it. Use "
+            'another MODEL_NAME, or let this store take the model over: health-predict adopt --reason "..."'
+        )
     return ledger
 
 
