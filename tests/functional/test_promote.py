@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from mlflow.tracking import MlflowClient
 
-from health_predict.adapters.registry import BUNDLE, EVALUATION, PREVIOUS, PRODUCTION, Registry
+from health_predict.adapters.registry import BUNDLE, EVALUATION, HOLDER, PREVIOUS, PRODUCTION, Registry
 from health_predict.bundle.model import MODEL, REFERENCE, load_bundle, write_bundle
 from health_predict.errors import BundleError, ConflictError, Declined, StorageError, TrackingError
 from health_predict.features.calibration import Calibration
@@ -24,6 +24,7 @@ from health_predict.steps.model.status import status
 from health_predict.store import layout
 from health_predict.store.ledger import Version, read_ledger
 from health_predict.store.storage import Folder
+from health_predict.workspace.production import Holder
 
 # Anything that was compared on unseen encounters passes, so that what follows a yes can be tested.
 LAX = GateParams(
@@ -290,7 +291,9 @@ def test_an_older_ledger_that_takes_over_does_not_bring_back_what_left_since(sto
     older = store.storage.read(layout.LEDGER)
     rollback(store.storage, registry, WHO, "looks wrong")
     store.storage.write(layout.LEDGER, older)
+    asked = read_ledger(store.storage).questions()
     assert adopt(store.storage, registry, WHO, "restored", store.storage).version.version == "1"
+    assert read_ledger(store.storage).questions() == asked
     assert "is not to be had as it was" in " ".join(read_ledger(store.storage).entries[-1].reasons)
 
 
@@ -359,6 +362,58 @@ def test_a_copy_of_a_store_is_told_when_the_original_has_gone_on(store, registry
 def test_a_ledger_speaks_for_one_registered_model(store, registry, two_versions):
     with pytest.raises(ConflictError, match="speaks for the registered model HealthPredict, not for Another"):
         promote(store.storage, registry.for_model("Another"), LAX, WHO, store.winner)
+
+
+def test_what_an_alias_serves_without_a_ledger_is_replaced_by_nothing_that_was_not_compared(store, compare):
+    compare(store.winner)
+    client = MlflowClient(store.settings.resolved_tracking_uri)
+    client.create_registered_model(store.registry.model_name)
+    client.create_model_version(store.registry.model_name, "elsewhere", run_id=store.other)
+    client.set_registered_model_alias(store.registry.model_name, PRODUCTION, "1")
+    for decide in (
+        lambda: promote(store.storage, store.registry, LAX, WHO, store.winner),
+        lambda: evaluate(store.storage, store.registry, Params(), WHO, store.winner),
+    ):
+        with pytest.raises(ConflictError, match=r"version 1 of HealthPredict at the alias production.*adopt"):
+            decide()
+    assert (store.registry.at(PRODUCTION).version, store.registry.holders()) == ("1", {})
+    (problem,) = status(store.storage, store.registry).problems
+    assert "health-predict adopt" in problem
+    assert adopt(store.storage, store.registry, WHO, "it was there").version.run_id == store.other
+    compare(store.winner)
+    assert promote(store.storage, store.registry, LAX, WHO, store.winner).previous == "1"
+
+
+def test_a_model_that_goes_to_and_fro_brings_each_question_once(store, registry, two_versions, tmp_path):
+    heir = Folder(str(tmp_path / "heir"))
+    asked = read_ledger(store.storage).questions()
+    for _ in range(2):
+        adopt(heir, registry, WHO, "moved", store.storage)
+        adopt(store.storage, registry, WHO, "back", heir)
+    assert read_ledger(heir).questions() == read_ledger(store.storage).questions() == asked
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_another_mlflow_with_versions_of_the_same_numbers_is_left_alone(store, two_versions, tmp_path, held):
+    other = Registry(f"sqlite:///{tmp_path / 'other.db'}", store.registry.model_name, str(tmp_path / "artifacts"))
+    client = MlflowClient(f"sqlite:///{tmp_path / 'other.db'}")
+    tags = {f"{HOLDER}1": msgspec.json.encode(Holder(1, "ab12", "elsewhere", 0, "")).decode()} if held else {}
+    client.create_registered_model(other.model_name, tags)
+    for _ in range(2):
+        client.create_model_version(other.model_name, "elsewhere", run_id=client.create_run("0").info.run_id)
+    client.set_registered_model_alias(other.model_name, PRODUCTION, "1")
+    before, entries = (other.at(PRODUCTION), other.holders()), read_ledger(store.storage).entries
+    for decide in (
+        lambda: promote(store.storage, other, LAX, WHO, store.winner),
+        lambda: rollback(store.storage, other, WHO, ""),
+        lambda: adopt(store.storage, other, WHO, "moved"),
+    ):
+        with pytest.raises(ConflictError, match="MLflow"):
+            decide()
+    (problem,) = status(store.storage, other).problems
+    assert "completes it" not in problem
+    assert (other.at(PRODUCTION), other.holders()) == before
+    assert read_ledger(store.storage).entries == entries
 
 
 def test_every_question_to_a_hold_out_is_counted_and_an_equal_one_is_the_same(store, registry):

@@ -41,7 +41,7 @@ from health_predict.steps.model.status import status
 from health_predict.steps.model.train import train
 from health_predict.store import layout
 from health_predict.store.batches import matured
-from health_predict.store.ledger import MOVES, Entry, Ledger, read_ledger
+from health_predict.store.ledger import MOVES, Entry, Ledger, Question, read_ledger
 from health_predict.store.replay import Plan
 from health_predict.workspace.production import holder_of
 
@@ -291,7 +291,12 @@ def _check_ledger(world: World, ledger: Ledger, store: str) -> None:
     """What is served passed the gate on unseen data of the same target, and what was rolled back stays out."""
     history: list[tuple[Entry, Facts]] = []
     production: str | None = None
+    asked: list[Question] = []
     for entry in ledger.entries:
+        asked += entry.asked  # of the store that the model was adopted from
+        if entry.decision == "evaluated":
+            _check_look(world, asked, entry.question)
+            asked.append(entry.question)
         if entry.decision not in MOVES:
             assert entry.production == production, f"{entry.decision} moved production"
             continue
@@ -305,6 +310,12 @@ def _check_ledger(world: World, ledger: Ledger, store: str) -> None:
         if entry.decision != "adopted":
             assert not _barred(world, history, served), f"{store}: {entry.decision} lets a barred model in"
         production = entry.production
+
+
+def _check_look(world: World, asked: list[Question], question: Question) -> None:
+    """Each question is counted once, whatever became of it."""
+    before = [one for one in asked if world.tables[one.holdout] & world.tables[question.holdout]]
+    assert question.look == len(before) + 1, "the looks at a hold-out are miscounted"
 
 
 def _check_question(world: World, ledger: Ledger, entry: Entry, facts: Facts, champion: str | None) -> None:
@@ -378,6 +389,9 @@ def test_killed_after_any_write_and_run_again_it_ends_as_if_it_had_not_been_kill
         at, other = released.store(name), released.store("two" if name == "one" else "one")
         with acting(Actor(Death(write, "after"))) as actor, suppress(Killed):
             step(at, other)
+        left = released.registry_state()
+        status(at.storage, at.registry)
+        assert released.registry_state() == left, "a look completes what only a decision may"
         step(at, other)
         found = status(at.storage, at.registry)
         decisions = [(entry.decision, entry.production, entry.previous) for entry in reversed(found.decisions)]

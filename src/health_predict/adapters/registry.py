@@ -199,8 +199,13 @@ class Registry:
             return _version(self._client.get_model_version(self.model_name, number))
 
     def has_version(self, number: str) -> bool:
+        return self.run_of(number) is not None
+
+    def run_of(self, number: str) -> str | None:
+        """The run of a version; None where there is no such version."""
         with self._telling(f"find version {number} of {self.model_name}"):
-            return bool(self._client.search_model_versions(f"name = '{self.model_name}' and version_number = {number}"))
+            found = self._client.search_model_versions(f"name = '{self.model_name}' and version_number = {number}")
+            return str(found[0].run_id) if found else None
 
     def at(self, alias: str) -> Version | None:
         """The version that an alias points at; None when the alias, or the model, does not exist."""

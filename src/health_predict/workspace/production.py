@@ -61,7 +61,7 @@ def checked(storage: Storage, registry: Registry) -> Ledger:
     """The ledger, if it may speak for the registered model. Reads only.
 
     Raises ConflictError where the ledger speaks for another model, or another ledger (a copy of this one that has gone
-    on, too) holds this model.
+    on, too) holds this model, or nobody does and something is in production all the same.
     """
     holder = holder_of(registry)  # before the ledger: what goes on meanwhile, goes on from what is read here
     ledger = read_ledger(storage)
@@ -70,7 +70,7 @@ def checked(storage: Storage, registry: Registry) -> Ledger:
             f"the ledger in {storage.root} speaks for the registered model {ledger.model}, not for "
             f"{registry.model_name}: set MODEL_NAME={ledger.model}, or use another storage root"
         )
-    if holder is None and ledger.moved and not registry.has_version(str(ledger.entries[-1].production)):
+    if holder is None and ledger.moved and not _has_production(registry, ledger):
         raise ConflictError(
             f"the ledger in {storage.root} has version {ledger.production} of {ledger.model} in production, which "
             f"MLflow at {registry.tracking_uri} does not have; the ledger was written with MLflow at "
@@ -79,7 +79,20 @@ def checked(storage: Storage, registry: Registry) -> Ledger:
         )
     if holder is not None and not is_of(holder, ledger):
         raise ConflictError(_held(holder, ledger, storage, registry))
+    served = registry.at(PRODUCTION) if holder is None and not ledger.moved else None
+    if served is not None and holder_of(registry) is None:  # again: the first promotion holds before it moves an alias
+        raise ConflictError(
+            f"MLflow has version {served.version} of {registry.model_name} at the alias production, of which the "
+            f"ledger in {storage.root} knows nothing, so nothing may take its place unless compared with it. Use "
+            'another MODEL_NAME, or let this store take the model over: health-predict adopt --reason "..."'
+        )
     return ledger
+
+
+def _has_production(registry: Registry, ledger: Ledger) -> bool:
+    """Has MLflow the version in production; a version of its number, but of another run, is another model."""
+    number = str(ledger.production)
+    return registry.run_of(number) == ledger.subject(number).run_id
 
 
 def settle(storage: Storage, registry: Registry) -> Ledger:

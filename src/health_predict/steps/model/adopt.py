@@ -7,7 +7,7 @@ from health_predict.bundle.model import Bundle, require_target
 from health_predict.errors import ConflictError, StorageError
 from health_predict.store import layout
 from health_predict.store.bundles import keep_version
-from health_predict.store.ledger import Entry, Ledger, Version, append, read_ledger
+from health_predict.store.ledger import Entry, Ledger, Question, Version, append, read_ledger
 from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table, kept_table
 from health_predict.workspace.production import Holder, drafted, hold, holder_of, is_of, settle, subject_of
@@ -46,6 +46,7 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
     version = ledger.version(str(ledger.production)) if own else registry.at(PRODUCTION)
     if version is None:
         raise ConflictError(f"no version of {registry.model_name} is in production, so there is nothing to adopt")
+    _require_same(ledger, registry, version)
     bundle = keep_version(storage, lambda: registry, version)
     require_target(bundle.manifest)
     _copy_dependencies(storage, source, bundle)
@@ -59,12 +60,24 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
         reasons=[reason, *_unknown(ledger, holder, before)],
         moves=(version.version, ledger.previous if own else None),
         kept_out=before.kept_out,
-        asked=before.questions(),
+        asked=_news(ledger, before),
     )
     ledger = ledger if _is_said(ledger, entry) else append(storage, ledger, entry)
     hold(storage, registry, ledger, over=holder)
     ledger = settle(storage, registry)
     return Adopted(ledger.version(version.version), from_ledger=own)
+
+
+def _require_same(ledger: Ledger, registry: Registry, version: Version) -> None:
+    """ConflictError where MLflow has another model by the number, which an alias would then point at."""
+    number = version.version
+    ours = ledger.version(number).run_id if number in ledger.numbers else version.run_id
+    if registry.run_of(number) not in (None, ours):
+        raise ConflictError(
+            f"version {number} of {registry.model_name} is of another run in MLflow at {registry.tracking_uri} than in "
+            "the ledger, so it is not the MLflow that the ledger was written with; use that one, or another MODEL_NAME "
+            "in a new storage root"
+        )
 
 
 def _is_behind(ledger: Ledger, holder: Holder | None, other: Ledger) -> bool:
@@ -83,15 +96,25 @@ def _unknown(ledger: Ledger, holder: Holder | None, other: Ledger) -> list[str]:
     ]
 
 
+def _news(ledger: Ledger, other: Ledger) -> list[Question]:
+    """What hold-outs were asked in the other ledger, without what either had from the other before."""
+    had = [one for entry in ledger.entries for one in entry.asked]
+    own = [one for one in ledger.questions() if one not in had]
+    carried = [one for entry in other.entries for one in entry.asked if one not in own]
+    asked = [entry.question for entry in other.entries if entry.decision == "evaluated" and entry.question]
+    had += own if other.id == ledger.id else []  # a copy of this ledger, or itself
+    return [one for one in (*carried, *asked) if one not in had]
+
+
 def _is_said(ledger: Ledger, entry: Entry) -> bool:
     """Is it what the ledger says last: an adoption that was interrupted goes on from there."""
     last = ledger.entries[-1] if ledger.entries else None
-    return last is not None and (last.decision, last.subject, last.kept_out, last.asked) == (
+    said = last is not None and (last.decision, last.subject, last.kept_out) == (
         "adopted",
         entry.subject,
         entry.kept_out,
-        entry.asked,
     )
+    return said and not entry.asked
 
 
 def _copy_dependencies(storage: Storage, source: Storage | None, bundle: Bundle) -> None:

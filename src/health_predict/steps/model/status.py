@@ -84,14 +84,9 @@ def _problems(storage: Storage, registry: Registry | None, ledger: Ledger) -> It
 
 
 def _about_aliases(registry: Registry, ledger: Ledger) -> Iterator[str]:
-    pointed = aliases(registry)
     if not ledger.moved:
-        if pointed.production:
-            yield (
-                f"MLflow has version {pointed.production} of {registry.model_name} at the alias production, of which "
-                "this store's ledger knows nothing; `health-predict adopt` takes it over"
-            )
         return
+    pointed = aliases(registry)
     gone = [one for one in (ledger.production, ledger.previous) if one and not registry.has_version(one)]
     if gone:
         yield (
