@@ -447,6 +447,36 @@ def test_outcomes_are_read_from_the_file_that_is_named_with_every_line(storage, 
         read_outcomes(storage.path("cut.csv"), s3_endpoint)
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [[2.0**53 + 2, 7.0], [1.5, 7.0], pl.Series(["1.50", "7"]).cast(pl.Decimal(38, 2)), ["1.5", "7"], ["9" * 20, "7"]],
+    ids=["beyond exact floats", "fraction", "decimal fraction", "text of a fraction", "too large"],
+)
+def test_outcomes_of_numbers_that_are_no_identifiers_are_refused(tmp_path, numbers):
+    source = tmp_path / "outcomes.parquet"
+    pl.DataFrame({"encounter_id": numbers, "readmitted": ["NO", "<30"]}).write_parquet(source)
+    with pytest.raises(DataError, match="1 values that are missing or do not fit"):
+        read_outcomes(str(source))
+
+
+@pytest.mark.parametrize("numbers", [[6.0, 7.0], ["6.0", "7"], pl.Series(["6.00", "7"]).cast(pl.Decimal(38, 2))])
+def test_outcomes_of_whole_numbers_are_read_however_they_are_stored(tmp_path, numbers):
+    source = tmp_path / "outcomes.parquet"
+    pl.DataFrame({"encounter_id": numbers, "readmitted": ["NO", "<30"]}).write_parquet(source)
+    assert read_outcomes(str(source))["encounter_id"].to_list() == [6, 7]
+
+
+@pytest.mark.parametrize(
+    ("column", "values"), [("encounter_id", [True, False]), ("readmitted", [1, 2]), ("readmitted", [True, False])]
+)
+def test_outcomes_in_columns_of_another_type_are_refused(tmp_path, column, values):
+    source = tmp_path / "outcomes.parquet"
+    table = pl.DataFrame({"encounter_id": [6, 7], "readmitted": ["NO", "<30"]})
+    table.with_columns(pl.Series(column, values)).write_parquet(source)
+    with pytest.raises(DataError, match=f"{column} holds .* not a"):
+        read_outcomes(str(source))
+
+
 @pytest.mark.parametrize("linked", ["part", "folder"])
 def test_parts_behind_links_are_read(tmp_path, linked):
     """As in a volume of Kubernetes: names lead through `..data` to where the files are."""
