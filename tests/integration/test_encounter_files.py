@@ -9,7 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import factories
@@ -170,6 +173,51 @@ def test_lines_are_counted_across_blocks(tmp_path, monkeypatch, bundle):
 
 def open_and_read(path) -> int:
     return sum(batch.encounters.height for batch in open_encounters(str(path)).batches(1_000))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_parquet_with_flipped_bits_is_refused_or_read_whole(tmp_path, seed):
+    source, rng = tmp_path / "in.parquet", np.random.default_rng(seed)
+    content = bytearray(parquet(ENCOUNTERS))
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    for position in rng.integers(footer if seed % 2 else 4, len(content), rng.choice([1, 3, 30])):
+        content[position] ^= 1 << int(rng.integers(8))
+    source.write_bytes(content)
+    try:
+        assert open_and_read(source) == len(IDS)
+    except DataError as refused:
+        assert refused.__cause__ is None
+
+
+def test_parquet_whose_pages_do_not_have_their_checksum_is_refused(tmp_path):
+    source = tmp_path / "in.parquet"
+    pq.write_table(ENCOUNTERS.to_arrow(), source, compression="none", write_page_checksum=True)
+    assert open_and_read(source) == len(IDS)
+    content = source.read_bytes()
+    assert b"Caucasian" in content
+    source.write_bytes(content.replace(b"Caucasian", b"Caucasiam", 1))
+    with pytest.raises(DataError, match="cannot be read to its end"):
+        open_and_read(source)
+
+
+def test_parquet_with_texts_that_are_not_utf_8_is_refused(tmp_path):
+    source, table = tmp_path / "in.parquet", ENCOUNTERS.to_arrow()
+    texts = pa.array([b"\xff"] * len(IDS)).view(pa.string())
+    pq.write_table(table.set_column(table.column_names.index("medical_specialty"), "medical_specialty", texts), source)
+    with pytest.raises(DataError, match="cannot be read to its end"):
+        open_and_read(source)
+
+
+def test_decimals_of_more_digits_than_are_read_are_named(tmp_path):
+    source, table = tmp_path / "in.parquet", ENCOUNTERS.to_arrow()
+    position = table.column_names.index("time_in_hospital")
+    for kind in (pa.decimal128(38, 9), pa.decimal256(76, 38)):
+        days = table.column(position).cast(pa.int64()).cast(kind)
+        pq.write_table(table.set_column(position, "time_in_hospital", days), source)
+        if kind.bit_width == 128:
+            assert open_and_read(source) == len(IDS)
+    with pytest.raises(DataError, match="time_in_hospital holds a type that is not read, not a whole number from"):
+        open_and_read(source)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "tsv", "tsv.gz", "CSV"])

@@ -142,7 +142,8 @@ def _plain(field: Field, values: pl.Series) -> pl.Series:
 
 
 def _wrong_type(name: str, dtype: pl.DataType) -> str:
-    return f"{name} holds {dtype.base_type().__name__}, not {_kind(FIELD[name])}"
+    held = "a type that is not read" if dtype == pl.Unknown else dtype.base_type().__name__
+    return f"{name} holds {held}, not {_kind(FIELD[name])}"
 
 
 def field_name(column: str) -> str:
