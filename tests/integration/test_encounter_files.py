@@ -9,7 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import factories
@@ -170,6 +173,51 @@ def test_lines_are_counted_across_blocks(tmp_path, monkeypatch, bundle):
 
 def open_and_read(path) -> int:
     return sum(batch.encounters.height for batch in open_encounters(str(path)).batches(1_000))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_parquet_with_flipped_bits_is_refused_or_read_whole(tmp_path, seed):
+    source, rng = tmp_path / "in.parquet", np.random.default_rng(seed)
+    content = bytearray(parquet(ENCOUNTERS))
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    for position in rng.integers(footer if seed % 2 else 4, len(content), rng.choice([1, 3, 30])):
+        content[position] ^= 1 << int(rng.integers(8))
+    source.write_bytes(content)
+    try:
+        assert open_and_read(source) == len(IDS)
+    except DataError as refused:
+        assert refused.__cause__ is None
+
+
+def test_parquet_whose_pages_do_not_have_their_checksum_is_refused(tmp_path):
+    source = tmp_path / "in.parquet"
+    pq.write_table(ENCOUNTERS.to_arrow(), source, compression="none", write_page_checksum=True)
+    assert open_and_read(source) == len(IDS)
+    content = source.read_bytes()
+    assert b"Caucasian" in content
+    source.write_bytes(content.replace(b"Caucasian", b"Caucasiam", 1))
+    with pytest.raises(DataError, match="cannot be read to its end"):
+        open_and_read(source)
+
+
+def test_parquet_with_texts_that_are_not_utf_8_is_refused(tmp_path):
+    source, table = tmp_path / "in.parquet", ENCOUNTERS.to_arrow()
+    texts = pa.array([b"\xff"] * len(IDS)).view(pa.string())
+    pq.write_table(table.set_column(table.column_names.index("medical_specialty"), "medical_specialty", texts), source)
+    with pytest.raises(DataError, match="cannot be read to its end"):
+        open_and_read(source)
+
+
+def test_decimals_of_more_digits_than_are_read_are_named(tmp_path):
+    source, table = tmp_path / "in.parquet", ENCOUNTERS.to_arrow()
+    position = table.column_names.index("time_in_hospital")
+    for kind in (pa.decimal128(38, 9), pa.decimal256(76, 38)):
+        days = table.column(position).cast(pa.int64()).cast(kind)
+        pq.write_table(table.set_column(position, "time_in_hospital", days), source)
+        if kind.bit_width == 128:
+            assert open_and_read(source) == len(IDS)
+    with pytest.raises(DataError, match="time_in_hospital holds a type that is not read, not a whole number from"):
+        open_and_read(source)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "tsv", "tsv.gz", "CSV"])
@@ -445,6 +493,36 @@ def test_outcomes_are_read_from_the_file_that_is_named_with_every_line(storage, 
     )
     with pytest.raises(DataError, match="line 2 has 1 fields, line 3 has 1 fields"):
         read_outcomes(storage.path("cut.csv"), s3_endpoint)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [[2.0**53 + 2, 7.0], [1.5, 7.0], pl.Series(["1.50", "7"]).cast(pl.Decimal(38, 2)), ["1.5", "7"], ["9" * 20, "7"]],
+    ids=["beyond exact floats", "fraction", "decimal fraction", "text of a fraction", "too large"],
+)
+def test_outcomes_of_numbers_that_are_no_identifiers_are_refused(tmp_path, numbers):
+    source = tmp_path / "outcomes.parquet"
+    pl.DataFrame({"encounter_id": numbers, "readmitted": ["NO", "<30"]}).write_parquet(source)
+    with pytest.raises(DataError, match="1 values that are missing or do not fit"):
+        read_outcomes(str(source))
+
+
+@pytest.mark.parametrize("numbers", [[6.0, 7.0], ["6.0", "7"], pl.Series(["6.00", "7"]).cast(pl.Decimal(38, 2))])
+def test_outcomes_of_whole_numbers_are_read_however_they_are_stored(tmp_path, numbers):
+    source = tmp_path / "outcomes.parquet"
+    pl.DataFrame({"encounter_id": numbers, "readmitted": ["NO", "<30"]}).write_parquet(source)
+    assert read_outcomes(str(source))["encounter_id"].to_list() == [6, 7]
+
+
+@pytest.mark.parametrize(
+    ("column", "values"), [("encounter_id", [True, False]), ("readmitted", [1, 2]), ("readmitted", [True, False])]
+)
+def test_outcomes_in_columns_of_another_type_are_refused(tmp_path, column, values):
+    source = tmp_path / "outcomes.parquet"
+    table = pl.DataFrame({"encounter_id": [6, 7], "readmitted": ["NO", "<30"]})
+    table.with_columns(pl.Series(column, values)).write_parquet(source)
+    with pytest.raises(DataError, match=f"{column} holds .* not a"):
+        read_outcomes(str(source))
 
 
 @pytest.mark.parametrize("linked", ["part", "folder"])

@@ -134,7 +134,10 @@ def open_encounters(source: str, endpoint: str | None = None, empty_is_not_measu
 
 
 def read_columns(source: str, names: tuple[str, ...], what: str, endpoint: str | None = None) -> pl.DataFrame:
-    """Some fields of a file or folder, as texts and whole, and no others. DataError where one is not there once."""
+    """Some fields of a file or folder, whole, and no others: whole numbers by the rules of encounters, else texts.
+
+    A number that does not fit is null. DataError where a field is not there once, or of another type.
+    """
     found = []
     for table in open_tables(source, endpoint):
         positions = {field_name(column): position for position, column in enumerate(table.columns)}
@@ -146,9 +149,22 @@ def read_columns(source: str, names: tuple[str, ...], what: str, endpoint: str |
         if twice:
             raise DataError(f"the columns of {table.name} do not fit: {', '.join(twice)} is there twice")
         chosen = {name: positions[name] for name in names}
+        types = {name: table.types[position] for name, position in chosen.items()}
+        wrong = [_wrong_type(name, dtype) for name, dtype in types.items() if not _can_hold(dtype, FIELD[name])]
+        if wrong:
+            raise DataError(f"the columns of {table.name} do not fit: {'; '.join(wrong)}")
         found += list(table.pieces(chosen, _PIECE, Account()))
-        found.append(pl.DataFrame(schema={name: table.types[position] for name, position in chosen.items()}))
-    return pl.concat(piece.cast(pl.String) for piece in found)
+        found.append(pl.DataFrame(schema=types))
+    return pl.concat(pl.DataFrame([_plain(FIELD[name], piece[name]) for name in names]) for piece in found)
+
+
+def _plain(field: Field, values: pl.Series) -> pl.Series:
+    return _number(field, values) if field.is_whole_number else values.cast(pl.String)
+
+
+def _wrong_type(name: str, dtype: pl.DataType) -> str:
+    held = "a type that is not read" if dtype == pl.Unknown else dtype.base_type().__name__
+    return f"{name} holds {held}, not {_kind(FIELD[name])}"
 
 
 def field_name(column: str) -> str:
@@ -193,7 +209,7 @@ def _check(table: Table) -> None:
         *(f"{name} is missing" for name in lacking),
         *(f"{name} is there twice" for name, times in sorted(spellings.items()) if times > 1 and name in FIELD),
         *(
-            f"{name} holds {dtype.base_type().__name__}, not {_kind(FIELD[name])}"
+            _wrong_type(name, dtype)
             for name, dtype in types.items()
             if name in FIELD and name != OUTCOME and not _can_hold(dtype, FIELD[name])
         ),

@@ -26,6 +26,8 @@ REPLAY = "reports/replay/replay.json"  # what is replayed, and from which versio
 REPLAY_NUMBERS = "reports/replay/results.json"
 REPLAY_PAGE = "reports/replay/index.html"
 
+_LONGEST_STEM = 150  # bytes of UTF-8: a file's name may have 255
+
 TABLES = "tables/"  # what models were trained on and compared on, by content
 BUNDLES = "bundles/"  # what was ever in production, by content
 SIMULATIONS = "simulations/"  # the worlds of replays, each a store of its own
@@ -95,8 +97,13 @@ def holdout(digest: str) -> str:
 
 
 def judged_file(stem: str, digest: str) -> str:
-    """Name of a file's reports: apart from those of batches, and another for other content."""
-    return f"files/{stem}-{digest[:12]}"
+    """Name of a file's reports: apart from those of batches, and another for other content.
+
+    Of a stem that is no part of a key, what stands in its way is replaced; of a long one, its beginning is taken.
+    """
+    allowed = "".join(sign if sign.isprintable() and sign not in "/\\" else "_" for sign in stem)
+    short = allowed.encode()[:_LONGEST_STEM].decode(errors="ignore")
+    return f"files/{'_' if short.startswith('.') else ''}{short}-{digest[:12]}"
 
 
 def drift_report(name: str) -> str:

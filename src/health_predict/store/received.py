@@ -45,9 +45,8 @@ def read_outcomes(source: str, endpoint: str | None = None) -> pl.DataFrame:
     StorageError when there is no such file.
     """
     known = pl.Enum([str(code) for code in FIELD[OUTCOME].codes])
-    table = read_columns(source, tuple(OUTCOMES), "outcomes", endpoint).select(
-        pl.col("encounter_id").cast(pl.String).str.strip_suffix(".0").cast(OUTCOMES["encounter_id"], strict=False),
-        pl.col(OUTCOME).cast(pl.String).cast(known, strict=False).cast(OUTCOMES[OUTCOME]),
+    table = read_columns(source, tuple(OUTCOMES), "outcomes", endpoint).with_columns(
+        pl.col(OUTCOME).cast(known, strict=False).cast(OUTCOMES[OUTCOME])
     )
     unfit = sum(table.null_count().row(0))
     twice = table.height - table["encounter_id"].n_unique()

@@ -3,11 +3,12 @@
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import polars as pl
 
 from health_predict.data.csv_lines import Layout, check_last_line, layout, one_line_end, rows, without_blank_end
+from health_predict.data.schema import FIELD
 from health_predict.errors import DataError, StorageError
 from health_predict.store.places import Part, parts, shown
 
@@ -132,68 +133,65 @@ def _unreadable(name: str, error: Exception) -> Exception:
 
 
 def _parquet(part: Part) -> Table:
-    return _local_parquet(part) if part.path else _streamed_parquet(part)
-
-
-def _local_parquet(part: Part) -> Table:
-    try:
-        with part.open() as stream:
-            frame = _scan(stream)
-            schema, height = frame.collect_schema(), int(frame.select(pl.len()).collect().item())
-    except (pl.exceptions.PolarsError, OSError):
-        raise _no_parquet(part.name) from None
-    columns = schema.names()
-
-    def pieces(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
-        selected = [pl.col(columns[position]).alias(name) for name, position in chosen.items()]
-        with part.open() as stream:
-            yield from _scan(stream).select(selected).collect_batches(chunk_size=size, maintain_order=True)
-
-    return Table(part.name, tuple(columns), tuple(schema.dtypes()), height, _counted(pieces, part, height), part.values)
-
-
-def _scan(stream: BinaryIO) -> pl.LazyFrame:
-    return pl.scan_parquet(stream)  # an open file and not its name: a name would be a pattern
-
-
-def _streamed_parquet(part: Part) -> Table:
-    import pyarrow as pa  # noqa: PLC0415  # .2 s that no local file needs
+    """By pyarrow and not polars, which a damaged file can bring to end the process."""
+    import pyarrow as pa  # noqa: PLC0415  # .2 s that no other command needs
     import pyarrow.parquet as pq  # noqa: PLC0415
 
+    damaged = (pa.ArrowException, MemoryError, UnicodeDecodeError, OSError)
     try:
-        with pq.ParquetFile(part.open()) as file:
+        with part.open() as stream, pq.ParquetFile(stream) as file:
             schema, height = file.schema_arrow, file.metadata.num_rows
-        types = [pl.Series(pl.from_arrow(pa.array([], field.type))).dtype for field in schema]
-    except (pa.ArrowException, OSError):
+        columns, types = tuple(schema.names), tuple(_type(field.type) for field in schema)
+    except damaged:
         raise _no_parquet(part.name) from None
 
     def pieces(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
-        with pq.ParquetFile(part.open(), pre_buffer=True) as file:
-            for batch in file.iter_batches(size):
-                columns = {name: pl.from_arrow(batch.column(position)) for name, position in chosen.items()}
-                yield pl.DataFrame(columns)
-
-    return Table(part.name, tuple(schema.names), tuple(types), height, _counted(pieces, part, height), part.values)
-
-
-def _counted(pieces: Pieces, part: Part, height: int) -> Pieces:
-    """The pieces, with their rows entered into the account; DataError when they end before all rows have come."""
-
-    def counted(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
-        import pyarrow as pa  # noqa: PLC0415
-
+        named = {name: columns[position] for name, position in chosen.items()}
+        repeated = [
+            columns[p] for name, p in chosen.items() if types[p] == pl.String and not FIELD[name].is_whole_number
+        ]
         done = 0
         try:
-            for piece in pieces(chosen, size, account):
-                done += piece.height
-                account.lines += piece.height
-                yield piece
-        except (pl.exceptions.PolarsError, pa.ArrowException, OSError):
+            with (
+                part.open() as stream,
+                pq.ParquetFile(
+                    stream, pre_buffer=True, read_dictionary=repeated, page_checksum_verification=True
+                ) as file,
+            ):
+                for batch in file.iter_batches(size, columns=list(named.values())):
+                    piece = pl.DataFrame([_series(name, batch.column(column)) for name, column in named.items()])
+                    done += piece.height
+                    account.lines += piece.height
+                    yield piece
+        except damaged:
             raise _cut(part.name, done) from None
         if done != height:
             raise _cut(part.name, done)
 
-    return counted
+    return Table(part.name, columns, types, height, pieces, part.values)
+
+
+def _type(kind: Any) -> pl.DataType:
+    """What polars makes of values of an Arrow type; Unknown where it makes nothing of them."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    if pa.types.is_decimal256(kind):
+        return pl.Unknown()
+    try:
+        return pl.Series(pl.from_arrow(pa.array([], kind))).dtype
+    except pl.exceptions.PolarsError:
+        return pl.Unknown()
+
+
+def _series(name: str, values: Any) -> pl.Series:
+    """Checked first: polars takes the word of Arrow that texts are UTF-8 and positions are inside."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    values.validate(full=True)
+    if not pa.types.is_dictionary(values.type):
+        return pl.Series(name, pl.from_arrow(values))
+    texts, positions = pl.Series(pl.from_arrow(values.dictionary)), pl.Series(pl.from_arrow(values.indices))
+    return texts.gather(positions).alias(name)
 
 
 def _no_parquet(name: str) -> DataError:
