@@ -198,8 +198,8 @@ class ServingSettings(_Environment):
     )
     prediction_log_key: SecretStr | None = Field(
         None,
-        description="Secret, of 16 characters or more, that patient numbers are pseudonymised with; needed with "
-        "prediction_log.",
+        description="Secret, of 16 characters or more, that patient and encounter numbers are pseudonymised with; "
+        "needed with prediction_log.",
     )
 
 

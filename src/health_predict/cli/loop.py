@@ -6,7 +6,14 @@ from typing import Annotated, cast
 import typer
 
 from health_predict.cli.console import Output
-from health_predict.cli.opening import prediction_log_of, registry_of, settings_of_environment, storage_of, world_of
+from health_predict.cli.opening import (
+    prediction_log_key,
+    prediction_log_of,
+    registry_of,
+    settings_of_environment,
+    storage_of,
+    world_of,
+)
 from health_predict.cli.options import BatchNumber, Families, InSimulation, Json, Seed, Trials, families_named, is_day
 from health_predict.params import Params, SearchParams
 
@@ -223,3 +230,22 @@ def score(batch: BatchNumber, json: Json = False) -> None:
     storage = storage_of(settings)
     report = step(storage, registry_of(settings), batch, first_version(storage))
     Output(json).result(report, tables.batch_scored)
+
+
+@loop.command()
+def answers(json: Json = False) -> None:
+    """Judge what the service answered, on outcomes that were taken in since: AUROC and O/E, by version and by day.
+
+    Reads the prediction log at HEALTH_PREDICT_PREDICTION_LOG, or in the storage root, and needs the key that the log
+    was written with, HEALTH_PREDICT_PREDICTION_LOG_KEY: only with it does an outcome find its answer.
+
+    Example: `health-predict loop answers --json`
+    """
+    from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.steps.loop.judge_answers import judge_logged_answers  # noqa: PLC0415
+
+    settings = settings_of_environment()
+    found = judge_logged_answers(
+        storage_of(settings), prediction_log_of(settings), prediction_log_key(), Params().bootstrap
+    )
+    Output(json).result(found, tables.answers_judged)

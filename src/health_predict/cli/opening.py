@@ -33,6 +33,17 @@ def prediction_log_of(settings: "Settings") -> "Storage":
     return open_storage(ServingSettings().prediction_log or settings.storage, settings.s3_endpoint)
 
 
+def prediction_log_key() -> bytes:
+    """The secret that the prediction log's pseudonyms are made with. ServiceError where it is not set."""
+    from health_predict.errors import ServiceError  # noqa: PLC0415
+    from health_predict.settings import ServingSettings  # noqa: PLC0415
+
+    key = ServingSettings().prediction_log_key
+    if key is None:
+        raise ServiceError("HEALTH_PREDICT_PREDICTION_LOG_KEY is not set: the key that the service writes its log with")
+    return key.get_secret_value().encode()
+
+
 def registry_of(settings: "Settings") -> "Registry":
     from health_predict.adapters.registry import Registry  # noqa: PLC0415
 

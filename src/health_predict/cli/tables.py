@@ -225,6 +225,27 @@ def outcomes_taken_in(report: Any) -> RenderableType:
     return "\n".join(lines)
 
 
+def answers_judged(report: Any) -> RenderableType:
+    lines = [
+        f"{report.logged:,} answers: {report.waiting:,} wait for an outcome, {report.anonymous:,} came without an "
+        f"encounter_id, {report.superseded:,} were given again, {report.seen:,} are of encounters that the version was "
+        f"trained on, {report.untraceable:,} of a version that the store does not keep"
+    ]
+    for one in report.versions:
+        found = one.metrics
+        said = one.unjudged or (
+            f"AUROC {_interval(found.auroc)}, observed / expected {_interval(found.observed_expected)}"
+        )
+        lines.append(f"version {one.version}, {one.rows:,} answers: {said}")
+    days = [
+        (one.version, day.day, f"{day.rows:,}", f"{day.outcomes:,}", f"{day.expected:.1f}")
+        for one in report.versions
+        for day in one.days
+    ]
+    headers = ("version", "day", "answers", "readmitted", "expected")
+    return Group("\n".join(lines), *([_table(headers, days)] if days else []))
+
+
 def due(found: Any) -> RenderableType:
     """Why, and on the last line what is due."""
     about = "" if found.batch is None else f"batch {found.batch}: "

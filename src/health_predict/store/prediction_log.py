@@ -1,8 +1,8 @@
 """The prediction log: what the service scored, kept for monitoring, off the request's path.
 
 One object in the store is a batch of JSON lines below `predictions/online/<day>/`; one line is a
-`ScoredEncounter`. A patient is in it as a keyed digest only: the same patient has the same digest, and without the
-key nobody can tell who it is.
+`ScoredEncounter`. Patient and encounter are in it as keyed digests only: the same patient has the same digest, and
+without the key nobody can tell who it is. With the key, the outcome of an encounter finds what was predicted of it.
 """
 
 import hmac
@@ -32,11 +32,12 @@ class ScoredEncounter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     probability: float
     patient: str | None  # from `pseudonym`
     encounter: dict[str, str | int | None]
+    encounter_pseudonym: str | None = None  # from `pseudonym`, of encounter_id: its outcome is joined by it
 
 
-def pseudonym(patient: int, key: bytes) -> str:
-    """HMAC-SHA256 of a patient number, as 64 hexadecimal digits."""
-    return hmac.digest(key, str(patient).encode(), "sha256").hex()
+def pseudonym(identifier: int, key: bytes) -> str:
+    """HMAC-SHA256 of a patient or encounter number, as 64 hexadecimal digits."""
+    return hmac.digest(key, str(identifier).encode(), "sha256").hex()
 
 
 class PredictionLog:

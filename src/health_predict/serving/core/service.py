@@ -289,14 +289,15 @@ class Service:
         self._scored_in_window, self._missing_before = 0, now
 
     def _scored(self, model: Model, encounter: Encounter, probability: float, call: Call) -> ScoredEncounter:
-        patient = encounter.get("patient_nbr")
+        patient, number, key = encounter.get("patient_nbr"), encounter.get("encounter_id"), self._journal.pseudonym_key
         return ScoredEncounter(
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
             request_id=call.request_id,
             model_version=model.version,
             bundle_sha256=model.bundle.sha256,
             probability=probability,
-            patient=None if patient is None else pseudonym(patient, self._journal.pseudonym_key),
+            patient=None if patient is None else pseudonym(patient, key),
+            encounter_pseudonym=None if number is None else pseudonym(number, key),
             encounter={name: value for name, value in encounter.items() if name not in IDENTIFIERS},
         )
 

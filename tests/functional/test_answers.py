@@ -1,0 +1,122 @@
+"""What the service answered, judged once a hospital says what became of the patients."""
+
+import numpy as np
+import pytest
+
+from health_predict.adapters.registry import BUNDLE
+from health_predict.data.cohort import outcome
+from health_predict.data.schema import CLINICAL, OUTCOME
+from health_predict.evaluation.metrics import evaluate
+from health_predict.params import BootstrapParams, IntakeParams
+from health_predict.steps.data.intake_outcomes import intake_outcomes
+from health_predict.steps.loop.judge_answers import judge_logged_answers
+from health_predict.store import layout
+from health_predict.store.bundles import keep_bundle
+from health_predict.store.prediction_log import PredictionLog, ScoredEncounter, pseudonym
+from health_predict.store.tables import keep_table, read_table
+
+KEY = b"0123456789abcdef"
+
+
+@pytest.fixture
+def answered(store, tmp_path):
+    """A store with a kept bundle, unseen encounters that it answered on two days, and their outcomes in a file."""
+    bundle = store.registry.bundle(store.winner)
+    keep_bundle(store.storage, store.registry.download(store.winner, BUNDLE, tmp_path))
+    for table in bundle.manifest.trained_on:
+        keep_table(store.storage, store.storage.read(table.key))
+    encounters = read_table(store.storage, layout.INITIAL_TEST).head(1_000)
+    risks = bundle.predict_proba(encounters)
+    log = PredictionLog(store.storage, pytest.fail)
+    for number, (row, risk) in enumerate(zip(encounters.iter_rows(named=True), risks, strict=True)):
+        log.put(scored(bundle, row, float(risk), day=1 + number % 2))
+    log.close(timeout=30)
+    file = tmp_path / "outcomes.csv"
+    encounters.select("encounter_id", OUTCOME).write_csv(file)
+    return store, bundle, encounters, risks, file
+
+
+def scored(bundle, row, risk, day=1, hour=8, key=KEY) -> ScoredEncounter:
+    return ScoredEncounter(
+        time=f"2026-05-{day:02d}T{hour:02d}:00:00.000+00:00",
+        request_id="r",
+        model_version="1",
+        bundle_sha256=bundle.sha256,
+        probability=risk,
+        patient=pseudonym(row["patient_nbr"], key),
+        encounter={field.name: row[field.name] for field in CLINICAL},
+        encounter_pseudonym=pseudonym(row["encounter_id"], key),
+    )
+
+
+def judge(store, key=KEY):
+    return judge_logged_answers(store.storage, store.storage, key, BootstrapParams())
+
+
+def test_answers_are_judged_as_the_same_risks_would_be_anywhere_else(answered):
+    store, bundle, encounters, risks, file = answered
+    assert judge(store).waiting == 1_000
+    intake_outcomes(store.storage, IntakeParams(), "me", str(file))
+    found = judge(store)
+    (version,) = found.versions
+    assert (found.logged, found.waiting, found.seen, version.rows) == (1_000, 0, 0, 1_000)
+    patients = encounters["patient_nbr"].to_numpy()
+    expected = evaluate(outcome(encounters), risks, patients, bundle.manifest.threshold, BootstrapParams())
+    assert version.metrics.auroc.estimate == pytest.approx(expected.auroc.estimate)
+    assert version.metrics.observed_expected.estimate == pytest.approx(expected.observed_expected.estimate)
+    assert version.metrics.patients == expected.patients
+    assert [day.day for day in version.days] == ["2026-05-01", "2026-05-02"]
+    assert sum(day.outcomes for day in version.days) == outcome(encounters).sum()
+    assert np.isclose(sum(day.expected for day in version.days), risks.sum())
+
+
+def test_the_last_answer_to_an_encounter_counts_and_one_without_a_number_is_counted_apart(answered):
+    store, bundle, encounters, _, file = answered
+    intake_outcomes(store.storage, IntakeParams(), "me", str(file))
+    row = encounters.row(0, named=True)
+    log = PredictionLog(store.storage, pytest.fail)
+    log.put(scored(bundle, row, 0.99, day=9))
+    log.put(ScoredEncounter("2026-05-09", "r", "1", bundle.sha256, 0.5, None, {}))
+    log.close(timeout=30)
+    found = judge(store)
+    assert (found.logged, found.superseded, found.anonymous) == (1_002, 1, 1)
+    assert [(day.day, day.rows) for day in found.versions[0].days][-1] == ("2026-05-09", 1)
+
+
+def test_without_the_key_no_outcome_finds_its_answer(answered):
+    store, *_, file = answered
+    intake_outcomes(store.storage, IntakeParams(), "me", str(file))
+    assert judge(store, b"another key of 16").waiting == 1_000
+
+
+def test_encounters_that_the_version_was_trained_on_say_nothing(answered, tmp_path):
+    store, bundle, _, _, _ = answered
+    learnt = read_table(store.storage, layout.INITIAL_TRAIN).head(50)
+    log = PredictionLog(store.storage, pytest.fail)
+    for row in learnt.iter_rows(named=True):
+        log.put(scored(bundle, row, 0.2))
+    log.close(timeout=30)
+    file = tmp_path / "learnt.csv"
+    learnt.select("encounter_id", OUTCOME).write_csv(file)
+    intake_outcomes(store.storage, IntakeParams(), "me", str(file))
+    found = judge(store)
+    assert (found.seen, found.versions) == (50, ())
+
+
+def test_the_log_names_neither_patient_nor_encounter(answered):
+    store, _, encounters, *_ = answered
+    text = b"".join(store.storage.read(key) for key in store.storage.list(layout.ONLINE_PREDICTIONS)).decode()
+    for name in ("encounter_id", "patient_nbr"):
+        assert f'"{name}"' not in text
+        assert not any(f":{number}" in text or f'"{number}"' in text for number in encounters[name].head(100))
+
+
+def test_the_command_needs_the_key_and_shows_days(answered, health_predict):
+    store, *_, file = answered
+    root = store.root
+    assert health_predict(root, "loop", "answers").code == 15
+    health_predict(root, "intake", "outcomes", "--from", str(file))
+    shown = health_predict(root, "loop", "answers", HEALTH_PREDICT_PREDICTION_LOG_KEY=KEY.decode())
+    assert shown.code == 0, shown.err
+    assert "1,000 answers" in shown.out
+    assert "2026-05-02" in shown.out
