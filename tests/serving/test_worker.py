@@ -28,7 +28,7 @@ from health_predict.serving.http.server import Events
 from health_predict.serving.journal.audit import AuditLog, verify
 from health_predict.serving.journal.log import Log
 from health_predict.serving.journal.metrics import Metrics
-from health_predict.store.prediction_log import read_predictions
+from health_predict.store.prediction_log import pseudonym, read_predictions
 from health_predict.store.storage import open_storage
 from serving.support import CLINICAL_NAMES, EXAMPLE, Worker, free_port, running
 
@@ -383,6 +383,7 @@ def test_scored_encounters_are_kept_without_identifiers(bundle_folder, tmp_path)
     assert [one.request_id for one in kept] == [answer["request_id"] for answer in answers]
     assert kept[0].encounter == dict(EXAMPLE)
     assert kept[0].patient == kept[1].patient is not None
+    assert kept[0].encounter_pseudonym == pseudonym(5, b"invented-and-long")
     assert "900000001" not in "".join(path.read_text() for path in store.rglob("*.jsonl"))
 
 
