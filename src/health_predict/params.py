@@ -41,7 +41,7 @@ class SplitParams:
     initial_share: float = 0.20  # of the cohort, in file order; the rest is replayed
     train_share: float = 0.70  # of the initial patients
     validation_share: float = 0.15  # of the initial patients; the rest is the test set
-    batches: int = 10  # parts of the replayed rest, in file order
+    batches: int = 10  # parts of the replayed rest, in file order; 0: everything is initial, and nothing is replayed
     first_unordered_id: int = 293_626_538  # from this encounter_id on, ids do not follow time (docs/data.md)
     seed: int = SEED
 

@@ -11,13 +11,14 @@ from factories import zipped
 from file_server import CONTENT, send, serving
 from health_predict.data.cohort import select_cohort
 from health_predict.errors import DataError, StorageError
-from health_predict.params import SplitParams, ValidationParams
+from health_predict.params import GateParams, SplitParams, ValidationParams
 from health_predict.steps.data.fetch import fetch
-from health_predict.steps.data.split import split
+from health_predict.steps.data.split import plan_split, split
 from health_predict.steps.data.validate import validate
 from health_predict.store import layout
+from health_predict.store.replay import future_batches
 from health_predict.store.storage import Folder
-from health_predict.store.tables import read_json, read_table
+from health_predict.store.tables import read_json, read_table, write_json
 
 NO_NETWORK = "http://127.0.0.1:9/dataset.zip"
 TABLE = factories.encounters(1_000)
@@ -239,3 +240,40 @@ def test_the_published_dataset_has_no_bad_row_and_the_known_cohort(tmp_path):
     assert sum(rows[:3]) == 19_868
     assert rows[-1] == 11_201  # the block whose order is not known
     assert divided.parts[0].readmitted_within_30_days == pytest.approx(0.114, abs=0.001)
+
+
+@pytest.fixture
+def validated(tmp_path) -> Folder:
+    store = Folder(str(tmp_path / "store"))
+    fetch(store, None, NO_NETWORK, 1_000, _ignore)
+    validate(store, ValidationParams())
+    return store
+
+
+def test_a_plan_says_what_a_split_leads_to_and_writes_nothing(validated):
+    before = {key: validated.read(key) for key in validated.list()}
+    planned = plan_split(validated, SplitParams(batches=3))
+    assert {key: validated.read(key) for key in validated.list()} == before
+    assert split(validated, SplitParams(batches=3)) == planned
+    assert sum(part.rows for part in planned.parts) == planned.rows
+    assert not plan_split(validated, SplitParams(), GateParams(min_rows=10**9)).gate_can_decide
+
+
+def test_without_batches_everything_is_labelled_history(validated):
+    divided = split(validated, SplitParams(batches=0))
+    assert [part.key for part in divided.parts] == [
+        layout.INITIAL_TRAIN,
+        layout.INITIAL_VALIDATION,
+        layout.INITIAL_TEST,
+    ]
+    assert sum(part.rows for part in divided.parts) == divided.rows
+    assert future_batches(validated) == {}
+
+
+def test_a_result_that_another_version_recorded_is_made_again(validated):
+    split(validated, SplitParams())
+    record = read_json(validated, layout.SPLIT_MANIFEST)
+    del record["result"]["gate_can_decide"]
+    write_json(validated, layout.SPLIT_MANIFEST, record)
+    assert not split(validated, SplitParams()).skipped
+    assert split(validated, SplitParams()).skipped

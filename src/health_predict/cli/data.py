@@ -1,5 +1,6 @@
 """`health-predict data`: the dataset."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from health_predict.cli.console import Output
 from health_predict.cli.opening import settings_of_environment, storage_of
 from health_predict.cli.options import Json
-from health_predict.params import Params
+from health_predict.params import Params, SplitParams
 
 commands = typer.Typer(no_args_is_help=True, help="The dataset: fetch, validate, split.")
 intake = typer.Typer(no_args_is_help=True, help="What a hospital hands over: encounters, and what became of them.")
@@ -56,15 +57,32 @@ def validate(json: Json = False) -> None:
 
 
 @commands.command()
-def split(json: Json = False) -> None:
+def split(
+    initial_share: Annotated[
+        float,
+        typer.Option(min=0.01, max=0.99, help="Share of the cohort, its beginning, for a first model."),
+    ] = SplitParams.initial_share,
+    replay_batches: Annotated[
+        int,
+        typer.Option(min=0, help="Batches of the rest; 0: all is labelled history, and nothing is replayed."),
+    ] = SplitParams.batches,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what it leads to, and write nothing.")] = False,
+    json: Json = False,
+) -> None:
     """Divide the cohort: initial train, validation and test by patient, the rest in batches to replay.
 
-    Example: `health-predict data split`
+    The order of the file is taken for time. With --plan, look first: rows and readmissions of each part, and whether
+    the gate could decide.
+
+    Example: `health-predict data split --replay-batches 0 --plan`
     """
     from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.steps.data.split import plan_split  # noqa: PLC0415
     from health_predict.steps.data.split import split as step  # noqa: PLC0415
 
-    Output(json).result(step(storage_of(settings_of_environment()), Params().split), tables.split)
+    params = replace(Params().split, initial_share=initial_share, batches=replay_batches)
+    storage = storage_of(settings_of_environment())
+    Output(json).result((plan_split if plan else step)(storage, params), tables.split)
 
 
 @intake.command()

@@ -35,11 +35,19 @@ def validated(report: Any) -> RenderableType:
 def split(report: Any) -> RenderableType:
     excluded = f"{report.excluded:,} more ended in death or hospice and are left out"
     rows = [
-        (part.key, f"{part.rows:,}", f"{part.patients:,}", f"{part.readmitted_within_30_days:.1%}")
+        (
+            part.key,
+            f"{part.rows:,}",
+            f"{part.patients:,}",
+            f"{part.outcomes:,}",
+            f"{part.readmitted_within_30_days:.1%}",
+        )
         for part in report.parts
     ]
-    table = _table(("part", "encounters", "patients", "readmitted <30 days"), rows)
-    return _labelled(report, f"{report.rows:,} encounters; {excluded}{_skipped(report)}", table)
+    table = _table(("part", "encounters", "patients", "readmitted <30 days", "share"), rows)
+    test = "enough" if report.gate_can_decide else "TOO LITTLE"
+    gate = f"the test part is {test} for the gate to decide on"
+    return _labelled(report, f"{report.rows:,} encounters; {excluded}{_skipped(report)}", table, gate)
 
 
 def trained(report: "TrainingReport") -> RenderableType:

@@ -13,9 +13,11 @@ def batches(future: pl.DataFrame, params: SplitParams) -> list[pl.DataFrame]:
 
     Encounters under the dataset's second id scheme, whose order in time is not known, arrive last: they get the
     number of batches next to their share, at least one, and no batch mixes the two schemes (a single batch is
-    the whole future). Within each scheme file order is kept, nothing is ever sorted, and sizes differ by at most
-    one row. Raises DataError with fewer rows than batches.
+    the whole future, and no batches are for none). Within each scheme file order is kept, nothing is ever sorted,
+    and sizes differ by at most one row. Raises DataError with fewer rows than batches.
     """
+    if not params.batches:
+        return []
     is_ordered = pl.col("encounter_id") < params.first_unordered_id
     ordered, unordered = future.filter(is_ordered), future.filter(~is_ordered)
     if params.batches == 1 or ordered.is_empty() or unordered.is_empty():

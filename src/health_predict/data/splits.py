@@ -44,7 +44,7 @@ class Supply:
 
 
 def split(cohort: pl.DataFrame, params: SplitParams) -> Splits:
-    """Divide the first part of the cohort by patient; what follows is the future.
+    """Divide the first part of the cohort by patient; what follows is the future, without batches nothing.
 
     No patient is in two of train, validation and test. Shares hold for patients, so only nearly for rows.
     Patients of the initial data stay in the future: their later encounters are what a running hospital sees, and
@@ -53,7 +53,7 @@ def split(cohort: pl.DataFrame, params: SplitParams) -> Splits:
     """
     if cohort["patient_nbr"].has_nulls():
         raise DataError("patient_nbr is missing in the cohort; encounters cannot be divided by patient")
-    initial_rows = int(cohort.height * params.initial_share)
+    initial_rows = int(cohort.height * params.initial_share) if params.batches else cohort.height
     initial, future = cohort.head(initial_rows), cohort.slice(initial_rows)
     patients = initial["patient_nbr"].unique().sort().to_numpy()
     shuffled = np.random.default_rng(params.seed).permutation(patients)
@@ -61,7 +61,7 @@ def split(cohort: pl.DataFrame, params: SplitParams) -> Splits:
     train, validation, test = (
         initial.filter(pl.col("patient_nbr").is_in(part.tolist())) for part in np.split(shuffled, ends)
     )
-    _check_not_empty(train=train, validation=validation, test=test, future=future)
+    _check_not_empty(train=train, validation=validation, test=test, **({"future": future} if params.batches else {}))
     return Splits(train, validation, test, future)
 
 

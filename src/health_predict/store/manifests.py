@@ -6,6 +6,7 @@ set is written and comes back after the last: files without their manifest are n
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -52,10 +53,12 @@ def rerunnable(
     storage: Storage, manifest: str, inputs: Any, kind: type[Result], make: Callable[[], Made[Result]]
 ) -> Result:
     """What a step gives: the result of an earlier run from the same inputs, whose files are all as they were written,
-    with `skipped` set; else what `make` makes now, published under the manifest."""
+    with `skipped` set; else what `make` makes now, published under the manifest. A result that another version of the
+    product recorded, and this one cannot read, counts as none."""
     done = finished(storage, manifest, inputs)
     if done is not None:
-        return msgspec.convert({**done, "skipped": True}, kind)
+        with suppress(msgspec.ValidationError):
+            return msgspec.convert({**done, "skipped": True}, kind)
     made = make()
     result = msgspec.to_builtins(made.result)
     publish(storage, manifest, inputs=inputs, files=made.files, result=result, replaces=made.replaces)
