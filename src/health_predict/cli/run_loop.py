@@ -49,10 +49,10 @@ class Loop:
 
         Raises what the steps raise; a `Declined` of a remedy is the end of the remedy, noted as objections.
         """
-        state = read_state(self.storage)
-        while (due := next_action(state)).action is not None:
-            state, record = self._perform(due, state)
-            yield due, record
+        while next_action(state := read_state(self.storage)).action is not None:
+            while (due := next_action(state)).action is not None:  # what an action changes is known without reading
+                state, record = self._perform(due, state)
+                yield due, record
 
     def _perform(self, due: Due, state: LoopState) -> tuple[LoopState, BatchRecord | None]:
         if due.action == "judge":
