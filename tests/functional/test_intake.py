@@ -250,6 +250,7 @@ def test_two_months_go_through_the_loop_by_commands(store: Trained, month, healt
         assert (taken.code, taken.json["batch"]) == (0, number), taken.err
         found = health_predict(root, "loop", "next", "--json").json
         assert (found["action"], found["batch"]) == ("monitor", number)
+        assert "loop run" in health_predict(root, "status", "--json").json["advice"]
         ran = health_predict(root, "loop", "run", "--trials", "1", "--json")
         assert ran.code == 0, ran.err
         assert [one["action"] for one in ran.json] == ["monitor", "decide", "score"]

@@ -6,9 +6,11 @@ from typing import Any
 
 from health_predict.adapters.registry import Registry
 from health_predict.errors import ConflictError, HealthPredictError
+from health_predict.monitoring.next_action import next_action
 from health_predict.store import layout
 from health_predict.store.bundles import is_kept, open_version
 from health_predict.store.ledger import Entry, Ledger, Version, read_ledger
+from health_predict.store.loop import read_state
 from health_predict.store.simulations import simulation_of, simulations
 from health_predict.store.storage import Storage
 from health_predict.store.tables import read_json
@@ -64,7 +66,7 @@ def status(storage: Storage, registry: Registry | None) -> Status:
         problems=tuple(_problems(storage, registry, ledger)),
         decisions=tuple(reversed(ledger.entries)),
         simulations=tuple(simulations(storage)),
-        advice=_advice(steps, ledger),
+        advice=_advice(storage, steps, ledger),
     )
 
 
@@ -115,8 +117,10 @@ def _about_bundle(storage: Storage, registry: Registry, version: Version) -> Ite
         )
 
 
-def _advice(steps: dict[str, Any], ledger: Ledger) -> str:
+def _advice(storage: Storage, steps: dict[str, Any], ledger: Ledger) -> str:
     pending = next((name for name, result in steps.items() if result is None), None)
+    if ledger.production and (due := next_action(read_state(storage))).action:
+        return f"run `health-predict loop run`: {due.reason}"
     if pending is None:
         pending = "serve" if ledger.production else "evaluate` and then `health-predict promote"
     return f"run `health-predict {pending}`"
