@@ -94,11 +94,13 @@ EXPECTED: Mapping[str, Expected] = {
 class Delay:
     """Batches of a scenario that were judged until it was seen, and until an alarm was raised for something new.
 
-    The batch itself is included; None: not in the batches there are.
+    The batch itself is included; None: not in the batches there are. `after` says of each batch after such an alarm
+    whether its status is one, and whether another was raised.
     """
 
     seen: int | None
     raised: int | None
+    after: tuple[tuple[bool, bool], ...]
 
 
 @dataclass(frozen=True)
@@ -139,18 +141,22 @@ def main() -> None:
 def table(quiet: Iterable[MonitoringReport], delays: Mapping[str, list[Delay]], refused: bool) -> str:
     """Markdown: false alarms without drift, then a row a scenario."""
     alarms = [bool(report.reasons) for report in quiet]
-    raised = [report.alarm is not None and report.alarm.raised for report in quiet]
+    raised = [_raised(report) for report in quiet]
     lines = [
-        "| scenario | to be seen in | batches until seen, by order of the patients | until a new alarm | to reach |",
-        "|---|---|---|---|---|",
+        "| scenario | to be seen in | batches until seen, by order of the patients | until a new alarm "
+        "| of the batches after that | to reach |",
+        "|---|---|---|---|---|---|",
         f"| `none` | nothing | {sum(alarms)} of {len(alarms)} batches are an alarm | {sum(raised)} of {len(raised)} "
-        "batches raise one | at most 2 of 20 |",
+        "batches raise one | | at most 2 of 20 |",
     ]
     for name, expected in EXPECTED.items():
         seen = ", ".join("not seen" if delay.seen is None else str(delay.seen) for delay in delays[name])
         new = ", ".join("none" if delay.raised is None else str(delay.raised) for delay in delays[name])
-        lines.append(f"| `{name}` | {expected.where} | {seen} | {new} | {expected.within} |")
-    lines.append(f"| `schema_break` | the schema | {'refused' if refused else 'not refused'} | | refused |")
+        after = [one for delay in delays[name] for one in delay.after]
+        status, again = (sum(one[place] for one in after) for place in (0, 1))
+        later = f"{status} of {len(after)} are an alarm, {again} raise a new one"
+        lines.append(f"| `{name}` | {expected.where} | {seen} | {new} | {later} | {expected.within} |")
+    lines.append(f"| `schema_break` | the schema | {'refused' if refused else 'not refused'} | | | refused |")
     return "\n".join(lines)
 
 
@@ -207,18 +213,23 @@ def _watch(world: World, number: int, scenario: str) -> MonitoringReport:
 
 
 def _delay(world: World, scenario: str) -> Delay:
-    """Watch until the scenario was seen and an alarm was raised for it, or there is no batch left."""
+    """Watch the scenario until there is no batch left."""
     seen = raised = None
+    after: list[tuple[bool, bool]] = []
     for number in range(BEGINS, DEALT.batches + 1):
         report = _watch(world, number, scenario)
         until = (number - 1 if SCENARIOS[scenario].needs_outcomes else number) - BEGINS + 1
+        if raised is not None:
+            after.append((bool(report.reasons), _raised(report)))
+        elif until > 0 and _raised(report):
+            raised = until
         if seen is None and EXPECTED[scenario].seen(report):
             seen = until
-        if raised is None and until > 0 and report.alarm is not None and report.alarm.raised:
-            raised = until
-        if seen is not None and raised is not None:
-            break
-    return Delay(seen, raised)
+    return Delay(seen, raised, tuple(after))
+
+
+def _raised(report: MonitoringReport) -> bool:
+    return report.alarm is not None and report.alarm.raised
 
 
 def _copy(world: World, name: str) -> World:

@@ -237,6 +237,9 @@ def test_a_finding_is_new_once_and_then_known_since_the_batch_that_told_of_it(st
     assert "no alarm" in said
     assert "known since batch 1: " in said
     assert said.rstrip().endswith("DRIFT_DETECTED")
+    (missing,) = [item for item in known.alarm.known if item.kind == "missing"]
+    worse = replace(known, alarm=replace(known.alarm, raised=True, worse=(replace(missing, before=0.5),)))
+    assert "worse (0.50 to 1.00), known since batch 1: diag_1 missing in 100%" in shown(tables.monitored(worse))
     other = monitor_file(storage, registry, PARAMS, str(again), str(reference))
     assert other.alarm.raised  # against another reference, nothing is known
 

@@ -189,7 +189,10 @@ def _alarm(alarm: "Alarm | None") -> list[str]:
         "ALARM: there are new or worse findings" if alarm.raised else "no alarm: nothing of weight is new or worse"
     ]
     lines += [f"  new: {item.text}" for item in alarm.new]
-    lines += [f"  worse than {item.since}: {item.text}" for item in alarm.worse]
+    lines += [
+        f"  worse ({item.before or 0:.2f} to {item.level:.2f}), known since {item.since}: {item.text}"
+        for item in alarm.worse
+    ]
     lines += [f"  known since {since}: {'; '.join(texts)}" for since, texts in known.items()]
     lines += [f"  gone: {item.text}" for item in alarm.gone]
     lines += [f"  {sentence}" for sentence in alarm.changed]

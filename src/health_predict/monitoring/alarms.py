@@ -103,8 +103,8 @@ class Watched:
 
 @dataclass(frozen=True)
 class Item:
-    """One finding. `since` is the name of the report that told of it first; `before` the level it was told with then,
-    or when it last had become worse (None: it is new)."""
+    """One finding. `level` is that of `Measure`; `before` the level at which it was told of, at first or when it last
+    had become worse (None: it is new). `since` is the name of the report that told of it first."""
 
     kind: Kind
     subject: str

@@ -84,7 +84,7 @@ def _row(storage: Storage, ended: BatchRecord, params: BootstrapParams) -> Row:
 
 
 def _new(alarm: Alarm) -> tuple[str, ...]:
-    worse = (f"worse than when told of ({item.since}): {item.text}" for item in alarm.worse)
+    worse = (f"worse, known since {item.since}: {item.text}" for item in alarm.worse)
     return (*(item.text for item in alarm.new), *worse)
 
 
