@@ -164,6 +164,15 @@ class PerformanceParams:
 
 
 @dataclass(frozen=True)
+class AlarmParams:
+    """When a finding that is known under a champion has become worse, and when it has gone."""
+
+    growth: float = 1.0  # times its limit: as far again as made it a finding, so a field's effect has grown by .10
+    certainty: float = 0.999  # one-sided confidence that it grew, or went; some 50 findings are possible in a batch
+    estimate_error: float = 0.008  # of AUROC estimated without outcomes: so far did a quiet batch stray
+
+
+@dataclass(frozen=True)
 class RetrainingParams:
     window: int = 5  # newest batches with outcomes under the present champion that count
     needed: int = 2  # of them with the same finding, the newest among them
@@ -216,6 +225,7 @@ class Params:
     drift: DriftParams = field(default_factory=DriftParams)
     missing: MissingParams = field(default_factory=MissingParams)
     performance: PerformanceParams = field(default_factory=PerformanceParams)
+    alarms: AlarmParams = field(default_factory=AlarmParams)
     retraining: RetrainingParams = field(default_factory=RetrainingParams)
     assembly: AssemblyParams = field(default_factory=AssemblyParams)
     scenario: ScenarioParams = field(default_factory=ScenarioParams)

@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 from typer.testing import CliRunner
 
 from factories import encounters
+from health_predict.bundle.model import TableDigest
 from health_predict.cli import tables
 from health_predict.cli.app import app
 from health_predict.data.cohort import select_cohort
@@ -30,13 +31,13 @@ from health_predict.steps.loop.recalibrate import recalibrate
 from health_predict.steps.loop.score import score
 from health_predict.store import layout
 from health_predict.store.batches import next_assembly, read_arrival, read_matured
-from health_predict.store.datasets import retraining
+from health_predict.store.datasets import batches_in, retraining
 from health_predict.store.manifests import publish
-from health_predict.store.monitoring_reports import MonitoringReport
+from health_predict.store.monitoring_reports import MonitoringReport, read_watched_days
 from health_predict.store.prediction_log import PredictionLog, ScoredEncounter
 from health_predict.store.reports import read_evaluation, write_evaluation
 from health_predict.store.storage import Folder
-from health_predict.store.tables import table_bytes
+from health_predict.store.tables import read_json, table_bytes
 from loop import RUN, Registry, crown, export_champion, put_into_production
 
 TABLE = encounters(1_600)
@@ -209,10 +210,38 @@ def test_what_the_service_scored_on_a_day_is_judged_as_the_same_encounters_from_
     assert found.left_out == expected.left_out + 40
     assert (found.status, found.drift, found.predictions) == (expected.status, expected.drift, expected.predictions)
     assert storage.exists(layout.drift_report(found.name))
+    assert read_watched_days(storage, "9999-12-31") == [found]
+    assert read_watched_days(storage, day) == []
     with pytest.raises(StorageError, match="no scored encounters of 1999-01-01"):
         monitor_logged(storage, Registry(champion), PARAMS, storage, "1999-01-01")
     with pytest.raises(StorageError, match="no scored encounters"):
         monitor_logged(storage, Registry(champion), PARAMS, storage, day[:6])
+
+
+def test_a_finding_is_new_once_and_then_known_since_the_batch_that_told_of_it(storage, champion, tmp_path):
+    arrive(storage, PARAMS.scenario, 1, "missing_feed", from_batch=1)
+    registry = Registry(champion)
+    first = monitor(storage, registry, PARAMS, 1)
+    assert first.alarm.raised
+    assert registry.logged[-1]["alarm_raised"] == 1
+    assert "  new: diag_1 missing in 100% of encounters" in shown(tables.monitored(first))
+    again, reference = tmp_path / "again.parquet", tmp_path / "reference.parquet"
+    read_arrival(storage, 1).write_parquet(again)
+    TABLE.head(500).write_parquet(reference)
+    known = monitor_file(storage, registry, PARAMS, str(again))
+    assert (known.status, known.reasons) == (first.status, first.reasons)
+    assert (known.alarm.raised, known.alarm.new, known.alarm.worse) == (False, (), ())
+    assert {item.since for item in known.alarm.known} == {"batch 1"}
+    assert registry.logged[-1]["alarm_raised"] == registry.logged[-1]["findings_new"] == 0
+    said = shown(tables.monitored(known))
+    assert "no alarm" in said
+    assert "known since batch 1: " in said
+    assert said.rstrip().endswith("DRIFT_DETECTED")
+    (missing,) = [item for item in known.alarm.known if item.kind == "missing"]
+    worse = replace(known, alarm=replace(known.alarm, raised=True, worse=(replace(missing, before=0.5),)))
+    assert "worse (0.50 to 1.00), known since batch 1: diag_1 missing in 100%" in shown(tables.monitored(worse))
+    other = monitor_file(storage, registry, PARAMS, str(again), str(reference))
+    assert other.alarm.raised  # against another reference, nothing is known
 
 
 @pytest.mark.parametrize("day", ["2026-0", "2026-13-01", "2026-1-1", "", "2026-01-31/", "yesterday"])
@@ -290,3 +319,8 @@ def test_a_retraining_is_declined_before_it_is_trained_where_the_gate_could_not_
     assert made.dataset == retraining(2)
     again = assemble(storage, EASY, next_assembly(storage))
     assert again == replace(made, skipped=True)
+    manifest = read_json(storage, made.dataset.manifest)
+    key, sha256 = made.dataset.train, manifest["files"][made.dataset.train]
+    assert batches_in(storage, TableDigest(key, made.train, 0, sha256)) == (1,)
+    assert batches_in(storage, TableDigest(key, made.train, 0, "of another store's table")) == ()
+    assert batches_in(storage, TableDigest(layout.INITIAL_TRAIN, made.train, 0, sha256)) == ()

@@ -71,6 +71,14 @@ def _metrics(report: MonitoringReport) -> dict[str, float]:
         **{f"missing_{field.field}": field.missing for field in drift.fields},
         **{f"unknown_{field.field}": field.unknown for field in drift.fields},
     }
+    if report.alarm is not None:
+        found |= {
+            "alarm_raised": float(report.alarm.raised),
+            "findings_new": float(len(report.alarm.new)),
+            "findings_worse": float(len(report.alarm.worse)),
+            "findings_known": float(len(report.alarm.known)),
+            "findings_gone": float(len(report.alarm.gone)),
+        }
     for judged in report.outcomes:
         if judged.batch is None:
             found |= _outcome_metrics(judged)

@@ -93,6 +93,9 @@ class Loop:
         self.output.say(f"batch {record.batch}: {found.drift.rows:,} encounters, {found.status}")
         for reason in found.reasons:
             self.output.say(f"  {reason}")
+        if found.alarm is not None and found.alarm.raised:
+            items = "; ".join(item.text for item in (*found.alarm.new, *found.alarm.worse))
+            self.output.say(f"  ALARM, new or worse: {items}")
         return replace(record, monitored=True)
 
     def _remedy(self, due: Due, record: BatchRecord) -> BatchRecord:

@@ -12,6 +12,7 @@ from health_predict.params import TITLES
 if TYPE_CHECKING:  # a table needs no reader of what it shows, and some of these take seconds to import
     from health_predict.evaluation.gate import Check, Comparison
     from health_predict.evaluation.metrics import Interval
+    from health_predict.monitoring.alarms import Alarm
     from health_predict.simulation.replay import Replay, Row
     from health_predict.store.ledger import Entry
     from health_predict.store.monitoring_reports import Judged, MonitoringReport
@@ -182,7 +183,28 @@ def monitored(report: "MonitoringReport") -> RenderableType:
         if count:
             lines.append(f"  {count:,} encounters{where} ended in death or a hospice and are left out")
     lines += [line for judged in report.outcomes for line in _became(judged)]
-    return _labelled(report, "\n".join(lines), report.status)
+    return _labelled(report, "\n".join([*lines, *_alarm(report.alarm)]), report.status)
+
+
+def _alarm(alarm: "Alarm | None") -> list[str]:
+    """What is new or worse, what was known, and what to do."""
+    if alarm is None:
+        return []
+    known: dict[str, list[str]] = {}
+    for item in alarm.known:
+        known.setdefault(item.since, []).append(item.text)
+    lines = [
+        "ALARM: there are new or worse findings" if alarm.raised else "no alarm: nothing of weight is new or worse"
+    ]
+    lines += [f"  new: {item.text}" for item in alarm.new]
+    lines += [
+        f"  worse ({item.before or 0:.2f} to {item.level:.2f}), known since {item.since}: {item.text}"
+        for item in alarm.worse
+    ]
+    lines += [f"  known since {since}: {'; '.join(texts)}" for since, texts in known.items()]
+    lines += [f"  gone: {item.text}" for item in alarm.gone]
+    lines += [f"  {sentence}" for sentence in alarm.changed]
+    return [*lines, *(f"  do: {sentence}" for sentence in alarm.advice)]
 
 
 def _became(judged: "Judged") -> list[str]:
@@ -319,7 +341,8 @@ def replayed(replay: "Replay") -> RenderableType:
         if first is not None and second is not None
     ]
     counts = (
-        f"{replay.alarms} alarms, {replay.retrainings} retrainings, {replay.recalibrations} recalibrations, "
+        f"{replay.alarms} alarms, {replay.new_alarms} of them for new or worse findings, {replay.retrainings} "
+        f"retrainings, {replay.recalibrations} recalibrations, "
         f"{replay.promotions} promotions"
     )
     return _labelled(replay, _table(headers, rows), "\n".join([*lines, counts]))
@@ -331,7 +354,7 @@ def _replayed_row(row: "Row") -> tuple[str, ...]:
     if row.waits:
         return (str(row.batch), f"{row.rows:,}", "waits", "", "", row.version or "", *_quality(row))
     gate = f"version {row.promoted}" if row.promoted else "declined" if row.objections else ""
-    monitor = "drift" if row.alarms else "no drift"
+    monitor = "new" if row.raised else "known drift" if row.alarms else "no drift"
     return (str(row.batch), f"{row.rows:,}", monitor, row.action, gate, row.version or "", *_quality(row))
 
 

@@ -124,6 +124,23 @@ def discovery_threshold(p_values: Floats, rate: float) -> float:
     return float(allowed[passed[-1]] if len(passed) else allowed[0])
 
 
+def matters(field: FieldDrift, params: DriftParams) -> bool:
+    """Is a broken feed of the field an alarm by itself, and not only a note."""
+    return not field.administrative or field.importance >= params.min_importance
+
+
+def lost(field: FieldDrift, params: DriftParams) -> bool:
+    """Is the field missing in so many more encounters than in the reference that its feed may be broken."""
+    rose = field.missing - field.missing_reference >= params.max_missing_rise
+    return rose and field.p_value <= params.false_alarm_rate
+
+
+def recoded(field: FieldDrift, params: DriftParams) -> bool:
+    """Has the field so many values that the reference never had that its coding system may have changed."""
+    level = params.false_alarm_rate / CHECKS / len(CLINICAL)
+    return field.unknown >= params.max_unknown and field.unknown_p_value <= level
+
+
 def statistics(field: Field, reference: Mapping[str, int], current: Mapping[str, int]) -> Statistics:
     """The usual numbers for one field from its two tables of counts. Raises DataError where one is empty."""
     if is_ordered(field):
@@ -289,21 +306,19 @@ def _sentences(
     if administrative:
         notes.append(f"Administrative fields drifted: {_names(administrative, params)}.")
     for field in fields:
-        matters = not field.administrative or field.importance >= params.min_importance
         for sentence in _feed(field, params):
-            (reasons if matters else notes).append(sentence)
+            (reasons if matters(field, params) else notes).append(sentence)
     return tuple(reasons), tuple(notes)
 
 
 def _feed(field: FieldDrift, params: DriftParams) -> list[str]:
     """What looks like a broken feed or a changed coding system, not like other patients."""
     found = []
-    level = params.false_alarm_rate / CHECKS / len(CLINICAL)
-    if field.p_value <= params.false_alarm_rate and field.missing - field.missing_reference >= params.max_missing_rise:
+    if lost(field, params):
         found.append(
             f"{field.field} is missing in {field.missing:.0%} of encounters, was {field.missing_reference:.0%}."
         )
-    if field.unknown >= params.max_unknown and field.unknown_p_value <= level:
+    if recoded(field, params):
         found.append(f"{field.unknown:.0%} of the values of {field.field} were never seen in training.")
     return found
 

@@ -1,6 +1,7 @@
 """Is the model still as good as when it was approved: on outcomes once they have matured, on scores until then."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,8 @@ from health_predict.monitoring.reference import Reference, effective
 from health_predict.params import BootstrapParams, DriftParams, PerformanceParams
 
 Floats = NDArray[np.float64]
+Realised = Literal["auroc", "observed_expected", "calibration_slope"]  # what outcomes can show
+Promised = Literal["scores", "flag_rate", "estimated_auroc"]  # what scores alone can show
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Performance:
 
     `discrimination` is about AUROC, `calibration` about outcomes over expected and the calibration slope. A finding
     is severe where the whole interval is beyond the limit: it need not be seen twice. `reasons` say those findings
-    that are sure enough for an alarm about one batch; the policy waits for the others to come again.
+    that are sure enough for an alarm about one batch; the policy waits for the others to come again. `alarms` names
+    the measures that these are about.
     """
 
     current: Metrics
@@ -34,6 +38,7 @@ class Performance:
     calibration: bool
     severe_calibration: bool
     reasons: tuple[str, ...]
+    alarms: tuple[Realised, ...] = ()
 
     @property
     def detected(self) -> bool:
@@ -47,7 +52,7 @@ class PredictionDrift:
     Planned is what the care team has capacity for.
 
     `psi` compares tenths of the reference's scores. The estimated AUROCs are what the scores themselves promise
-    (`estimate_auroc`).
+    (`estimate_auroc`). `alarms` names the measures that `reasons` are about.
     """
 
     rows: int
@@ -61,6 +66,7 @@ class PredictionDrift:
     estimated_auroc_reference: float
     estimated_auroc: float
     reasons: tuple[str, ...]
+    alarms: tuple[Promised, ...] = ()
 
     @property
     def detected(self) -> bool:
@@ -86,6 +92,7 @@ def performance(
     ratio = _Change(current.observed_expected, reference.observed_expected)
     slope = _Change(_slope(current), _slope(reference))
     calibration = ((ratio, params.observed_expected), (slope, params.calibration_slope))
+    named: tuple[Realised, ...] = ("observed_expected", "calibration_slope")
 
     def fell(level: float) -> bool:
         certain = at_level(fall.interval, level, bootstrap)
@@ -95,9 +102,16 @@ def performance(
         return any(_is_off(one, bounds, level, bootstrap) for one, bounds in calibration)
 
     reasons = []
+    alarms: list[Realised] = []
     if fell(params.alarm_level):
+        alarms.append("auroc")
         reasons.append(f"AUROC is {current.auroc}, was {reference.auroc.estimate:.3f} when the model was approved.")
     if off(params.alarm_level):
+        alarms += [
+            name
+            for name, (one, bounds) in zip(named, calibration, strict=True)
+            if _is_off(one, bounds, params.alarm_level, bootstrap)
+        ]
         reasons.append(
             f"Readmissions observed over expected are {ratio} when the model was approved, the calibration slope is "
             f"{slope}."
@@ -113,6 +127,7 @@ def performance(
         calibration=off(params.level),
         severe_calibration=any(_is_severely_off(one, bounds, params, bootstrap) for one, bounds in calibration),
         reasons=tuple(reasons),
+        alarms=tuple(alarms),
     )
 
 
@@ -137,7 +152,9 @@ def prediction_drift(
     promised_before, promised = estimate_auroc(centres), estimate_auroc(y_proba)
     level = drift.false_alarm_rate / CHECKS
     reasons = []
+    alarms: list[Promised] = []
     if apart >= params.max_score_psi and p_value <= level:
+        alarms.append("scores")
         reasons.append(
             f"Scores moved: stability index {apart:.2f} ({params.max_score_psi:.2f} is the limit), "
             f"mean {y_proba.mean():.3f}, was {centres.mean():.3f}."
@@ -147,8 +164,10 @@ def prediction_drift(
     counts = (planned * reference.scored, reference.scored), (flagged * len(y_proba), len(y_proba))
     beyond = not 1 / params.max_flag_rate_ratio <= ratio <= params.max_flag_rate_ratio
     if beyond and _rates_differ(*counts, drift.design_effect) <= level:
+        alarms.append("flag_rate")
         reasons.append(f"{flagged:.1%} of encounters are flagged; {planned:.1%} were planned for.")
     if promised_before - promised >= params.max_estimated_auroc_fall:
+        alarms.append("estimated_auroc")
         reasons.append(f"AUROC estimated from the scores is {promised:.3f}, was {promised_before:.3f}.")
     return PredictionDrift(
         rows=len(y_proba),
@@ -162,6 +181,7 @@ def prediction_drift(
         estimated_auroc_reference=promised_before,
         estimated_auroc=promised,
         reasons=tuple(reasons),
+        alarms=tuple(alarms),
     )
 
 

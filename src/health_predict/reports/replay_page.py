@@ -108,7 +108,6 @@ def timeline(rows: Sequence[Row]) -> str:
 def _line(row: Row) -> str:
     if row.refused is not None:
         return f'<tr><td>{row.batch}</td><td colspan="6">Refused, not scored. {escape(row.refused)}</td></tr>'
-    monitor = _listed(row.alarms) if row.alarms else "waits for more encounters" if row.waits else "no drift"
     left_out = f" ({row.left_out:,} died or went to a hospice, left out)" if row.left_out else ""
     gate = f"version {escape(row.promoted)} promoted" if row.promoted else ""
     if row.answered_meanwhile:
@@ -119,12 +118,22 @@ def _line(row: Row) -> str:
         str(row.batch),
         f"{row.rows:,}{left_out}",
         f"version {escape(row.version or '-')}",
-        monitor,
+        _monitor(row),
         f"<b>{escape(row.action)}</b> {_listed(row.reasons)}",
         gate,
         _became(row),
     ]
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _monitor(row: Row) -> str:
+    """The findings, and which of them are new: they are what to look at."""
+    if row.waits:
+        return "waits for more encounters"
+    parts = [_listed(row.alarms) if row.alarms else "no drift"]
+    parts += [f"<b>{'New alarm' if row.raised else 'New, no alarm'}</b> {_listed(row.new)}"] if row.new else []
+    parts += [f"<details><summary>Known</summary>{_listed(row.known)}</details>"] if row.known else []
+    return " ".join(parts)
 
 
 def _became(row: Row) -> str:
@@ -149,7 +158,10 @@ def _summary(replay: Replay) -> str:
         f'<tr><td>{name}</td><td class="number">{_number(first)}</td><td class="number">{_number(second)}</td></tr>'
         for name, first, second in rows
     )
-    counts = f"{len(replay.rows)} batches, {replay.alarms} alarms, {replay.retrainings} retrainings, "
+    counts = (
+        f"{len(replay.rows)} batches, {replay.alarms} alarms, {replay.new_alarms} of them for new or worse findings, "
+        f"{replay.retrainings} retrainings, "
+    )
     return (
         f"<p>{counts}{replay.recalibrations} recalibrations, {replay.promotions} promotions.</p>{_estimation(replay)}"
         f"<table><tr><th></th><th>retrained</th><th>never retrained</th></tr>{lines}</table>"

@@ -39,7 +39,8 @@ class Outcome:
 class Row:
     """One batch of a replay, in the order of what happened to it.
 
-    `refused`: why it did not fit the schema, and nothing else happened. `alarms` are the monitor's reasons, `distances`
+    `refused`: why it did not fit the schema, and nothing else happened. `alarms` are the monitor's reasons; `raised`:
+    some of them are news, `new` and `known` (since when) are its findings in sentences. `distances`
     of the fields those of `FieldDrift`, `drifted` the fields that count as drifted. `promoted` is the version that
     the remedy brought into production, `answered_meanwhile` how many requests the service answered until it had taken
     it up, `objections` why the gate let none in. `version` scored the batch. `waits`: too few encounters have arrived
@@ -53,6 +54,9 @@ class Row:
     refused: str | None = None
     waits: bool = False
     alarms: tuple[str, ...] = ()
+    raised: bool = False
+    new: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
     distances: dict[str, float] | None = None
     drifted: tuple[str, ...] = ()
     action: Action = "none"
@@ -85,6 +89,7 @@ class Replay:
     recalibrations: int
     promotions: int
     alarms: int
+    new_alarms: int  # of them those with a finding of weight that is new or worse
 
 
 def realised(
@@ -129,6 +134,7 @@ def summarise(scenario: str, from_batch: int, synthetic: bool, simulation: str |
         recalibrations=sum(row.action == "recalibrate" for row in rows),
         promotions=sum(row.promoted is not None for row in rows),
         alarms=sum(bool(row.alarms) for row in rows),
+        new_alarms=sum(row.raised for row in rows),
     )
 
 

@@ -1,5 +1,6 @@
 """What a training may use: encounters to fit on, to tune and calibrate on, and to compare models on."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from health_predict.params import Target
 from health_predict.store import layout
 from health_predict.store.manifests import completed
 from health_predict.store.storage import Storage
-from health_predict.store.tables import read_table
+from health_predict.store.tables import read_json, read_table
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,19 @@ def vouch(storage: Storage, dataset: Dataset) -> Vouched:
     keys = (dataset.train, dataset.validation, dataset.test)
     manifest = completed(storage, dataset.manifest, dataset.command, keys)
     return Vouched(dataset, {key: manifest["files"][key] for key in keys}, manifest["result"]["synthetic"])
+
+
+def batches_in(storage: Storage, table: TableDigest) -> tuple[int, ...]:
+    """Numbers of the batches that had matured when a table that a model was fitted on was put together.
+
+    None where it was not assembled in this store: from initial data, or in the store that a model was adopted from.
+    """
+    number = re.fullmatch(r".*/retraining_(\d+)/train\.parquet", table.key)
+    key = layout.retraining_manifest(int(number[1])) if number else ""
+    if not number or not storage.exists(key):
+        return ()
+    manifest = read_json(storage, key)
+    return tuple(manifest["result"]["matured"]) if manifest["files"].get(table.key) == table.sha256 else ()
 
 
 def read_part(storage: Storage, vouched: Vouched, key: str, target: Target) -> tuple[LabelledEncounters, TableDigest]:

@@ -34,6 +34,7 @@ SIMULATIONS = "simulations/"  # the worlds of replays, each a store of its own
 SIMULATION = "simulation.json"  # in such a world: what is replayed there
 HOLDOUTS = "holdouts/"  # ids of encounters that a gate was to be asked about: no later one is
 DRIFT_REPORTS = "drift_reports/batch_"  # of batches; those of files are elsewhere below
+LOGGED_REPORTS = "drift_reports/files/logged-"  # of what the service scored on a day
 INTAKE = "intake.jsonl"  # what a hospital handed over
 LOOP_ENDED = "loop/batch_"  # how batches ended
 PERFORMANCE = "performance/"  # what became of each matured batch

@@ -1,11 +1,13 @@
 """What the monitor found on a batch and on its outcomes, as JSON in the store."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import msgspec
 
 from health_predict.errors import DataError, StorageError
+from health_predict.monitoring.alarms import Alarm
 from health_predict.monitoring.drift import Drift
 from health_predict.monitoring.performance import Performance, PredictionDrift
 from health_predict.monitoring.separation import Separation
@@ -51,7 +53,9 @@ class MonitoringReport:
     are judgements on other batches, those that no earlier report has, or on the file's encounters whose outcomes were
     given.
 
-    `reasons` are why it is an alarm; none: it is not.
+    `reasons` are the findings, whether they are new or not; none: no drift. `alarm` says which of them are new or worse
+    under this version, and is what somebody should read (None: written before there were alarms). `trained_on` is the
+    SHA-256 of the table that the version was fitted on, `learnt` are the batches that had matured when that was made.
     """
 
     name: str
@@ -69,6 +73,9 @@ class MonitoringReport:
     separation: Separation
     predictions: PredictionDrift
     outcomes: tuple[Judged, ...]
+    trained_on: str = ""
+    learnt: tuple[int, ...] = ()
+    alarm: Alarm | None = None
     skipped: bool = False
 
 
@@ -85,6 +92,14 @@ def read_watched(storage: Storage) -> list[MonitoringReport]:
     names = (key.split("/")[1] for key in storage.list(layout.DRIFT_REPORTS))
     kept = [name for name in dict.fromkeys(names) if storage.exists(layout.drift_manifest(name))]
     return sorted((read_monitoring(storage, name) for name in kept), key=lambda report: report.batch or 0)
+
+
+def read_watched_days(storage: Storage, day: str) -> list[MonitoringReport]:
+    """The finished reports of what the service scored on days before this one, in their order."""
+    names = {"/".join(key.split("/")[1:3]) for key in storage.list(layout.LOGGED_REPORTS)}
+    days = {name: found[1] for name in names if (found := re.fullmatch(r"files/logged-(\d{4}-\d\d-\d\d)-\w+", name))}
+    kept = [name for name in sorted(days) if days[name] < day and storage.exists(layout.drift_manifest(name))]
+    return [read_monitoring(storage, name) for name in kept]
 
 
 def read_judged(storage: Storage, number: int) -> Judged | None:

@@ -24,6 +24,9 @@ ROWS = (
         3,
         100,
         alarms=("AUROC <fell>.",),
+        raised=True,
+        new=("AUROC 0.6 & <less>",),
+        known=("since batch 1: race",),
         action="retrain",
         reasons=("Half as many again.",),
         promoted="2",
@@ -54,7 +57,8 @@ def test_means_are_over_the_batches_whose_outcomes_are_known():
     assert found.mean_abs_oe_deviation == pytest.approx(0.05)
     assert found.mean_estimation_error == pytest.approx(0.03)
     assert found.mean_abs_estimation_error == pytest.approx(0.03)
-    assert (found.retrainings, found.recalibrations, found.promotions, found.alarms) == (2, 1, 2, 1)
+    assert (found.retrainings, found.recalibrations, found.promotions) == (2, 1, 2)
+    assert (found.alarms, found.new_alarms) == (1, 1)
 
 
 def test_a_replay_in_which_nothing_was_scored_has_no_means():
@@ -71,5 +75,7 @@ def test_the_page_says_what_happened_and_loads_nothing():
                  "37 requests", "off the realised one by 0.030",
                  "100 (12 died or went to a hospice, left out)", "waits for more encounters", "not judged: 0 of 20",
                  "AUROC 0.680, O/E 1.10", "not matured yet",
-                 "declined", "AUROC &lt;fell&gt;.", "concept_shift from batch 3 on"):  # fmt: skip
+                 "declined", "AUROC &lt;fell&gt;.", "New alarm", "AUROC 0.6 &amp; &lt;less&gt;",
+                 "since batch 1: race", "1 alarms, 1 of them for new or worse findings",
+                 "concept_shift from batch 3 on"):  # fmt: skip
         assert text in found

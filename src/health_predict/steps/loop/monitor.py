@@ -15,6 +15,7 @@ from health_predict.bundle.model import Bundle, load_bundle, require_target
 from health_predict.bundle.profile import read_reference
 from health_predict.data.cohort import LabelledEncounters, outcome, select_cohort
 from health_predict.errors import ConflictError, DataError, Declined
+from health_predict.monitoring.alarms import Watched, measures, news
 from health_predict.monitoring.drift import field_drift
 from health_predict.monitoring.performance import performance, prediction_drift
 from health_predict.monitoring.reference import Reference, profile, value_counts
@@ -25,6 +26,7 @@ from health_predict.store import layout
 from health_predict.store.approvals import approved
 from health_predict.store.batches import ARRIVAL, arrived, read_arrival
 from health_predict.store.bundles import unpacked
+from health_predict.store.datasets import batches_in
 from health_predict.store.holdouts import read_seen, seen
 from health_predict.store.ledger import read_ledger
 from health_predict.store.manifests import completed, finished, publish
@@ -34,6 +36,7 @@ from health_predict.store.monitoring_reports import (
     read_judgements,
     read_monitoring,
     read_watched,
+    read_watched_days,
 )
 from health_predict.store.places import shown
 from health_predict.store.received import read_file, read_logged, read_outcomes
@@ -52,6 +55,8 @@ class _Against:
     bundle: Bundle
     reference: Reference
     encounters: pl.DataFrame
+    trained_on: str
+    learnt: tuple[int, ...]
     left_out: int = 0
 
 
@@ -89,6 +94,7 @@ def monitor(storage: Storage, registry: Registry, params: Params, number: int) -
     told = {judged.batch for report in others for judged in report.outcomes}
     outcomes = tuple(judged for judged in read_judgements(storage) if judged.batch not in told)
     report = _judge(batch, number, against, outcomes, params)
+    report = _with_news(report, [one for one in others if (one.batch or 0) < number], params)
     _write(storage, registry, params, report, inputs, batch.encounters, against)
     return report
 
@@ -136,6 +142,7 @@ def monitor_file(
     name = layout.judged_file(Path(shown(current)).stem, _digest(received, others, became))
     batch = _cohort(name, received)
     report = _judge(batch, None, against, judged, params)
+    report = _with_news(report, read_watched(storage) if others is None else [], params)
     files = {"current": current, "reference": reference, "outcomes": outcomes}
     inputs = {**files, "version": against.version, "params": _choices(params)}
     _write(storage, registry, params, report, inputs, batch.encounters, against)
@@ -152,9 +159,26 @@ def monitor_logged(storage: Storage, registry: Registry, params: Params, store: 
     against = _champion(storage, registry)
     batch = _cohort(layout.judged_file(f"logged-{day}", _digest(received)), received)
     report = _judge(batch, None, against, (), params)
+    report = _with_news(report, [*read_watched(storage), *read_watched_days(storage, day)], params)
     inputs = {"logged": day, "version": against.version, "params": _choices(params)}
     _write(storage, registry, params, report, inputs, batch.encounters, against)
     return report
+
+
+def _with_news(report: MonitoringReport, earlier: list[MonitoringReport], params: Params) -> MonitoringReport:
+    return replace(report, alarm=news(_watched(report, params), [_watched(one, params) for one in earlier], params))
+
+
+def _watched(report: MonitoringReport, params: Params) -> Watched:
+    """What a report measured. Outcomes of versions that were replaced since say nothing about the champion."""
+    outcomes = (
+        ("" if judged.batch is None else f" in batch {judged.batch}", judged.performance)
+        for judged in report.outcomes
+        if judged.performance is not None and judged.version == report.version
+    )
+    found = measures(report.drift, report.separation, report.predictions, outcomes, params)
+    name = report.name if report.batch is None else f"batch {report.batch}"
+    return Watched(name, report.version, report.trained_on, report.batches, report.learnt, found)
 
 
 def _cohort(name: str, received: pl.DataFrame) -> _Batch:
@@ -188,6 +212,8 @@ def _judge(
         separation=apart,
         predictions=moved,
         outcomes=outcomes,
+        trained_on=against.trained_on,
+        learnt=against.learnt,
     )
 
 
@@ -198,8 +224,17 @@ def _champion(storage: Storage, registry: Registry) -> _Against:
     with unpacked(storage, lambda: registry, ledger.version(ledger.production)) as folder:
         bundle, reference = load_bundle(folder), read_reference(folder)
     require_target(bundle.manifest)
-    fitted_on = read_seen(storage, bundle.manifest.trained_on[0]).select(*ARRIVAL)
-    return _Against(ledger.production, simulation_of(storage), len(ledger.entries), bundle, reference, fitted_on)
+    fitted_on = bundle.manifest.trained_on[0]
+    return _Against(
+        version=ledger.production,
+        simulation=simulation_of(storage),
+        decisions=len(ledger.entries),
+        bundle=bundle,
+        reference=reference,
+        encounters=read_seen(storage, fitted_on).select(*ARRIVAL),
+        trained_on=fitted_on.sha256,
+        learnt=batches_in(storage, fitted_on),
+    )
 
 
 def _with_reference(against: _Against, received: pl.DataFrame, params: Params) -> _Against:
@@ -284,5 +319,6 @@ def _choices(params: Params) -> dict[str, object]:
     return {
         "drift": asdict(params.drift),
         "performance": asdict(params.performance),
+        "alarms": asdict(params.alarms),
         "bootstrap": asdict(params.bootstrap),
     }

@@ -6,6 +6,7 @@ import msgspec
 
 from health_predict.data.cohort import outcome
 from health_predict.errors import StorageError
+from health_predict.monitoring.alarms import Alarm
 from health_predict.monitoring.next_action import BatchRecord
 from health_predict.params import BootstrapParams
 from health_predict.reports.replay_page import page
@@ -63,11 +64,15 @@ def _row(storage: Storage, ended: BatchRecord, params: BootstrapParams) -> Row:
     if not storage.exists(layout.drift_manifest(name)):
         return row
     found = read_monitoring(storage, name)
+    alarm = found.alarm
     decided = msgspec.convert(read_json(storage, layout.retraining_report(name))["result"], _Decided)
     return replace(
         row,
         waits=False,
         alarms=found.reasons,
+        raised=alarm is not None and alarm.raised,
+        new=_new(alarm) if alarm else (),
+        known=_known(alarm) if alarm else (),
         distances={field.field: field.distance for field in found.drift.fields},
         drifted=tuple(field.field for field in found.drift.fields if field.drifted),
         action=ended.action or "none",
@@ -76,6 +81,19 @@ def _row(storage: Storage, ended: BatchRecord, params: BootstrapParams) -> Row:
         answered_meanwhile=ended.answered_meanwhile,
         objections=ended.objections,
     )
+
+
+def _new(alarm: Alarm) -> tuple[str, ...]:
+    worse = (f"worse, known since {item.since}: {item.text}" for item in alarm.worse)
+    return (*(item.text for item in alarm.new), *worse)
+
+
+def _known(alarm: Alarm) -> tuple[str, ...]:
+    """One sentence for each report since which findings are known."""
+    texts: dict[str, list[str]] = {}
+    for item in alarm.known:
+        texts.setdefault(item.since, []).append(item.text)
+    return tuple(f"since {since}: {'; '.join(found)}" for since, found in texts.items())
 
 
 def _outcome(storage: Storage, judged: Judged | None, params: BootstrapParams) -> Outcome | None:

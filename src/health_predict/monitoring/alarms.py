@@ -1,0 +1,404 @@
+"""What is new in a report, what is worse, and what was known: alarms that somebody should read.
+
+The status of a report says whether a batch differs from what its champion learnt from. A stream that has moved for good
+differs in every batch, and a status that never changes is not read. So each report is taken apart into measures that
+are comparable from report to report, and an alarm is raised for what no earlier report told of.
+
+Reports that count as earlier are those under the same champion. Of reports under other versions, what they say about
+inputs counts where the champion was fitted on the same encounters (a recalibration), or where it was trained on those
+batches, as it has learnt from encounters like these. So another champion makes a finding new again only where it did
+not learn from it. Scores and outcomes are the champion's own: nothing is known of them before its first report.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import hypot, log, sqrt
+from typing import Literal
+
+from scipy.stats import norm
+
+from health_predict.evaluation.metrics import Interval
+from health_predict.monitoring.drift import Drift, FieldDrift, lost, matters, recoded
+from health_predict.monitoring.performance import Performance, PredictionDrift
+from health_predict.monitoring.separation import Separation
+from health_predict.params import AlarmParams, Params
+
+Kind = Literal[
+    "field",
+    "missing",
+    "unknown",
+    "combinations",
+    "scores",
+    "flag_rate",
+    "estimated_auroc",
+    "auroc",
+    "observed_expected",
+    "calibration_slope",
+]
+Key = tuple[Kind, str]
+
+INPUTS: frozenset[Kind] = frozenset({"field", "missing", "unknown", "combinations"})  # not the model's doing
+
+ADVICE: Mapping[Kind, str] = {
+    "field": "Find out whether other patients came or the same are recorded otherwise (report.html shows the values): "
+    "what is recorded otherwise is corrected at its source; for other patients, wait for what outcomes say.",
+    "missing": "Ask who delivers the field why it is empty, and score these encounters again once it is delivered.",
+    "unknown": "Ask whether the coding system changed: translate the codes, or retrain once encounters with the new "
+    "ones have matured.",
+    "combinations": "No single field says why: compare how encounters come in (sites, wards, extracts) with what the "
+    "model was trained on, and look at outcomes as soon as they mature.",
+    "scores": "Read it with the fields that drifted: expect other flags than planned, and check calibration when "
+    "outcomes mature.",
+    "flag_rate": "Tell the care team how many to expect; if that is not their capacity, choose another threshold with "
+    "the next version.",
+    "estimated_auroc": "Wait for outcomes: this is what the scores promise, not what happened, and never retrains.",
+    "auroc": "See what `health-predict loop decide` said of this batch: a fall that comes again, or is beyond doubt, "
+    "retrains. Until then, flags find fewer of the readmissions.",
+    "observed_expected": "Do not read risks as probabilities until a recalibration is promoted, which `health-predict "
+    "loop decide` asks for if this comes again; the order of patients is not affected.",
+    "calibration_slope": "Do not read very high or very low risks as they stand until a recalibration is promoted, "
+    "which `health-predict loop decide` asks for if this comes again.",
+}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One thing that a report measured, whether it is a finding or not.
+
+    `subject` is a field, or a direction where there are two. The larger `level`, the worse; from `limit` on it can be a
+    finding. `error` is the standard error of `level` by chance of who came in this batch. `weight` is the share of the
+    model's reliance for a field that drifted; 1 for what is an alarm by itself, 0 for what is only a note. `text` says
+    it with its numbers.
+    """
+
+    kind: Kind
+    subject: str
+    level: float
+    limit: float
+    error: float
+    found: bool
+    weight: float
+    text: str
+
+    @property
+    def key(self) -> Key:
+        return self.kind, self.subject
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The measures of one report, in any order.
+
+    `name` is the report's in a sentence ("batch 3"), `batches` those it is about, none for a file. `trained_on` is the
+    SHA-256 of the table that `version` was fitted on, `learnt` are the batches that had matured when it was assembled.
+    """
+
+    name: str
+    version: str
+    trained_on: str
+    batches: tuple[int, ...]
+    learnt: tuple[int, ...]
+    measures: tuple[Measure, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One finding. `level` is that of `Measure`; `before` the level at which it was told of, at first or when it last
+    had become worse (None: it is new). `since` is the name of the report that told of it first."""
+
+    kind: Kind
+    subject: str
+    level: float
+    since: str
+    before: float | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What a report says that earlier ones did not. Every finding is in one of `new`, `worse` and `known`.
+
+    `raised`: somebody should look. A single field that drifted is no reason, as for the status: those that drifted
+    since the last alarm have to carry `DriftParams.min_importance` of the model's reliance together. `gone` were known
+    and are not there any more, beyond doubt. What weighs most comes first. `changed` compares with the report before,
+    whatever was in production then. `advice` has a sentence for each kind of finding that is new or worse.
+    """
+
+    raised: bool
+    new: tuple[Item, ...]
+    worse: tuple[Item, ...]
+    known: tuple[Item, ...]
+    gone: tuple[Item, ...]
+    changed: tuple[str, ...]
+    advice: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """What was told of a finding; `told`: by an alarm that was raised."""
+
+    since: str
+    level: float
+    error: float
+    told: bool
+
+
+def news(report: Watched, earlier: Sequence[Watched], params: Params) -> Alarm:
+    """What a report says that the earlier ones, oldest first, did not. The order of measures does not matter."""
+    standing: dict[Key, _Standing] = {}
+    for one in earlier:
+        standing, _ = _told(standing, one.name, _comparable(one, report), params)
+    _, alarm = _told(standing, report.name, report.measures, params)
+    return Alarm(
+        raised=alarm.raised,
+        new=alarm.new,
+        worse=alarm.worse,
+        known=alarm.known,
+        gone=alarm.gone,
+        changed=_changed(report, earlier[-1]) if earlier else (),
+        advice=alarm.advice,
+    )
+
+
+def measures(
+    drift: Drift,
+    separation: Separation,
+    predictions: PredictionDrift,
+    outcomes: Iterable[tuple[str, Performance]],
+    params: Params,
+) -> tuple[Measure, ...]:
+    """Everything that a report measured; `outcomes` of the version in production only, each with whose they are.
+
+    Of several outcomes the worst counts, a finding before what is none.
+    """
+    realised: dict[Key, Measure] = {}
+    for whose, performance in outcomes:
+        for one in _realised(whose, performance, params):
+            other = realised.get(one.key)
+            if other is None or (one.found, one.level) > (other.found, other.level):
+                realised[one.key] = one
+    fields = (one for field in drift.fields for one in _field(field, drift.rows, params))
+    return (*fields, _combinations(separation, params), *_promised(predictions, params), *realised.values())
+
+
+def _comparable(one: Watched, report: Watched) -> tuple[Measure, ...]:
+    """What an earlier report says about the champion of this one."""
+    if one.version == report.version:
+        return one.measures
+    alike = bool(one.trained_on) and one.trained_on == report.trained_on
+    if alike or (one.batches and set(one.batches) <= set(report.learnt)):
+        return tuple(measure for measure in one.measures if measure.kind in INPUTS)
+    return ()
+
+
+def _told(
+    before: Mapping[Key, _Standing], name: str, found: Iterable[Measure], params: Params
+) -> tuple[dict[Key, _Standing], Alarm]:
+    """What a report tells after what was told before, and what has been told from then on."""
+    in_order = sorted(found, key=lambda one: (-one.weight, one.key))
+    fresh = [one for one in in_order if one.found and _is_fresh(one, before.get(one.key), params.alarms)]
+    stays = [one for one in in_order if one.found and one not in fresh]
+    gone = [one for one in in_order if one.key in before and _is_gone(one, params.alarms)]
+    untold = sum(one.weight for one in (*fresh, *(one for one in stays if not before[one.key].told)))
+    raised = any(one.weight > 0 for one in fresh) and untold >= params.drift.min_importance
+    after = dict(before)
+    for one in gone:
+        del after[one.key]
+    for one in stays:
+        old = before[one.key]
+        after[one.key] = _Standing(old.since, old.level, old.error, old.told or raised)
+    for one in fresh:
+        since = before[one.key].since if one.key in before else name
+        after[one.key] = _Standing(since, one.level, one.error, raised)
+    alarm = Alarm(
+        raised=raised,
+        new=tuple(_item(one, name, None) for one in fresh if one.key not in before),
+        worse=tuple(_item(one, before[one.key].since, before[one.key].level) for one in fresh if one.key in before),
+        known=tuple(_item(one, before[one.key].since, before[one.key].level) for one in stays),
+        gone=tuple(_item(one, before[one.key].since, before[one.key].level) for one in gone),
+        changed=(),
+        advice=tuple(sentence for kind, sentence in ADVICE.items() if any(one.kind == kind for one in fresh)),
+    )
+    return after, alarm
+
+
+def _is_fresh(found: Measure, before: _Standing | None, params: AlarmParams) -> bool:
+    """Is a finding new, or so much worse than it was told that it is told again: by growth beyond its noise."""
+    if before is None:
+        return True
+    noise = _certain(params) * hypot(found.error, before.error)
+    return found.level - before.level > max(params.growth * found.limit, noise)
+
+
+def _is_gone(found: Measure, params: AlarmParams) -> bool:
+    """Is a measure no finding, and below its limit beyond noise: one that is about its limit stays known."""
+    return not found.found and found.level < found.limit - _certain(params) * found.error
+
+
+def _certain(params: AlarmParams) -> float:
+    return float(norm.ppf(params.certainty))
+
+
+def _item(found: Measure, since: str, before: float | None) -> Item:
+    return Item(found.kind, found.subject, found.level, since, before, found.text)
+
+
+def _changed(report: Watched, last: Watched) -> tuple[str, ...]:
+    """What is found now and was not in the report before, and the other way round, as far as both measured it."""
+    now, then = ({one.key: one for one in watched.measures} for watched in (report, last))
+    both = sorted(now.keys() & then.keys())
+    came = [_called(key) for key in both if now[key].found and not then[key].found]
+    went = [_called(key) for key in both if then[key].found and not now[key].found]
+    sentences = []
+    if report.version != last.version:
+        sentences.append(f"Version {report.version} is in production; {last.name} met version {last.version}.")
+    if came:
+        sentences.append(f"Not found in {last.name}: {', '.join(came)}.")
+    if went:
+        sentences.append(f"Found in {last.name}, and not here: {', '.join(went)}.")
+    return tuple(sentences)
+
+
+def _called(key: Key) -> str:
+    kind, subject = key
+    return subject if kind == "field" else f"{kind.replace('_', ' ')} {subject}".rstrip()
+
+
+def _field(field: FieldDrift, rows: int, params: Params) -> tuple[Measure, ...]:
+    drift, name = params.drift, field.field
+    deviation = sqrt(drift.design_effect / rows)
+    weight = float(matters(field, drift))
+    role = "administrative" if field.administrative else f"{field.importance:.0%} of the model's reliance"
+    risen = field.missing - field.missing_reference
+    return (
+        Measure(
+            kind="field",
+            subject=name,
+            level=field.effect,
+            limit=drift.min_effect,
+            error=deviation,  # of a Wasserstein distance in standard deviations, and of Cohen's w
+            found=field.drifted,
+            weight=0.0 if field.administrative else field.importance,
+            text=f"{name} (effect {field.effect:.2f}, {role})",
+        ),
+        Measure(
+            kind="missing",
+            subject=name,
+            level=risen,
+            limit=drift.max_missing_rise,
+            error=deviation * sqrt(field.missing * (1 - field.missing)),
+            found=lost(field, drift),
+            weight=weight,
+            text=f"{name} missing in {field.missing:.0%} of encounters, in training {field.missing_reference:.0%}",
+        ),
+        Measure(
+            kind="unknown",
+            subject=name,
+            level=field.unknown,
+            limit=drift.max_unknown,
+            error=deviation * sqrt(field.unknown * (1 - field.unknown)),
+            found=recoded(field, drift),
+            weight=weight,
+            text=f"{name} with {field.unknown:.0%} of values never seen in training",
+        ),
+    )
+
+
+def _combinations(found: Separation, params: Params) -> Measure:
+    return Measure(
+        kind="combinations",
+        subject="",
+        level=found.auroc - 0.5,
+        limit=found.threshold - 0.5,
+        error=sqrt(params.drift.design_effect / (3 * found.rows)),  # of an AUROC with as many on either side
+        found=found.detected,
+        weight=1.0,
+        text=f"told from the training encounters with AUROC {found.auroc:.3f}",
+    )
+
+
+def _promised(found: PredictionDrift, params: Params) -> tuple[Measure, ...]:
+    """What scores say without outcomes."""
+    variance = params.drift.design_effect / found.rows
+    least = 1 / found.rows
+    flagged, planned = max(found.flag_rate, least), max(found.flag_rate_planned, least)
+    flags = f"{found.flag_rate:.1%} of encounters flagged, planned {found.flag_rate_planned:.1%}"
+    error, limit = sqrt(variance * (1 - min(flagged, 1.0)) / flagged), log(params.performance.max_flag_rate_ratio)
+    ratio, off = log(flagged / planned), "flag_rate" in found.alarms
+    fall = found.estimated_auroc_reference - found.estimated_auroc
+    return (
+        Measure(
+            kind="scores",
+            subject="",
+            level=found.psi,
+            limit=params.performance.max_score_psi,
+            error=2 * sqrt(max(found.psi, 0.0) * variance),  # the index is about the square of Cohen's w
+            found="scores" in found.alarms,
+            weight=1.0,
+            text=f"stability index of scores {found.psi:.2f}, mean {found.mean:.3f}, was {found.mean_reference:.3f}",
+        ),
+        Measure("flag_rate", "more", ratio, limit, error, off and ratio > 0, 1.0, flags),
+        Measure("flag_rate", "fewer", -ratio, limit, error, off and ratio < 0, 1.0, flags),
+        Measure(
+            kind="estimated_auroc",
+            subject="",
+            level=fall,
+            limit=params.performance.max_estimated_auroc_fall,
+            error=params.alarms.estimate_error,
+            found="estimated_auroc" in found.alarms,
+            weight=1.0,
+            text=f"AUROC estimated from scores {found.estimated_auroc:.3f}, was {found.estimated_auroc_reference:.3f}",
+        ),
+    )
+
+
+def _realised(whose: str, found: Performance, params: Params) -> tuple[Measure, ...]:
+    """What outcomes say."""
+    current, limits = found.current, params.performance
+    width = float(norm.ppf(0.5 + params.bootstrap.level / 2))
+    fall = Measure(
+        kind="auroc",
+        subject="",
+        level=-found.auroc_change.estimate,
+        limit=limits.max_auroc_fall,
+        error=(found.auroc_change.upper - found.auroc_change.lower) / (2 * width),
+        found="auroc" in found.alarms,
+        weight=1.0,
+        text=f"AUROC {current.auroc}{whose}, {found.reference.auroc.estimate:.3f} at approval",
+    )
+    return (
+        fall,
+        *_two_sided(
+            "observed_expected",
+            current.observed_expected,
+            limits.observed_expected,
+            width,
+            "observed_expected" in found.alarms,
+            f"observed/expected {current.observed_expected}{whose}, "
+            f"{found.reference.observed_expected.estimate:.2f} at approval",
+        ),
+        *(
+            _two_sided(
+                "calibration_slope",
+                current.calibration_slope,
+                limits.calibration_slope,
+                width,
+                "calibration_slope" in found.alarms,
+                f"calibration slope {current.calibration_slope}{whose}",
+            )
+            if current.calibration_slope is not None
+            else ()
+        ),
+    )
+
+
+def _two_sided(
+    kind: Kind, value: Interval, bounds: tuple[float, float], width: float, off: bool, text: str
+) -> tuple[Measure, ...]:
+    """A measure that should be 1, once for each side it can be on, in logarithms."""
+    estimate = max(value.estimate, 1e-9)
+    level, error = log(estimate), (value.upper - value.lower) / (2 * width * estimate)
+    return (
+        Measure(kind, "above 1", level, log(bounds[1]), error, off and level > 0, 1.0, text),
+        Measure(kind, "below 1", -level, -log(bounds[0]), error, off and level < 0, 1.0, text),
+    )
