@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from health_predict import __version__
 from health_predict.cli.console import Output
 from health_predict.params import LIVE_TARGET, Family, Params, Protocol, SearchParams, Target
 
@@ -25,7 +26,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Risk of readmission within 30 days for patients with diabetes: train, gate, serve, watch.\n\n"
     "Start with `health-predict demo`. Settings come from the environment (docs/settings.md).\n\n"
-    "Exit codes: 0 done, 10 data, 11 storage, 12 MLflow, 13 bundle, 14 conflict, 15 service, 99 a rule said no.",
+    "Exit codes: 0 done, 10 data, 11 storage, 12 MLflow, 13 bundle, 14 conflict, 15 service, 16 an extra "
+    "is missing, 99 a rule said no.",
 )
 data = typer.Typer(no_args_is_help=True, help="The dataset: fetch, validate, split.")
 app.add_typer(data, name="data")
@@ -47,6 +49,21 @@ FromBundle = Annotated[
 InSimulation = Annotated[
     str | None, typer.Option("--simulation", metavar="NAME", help="Of a replay, in its world, instead of production.")
 ]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @data.command()
