@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from zipfile import ZipFile
 
 import httpx
 import pytest
@@ -82,6 +83,14 @@ def served(*command: str | Path) -> Iterator[httpx.Client]:
     finally:
         service.terminate()
         service.wait(timeout=30)
+
+
+def test_the_wheel_has_every_file_of_the_source(wheel):
+    package = ROOT / "src" / "health_predict"
+    files = {path.relative_to(package.parent).as_posix() for path in package.rglob("*") if path.is_file()}
+    with ZipFile(wheel) as archive:
+        missing = files - set(archive.namelist())
+    assert {name for name in missing if "__pycache__" not in name} == set()
 
 
 def test_without_an_extra_the_command_explains_itself_and_names_the_extra_it_lacks(install, tmp_path):
