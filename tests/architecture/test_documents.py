@@ -100,6 +100,15 @@ def test_the_locks_agree_with_each_other(name):
     assert {package: version for package, version in lock(name).items() if dev.get(package) != version} == {}
 
 
+def test_contributors_are_told_of_every_layer():
+    contracts = PROJECT["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract.get("exhaustive"))
+    required = [name for layer in layers for name in re.split(r"[ |]+", layer) if not name.startswith("(")]
+    rows = [line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| `")]
+    told = " ".join(line.split("|")[1] for line in rows)
+    assert [name for name in required if f"`{name}" not in told] == []
+
+
 def test_the_service_installs_no_tables_no_trainers_and_no_registry():
     assert not {"polars", "pandas", "scikit-learn", "mlflow", "ray", "xgboost-cpu", "lightgbm", "catboost"} & set(
         lock("serving")
