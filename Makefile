@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -11,10 +11,7 @@ help:  ## Show what there is to do
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | column -t -s '|'
 
 $(READY): requirements/dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "Python 3.11 is needed; say where it is: make PYTHON=/path/to/python3.11"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@test -x $(BIN)/uv || requirements/environment $(PYTHON)
 	VIRTUAL_ENV=.venv $(BIN)/uv pip sync --quiet --require-hashes requirements/dev.txt
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $@
@@ -25,11 +22,13 @@ demo: $(READY)  ## The whole main job on the real dataset, then a report (ARGS="
 test: lint  ## Lint, types, import contracts, all tests
 	$(BIN)/pytest -n 2 --dist worksteal -m "" $(ARGS)
 
-lint: $(READY)  ## Ruff, mypy, import-linter
+lint: $(READY)  ## Ruff, mypy, import-linter, deptry
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry src
+	$(BIN)/deptry --ignore DEP002,DEP004 tests tests/functional tests/stateful benchmarks
 
 bench: $(READY)  ## Measure training, serving, batch and drift against the usual routes; writes docs/performance.md
 	$(BIN)/python -m benchmarks.training
@@ -43,10 +42,11 @@ mutate: $(READY)  ## Count the changes to the modules that decide which no test 
 serve: $(READY)  ## Answer over HTTP with the model in production (PORT=8000)
 	$(BIN)/health-predict serve --port $(or $(PORT),8000)
 
+lock: COMPILE := VIRTUAL_ENV=.venv $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-header --quiet
 lock: $(READY)  ## Resolve requirements/ anew from pyproject.toml
-	VIRTUAL_ENV=.venv $(BIN)/uv pip compile pyproject.toml --group dev --generate-hashes --no-header --quiet -o requirements/dev.txt
-	for group in pipeline serving; do VIRTUAL_ENV=.venv $(BIN)/uv pip compile pyproject.toml --group $$group \
-	  --generate-hashes --no-header --quiet -c requirements/dev.txt -o requirements/$$group.txt; done
+	$(COMPILE) --all-extras --group dev -o requirements/dev.txt
+	for extra in pipeline serving; do $(COMPILE) --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt; done
+	echo uv | $(subst pyproject.toml,-,$(COMPILE)) -c requirements/dev.txt -o requirements/uv.txt
 
 clean:  ## Remove the environment and caches, not the data
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -3,7 +3,7 @@
     python -m benchmarks.serving                 requests a second, CPU, memory: a table in docs/performance.md
     python -m benchmarks.serving --soak 10       ten minutes at half of the limit: errors, latency, memory
 
-The worker runs in an environment of its own that holds the serving dependency group only; BentoML in another. Both are
+The worker runs in an environment of its own that holds the extra `serving` only; BentoML in another. Both are
 made once, below --cache. All sides run at once and are asked in turns, so that the machine's mood hits all alike;
 medians of the rounds. The requests are a hundred invented encounters in turns, the same for every side.
 """

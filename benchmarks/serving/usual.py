@@ -80,7 +80,7 @@ def bento_environment(cache: Path) -> Path:
 
 
 def serving_environment(cache: Path) -> tuple[Path, float]:
-    """An environment with the serving dependency group, made once below `cache`: its Python, and its size in MB."""
+    """An environment with the extra `serving`, made once below `cache`: its Python, and its size in MB."""
     home = _environment(cache / "serving", ["pip", "sync", "--require-hashes", "requirements/serving.txt"])
     size = sum(file.stat().st_size for file in home.rglob("*") if file.is_file() and file.suffix != ".pyc") / 1e6
     _uv(home, ["pip", "install", "--no-deps", "--editable", "."])

@@ -7,6 +7,7 @@
     ├── BundleError          13     a bundle or its parts are missing, incomplete or altered
     ├── ConflictError        14     somebody else changed production meanwhile
     ├── ServiceError         15     the API, or a Ray cluster, does not start or does not answer
+    ├── InstallationError    16     an extra of the package is not installed
     └── Declined             99     a rule said no; nothing is broken (Airflow shows it as skipped)
 
 0 is success, 1 a bug of ours (with its traceback), 2 a command line that cannot be understood, 130 an interruption,
@@ -42,6 +43,10 @@ class ConflictError(HealthPredictError):
 
 class ServiceError(HealthPredictError):
     exit_code = 15
+
+
+class InstallationError(HealthPredictError):
+    exit_code = 16
 
 
 class Declined(HealthPredictError):

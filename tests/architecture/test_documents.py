@@ -3,7 +3,6 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -12,6 +11,7 @@ from packaging.version import Version
 from pydantic_settings import BaseSettings
 
 from health_predict import settings, telemetry
+from health_predict.installation import DISTRIBUTIONS
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -49,13 +49,22 @@ def test_every_switch_of_telemetry_is_explained():
     assert [name for name in telemetry.OFF if name not in page] == []
 
 
-def group(name: str) -> list[Requirement]:
-    """Requirements of a dependency group, with those of the groups it includes."""
-    found: list[Requirement] = []
-    entries: list[Any] = PROJECT["dependency-groups"][name]
-    for entry in entries:
-        found += [Requirement(entry)] if isinstance(entry, str) else group(entry["include-group"])
-    return found
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+LOCKS = ["dev", "pipeline", "serving", "uv"]
+
+
+def declared(name: str) -> list[Requirement]:
+    """What a lock has to hold: what the package and an extra require; for `dev`, all extras and the group."""
+    if name == "uv":  # what makes the environment
+        return [Requirement("uv")]
+    if name == "dev":
+        group = map(Requirement, PROJECT["dependency-groups"]["dev"])
+        return [*group, *(requirement for extra in EXTRAS for requirement in declared(extra))]
+    found = [Requirement(line) for line in (*PROJECT["project"]["dependencies"], *EXTRAS[name])]
+    ours = [requirement for requirement in found if requirement.name == PROJECT["project"]["name"]]
+    return [one for one in found if one not in ours] + [
+        more for requirement in ours for extra in requirement.extras for more in declared(extra)
+    ]
 
 
 def lock(name: str) -> dict[str, Version]:
@@ -64,22 +73,19 @@ def lock(name: str) -> dict[str, Version]:
     return {canonicalize_name(package): Version(version) for package, version in pinned}
 
 
-GROUPS = list(PROJECT["dependency-groups"])
-
-
-@pytest.mark.parametrize("name", GROUPS)
-def test_a_lock_satisfies_every_requirement_of_its_group(name):
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_satisfies_every_requirement_it_is_made_from(name):
     pinned = lock(name)
     unmet = [
         str(requirement)
-        for requirement in group(name)
+        for requirement in declared(name)
         if (version := pinned.get(canonicalize_name(requirement.name))) is None
         or not requirement.specifier.contains(version, prereleases=True)
     ]
     assert unmet == [], "run `make lock`"
 
 
-@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_holds_hashes_and_no_download_address(name):
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     assert len(re.findall(r"^\S+==", text, re.MULTILINE)) == len(lock(name))
@@ -88,13 +94,26 @@ def test_a_lock_holds_hashes_and_no_download_address(name):
     assert not re.search(r"https?://|--index-url|--find-links", text)
 
 
-@pytest.mark.parametrize("name", [name for name in GROUPS if name != "dev"])
+@pytest.mark.parametrize("name", [name for name in LOCKS if name != "dev"])
 def test_the_locks_agree_with_each_other(name):
     dev = lock("dev")
     assert {package: version for package, version in lock(name).items() if dev.get(package) != version} == {}
+
+
+def test_contributors_are_told_of_every_layer():
+    contracts = PROJECT["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract.get("exhaustive"))
+    required = [name for layer in layers for name in re.split(r"[ |]+", layer) if not name.startswith("(")]
+    rows = [line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| `")]
+    told = " ".join(line.split("|")[1] for line in rows)
+    assert [name for name in required if f"`{name}" not in told] == []
 
 
 def test_the_service_installs_no_tables_no_trainers_and_no_registry():
     assert not {"polars", "pandas", "scikit-learn", "mlflow", "ray", "xgboost-cpu", "lightgbm", "catboost"} & set(
         lock("serving")
     )
+
+
+def test_a_module_that_is_not_called_as_its_package_is_known_by_a_package_that_is_required():
+    assert set(DISTRIBUTIONS.values()) <= {requirement.name for requirement in declared("pipeline")}

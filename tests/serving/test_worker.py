@@ -412,6 +412,8 @@ def test_the_documentation_needs_nothing_from_elsewhere(client):
     page = client.get("/docs").text
     assert "http://" not in page
     assert "https://" not in page
+    assert "<link" not in page
+    assert "src=" not in page
     document = client.get("/openapi.json").json()
     age = document["components"]["schemas"]["Encounter"]["properties"]["age"]
     assert "[70-80)" in age["enum"]

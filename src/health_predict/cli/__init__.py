@@ -12,6 +12,7 @@ import typer
 
 from health_predict.cli.app import app
 from health_predict.errors import HealthPredictError, StorageError
+from health_predict.installation import EVERYTHING, lacking
 from health_predict.store.addresses import without_secrets
 
 READER_GONE = 141  # as a shell has it for a program that SIGPIPE ended
@@ -46,7 +47,14 @@ def _run() -> int:
             command.invoke(context)
     except typer.Exit as ended:
         return ended.exit_code
+    except ModuleNotFoundError as error:
+        raise lacking(error, _extra_of(sys.argv[1:])) or error from None
     return 0
+
+
+def _extra_of(arguments: list[str]) -> str | None:
+    """The extra that a command needs; None where a part of it is enough: the service with a bundle of its own."""
+    return None if arguments[:1] == ["serve"] and "--bundle" in " ".join(arguments) else EVERYTHING
 
 
 def _check_surroundings() -> None:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from health_predict import __version__
 from health_predict.cli import data, loop, model, scoring
 from health_predict.cli.opening import settings_of_environment
 from health_predict.params import SearchParams
@@ -16,13 +17,29 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Risk of readmission within 30 days for patients with diabetes: train, gate, serve, watch.\n\n"
     "Start with `health-predict demo`. Settings come from the environment (docs/settings.md).\n\n"
-    "Exit codes: 0 done, 10 data, 11 storage, 12 MLflow, 13 bundle, 14 conflict, 15 service, 99 a rule said no.",
+    "Exit codes: 0 done, 10 data, 11 storage, 12 MLflow, 13 bundle, 14 conflict, 15 service, 16 an extra "
+    "is missing, 99 a rule said no.",
 )
 app.add_typer(data.commands, name="data")
 app.add_typer(data.intake, name="intake")
 app.add_typer(model.commands)
 app.add_typer(loop.commands)
 app.add_typer(scoring.commands)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib.resources import files
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -11,25 +12,18 @@ from health_predict.simulation.replay import Replay, Row
 
 RETRAINED, NEVER, ESTIMATED = "#0072b2", "#d55e00", "#009e73"  # of Okabe and Ito: told apart without red and green
 SHOWN_FIELDS = 25  # those that moved furthest
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; width: 100%; font-size: 14px; }
-th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid #ddd; }
-td.number { text-align: right; white-space: nowrap; }
-.invented { color: #b00020; font-weight: bold; }
-ul { margin: 0; padding-left: 1.1rem; }
-"""
 
 
 def page(replay: Replay) -> bytes:
     """Curves of quality by batch, a heat map of drift, and what was decided and why. Nothing is loaded from outside."""
     title = f"Replay: {replay.scenario}" + (f" from batch {replay.from_batch} on" if replay.scenario != "none" else "")
+    style = (files(__package__) / "pages" / "replay.css").read_text(encoding="utf-8")
     figures = [quality(replay.rows), drift(replay.rows)]
     drawn = [figure.to_html(full_html=False, include_plotlyjs=False) for figure in figures]
     parts = [
         "<!doctype html>",
         f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>',
-        f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>",
+        f"<style>{style}</style><script>{get_plotlyjs()}</script></head><body>",
         f"<h1>{escape(title)}</h1>",
         '<p class="invented">Invented data: these numbers say nothing about patients.</p>' if replay.synthetic else "",
         f"<p>Simulation {escape(replay.simulation)}: nothing of this is in production.</p>"

@@ -1,6 +1,6 @@
 """The prediction service: `python -m health_predict.serving --bundle FOLDER`.
 
-The worker needs the `serving` dependency group only. It reads a bundle from a folder and talks to no registry:
+The worker needs the extra `serving` only. It reads a bundle from a folder and talks to no registry:
 `health-predict serve` puts the folder there.
 """
 

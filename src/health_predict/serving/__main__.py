@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from health_predict.errors import HealthPredictError
+from health_predict.installation import lacking
 from health_predict.serving.core import heap
-from health_predict.serving.http.server import Listen, run
 from health_predict.settings import ServingSettings
 from health_predict.store.addresses import without_secrets
 
@@ -26,13 +26,21 @@ def main() -> int:
     given = parser.parse_args()
     heap.share_one()
     try:
-        run(given.bundle, Listen(given.host, given.port), ServingSettings())
+        _run(given.bundle, given.host, given.port)
     except HealthPredictError as error:
         with contextlib.suppress(OSError):  # where nobody can read it, the exit code tells
             sys.stderr.write(f"error: {without_secrets(str(error))}\n")
             sys.stderr.flush()
         return error.exit_code
     return 0
+
+
+def _run(bundle: Path, host: str, port: int) -> None:
+    try:
+        from health_predict.serving.http.server import Listen, run  # noqa: PLC0415  (what it needs may be missing)
+    except ModuleNotFoundError as error:
+        raise lacking(error, "serving") or error from None
+    run(bundle, Listen(host, port), ServingSettings())
 
 
 if __name__ == "__main__":

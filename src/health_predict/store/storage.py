@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from health_predict.errors import ConflictError, StorageError
+from health_predict.installation import require
 
 State = str  # of one key's content; compared for equality only
 
@@ -89,9 +90,11 @@ class Storage(Protocol):
 def open_storage(root: str, endpoint: str | None = None) -> Storage:
     """The store at `root`, a folder or `s3://bucket/prefix`; nothing is read or created yet.
 
-    `endpoint` is an S3-compatible address other than AWS. StorageError when the root is neither.
+    `endpoint` is an S3-compatible address other than AWS. StorageError when the root is neither; InstallationError
+    where the extra for S3 is missing.
     """
     if root.startswith("s3://"):
+        require("boto3", "s3")
         return Bucket(root, endpoint)
     if not root or "://" in root:
         raise StorageError(f"{root!r} is not a storage root; give a folder or s3://bucket/prefix")
