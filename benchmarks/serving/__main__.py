@@ -192,7 +192,7 @@ def report(everybody: list[Running], found: dict[tuple[str, int], Round], explai
         f"An API key costs {more(KEYS, WORKER):.0f} us of CPU a request, the audit log another {more(AUDIT, KEYS):.0f} "
         "(means over the three).",
         f"`/explain`: {explain.cpu / 1000:.2f} ms of CPU (at most 2). Worker ready after {everybody[0].ready:.2f} s "
-        f"(at most 1.5), {resident[WORKER]:.0f} MiB resident after all of this (at most 100). The serving group is "
+        f"(at most 1.5), {resident[WORKER]:.0f} MiB resident after all of this (at most 100). The extra `serving` is "
         f"{installed:.0f} MB installed (at most 250).",
     ]
     return "\n".join(lines)
