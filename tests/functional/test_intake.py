@@ -114,6 +114,65 @@ def test_encounters_without_identifiers_are_refused(storage, month):
         intake_encounters(storage, PARAMS, "me", str(encounters))
 
 
+@pytest.mark.parametrize("name", ["encounter_id", "patient_nbr"])
+def test_a_row_without_an_identifier_is_set_aside(storage, month, name):
+    _, encounters, _ = month(1)
+    missing = pl.when(pl.int_range(pl.len()) == 4).then(pl.lit("")).otherwise(name).alias(name)
+    pl.read_csv(encounters, infer_schema=False).with_columns(missing).write_csv(encounters)
+    report = intake_encounters(storage, PARAMS, "me", str(encounters))
+    assert (report.quarantined, report.known) == (1, 0)
+    assert report.accepted + report.left_out == 299
+    assert [(one.column, one.rows) for one in report.findings] == [(name, 1)]
+    assert "is missing or not a whole number" in report.findings[0].reason
+    assert storage.read(report.quarantine).decode().splitlines()[1].startswith("5,")
+    assert read_arrival(storage, 1).select("encounter_id", "patient_nbr").null_count().row(0) == (0, 0)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_without_rows_is_nothing(storage, month, ending):
+    _, encounters, _ = month(1)
+    table = pl.read_csv(encounters, infer_schema=False).clear()
+    source = encounters.with_name(f"empty.{ending}")
+    table.write_csv(source) if ending == "csv" else table.write_parquet(source)
+    report = intake_encounters(storage, PARAMS, "me", str(source))
+    assert (report.batch, report.rows, report.quarantine) == (None, 0, None)
+    assert storage.list() == []
+
+
+def test_parts_in_another_order_of_columns_are_sifted_alike(storage, month, tmp_path):
+    _, encounters, _ = month(1)
+    table = pl.read_csv(encounters, infer_schema=False)
+    table = table.with_columns(
+        gender=pl.when(pl.int_range(pl.len()).is_in([3, 203])).then(pl.lit("X")).otherwise("gender")
+    )
+    (tmp_path / "parts").mkdir()
+    table[:150].write_csv(tmp_path / "parts" / "1.csv")
+    table[150:].select(reversed(table.columns)).write_csv(tmp_path / "parts" / "2.csv")
+    report = intake_encounters(storage, PARAMS, "me", str(tmp_path / "parts"))
+    assert (report.rows, report.quarantined) == (300, 2)
+    kept = storage.read(report.quarantine).decode().splitlines()
+    assert [line.split(",")[0] for line in kept[1:]] == ["4", "204"]
+
+
+def test_a_row_that_contradicts_an_earlier_one_of_the_file_is_set_aside_and_one_that_repeats_it_is_known(
+    storage, month
+):
+    _, encounters, _ = month(1)
+    table = pl.read_csv(encounters, infer_schema=False)
+    unfit = table.with_columns(gender=pl.when(pl.int_range(pl.len()) == 2).then(pl.lit("X")).otherwise("gender"))
+    other = table[10].with_columns(num_medications=pl.lit("77"))
+    pl.concat([unfit, table[20], other]).write_csv(encounters)
+    report = intake_encounters(storage, PARAMS, "me", str(encounters))
+    assert (report.rows, report.quarantined, report.known) == (302, 2, 1)
+    assert report.accepted + report.left_out == 299
+    assert ("encounter_id", "is in an earlier row too, with other values", 1) in [
+        (one.column, one.reason, one.rows) for one in report.findings
+    ]
+    kept = storage.read(report.quarantine).decode().splitlines()
+    assert [line.split(",")[0] for line in kept[1:]] == ["3", "302"]
+    assert 77 not in read_arrival(storage, 1).filter(encounter_id=int(other["encounter_id"][0]))["num_medications"]
+
+
 def test_a_batch_matures_once_enough_is_known_whatever_the_order(storage, month):
     table, encounters, outcomes = month(1)
     lines = outcomes.read_text().splitlines()
