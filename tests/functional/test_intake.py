@@ -1,5 +1,6 @@
 """A hospital's own stream: encounters and outcomes in files, through the loop, by the commands that people type."""
 
+from collections.abc import Callable
 from datetime import date
 from threading import Thread
 
@@ -17,7 +18,8 @@ from health_predict.steps.model.evaluate import evaluate
 from health_predict.steps.model.promote import promote
 from health_predict.store import layout
 from health_predict.store.batches import arrived, matured, read_arrival, read_matured
-from health_predict.store.intake import read_intake, settle
+from health_predict.store.intake import settle
+from health_predict.store.manifests import unaltered
 from health_predict.store.monitoring_reports import read_judged
 from health_predict.store.storage import Folder
 from stores import Trained
@@ -282,12 +284,51 @@ def test_of_two_intakes_at_once_nothing_is_lost_and_nothing_is_there_twice(stora
     assert sorted(ids) == sorted(one for table, _, _ in files for one in select_cohort(table)["encounter_id"].to_list())
 
 
+class Waits(Folder):
+    """A store where, before a key is written for the first time, something else happens."""
+
+    def __init__(self, root: str, key: str, meanwhile: Callable[[], object]):
+        super().__init__(root)
+        self.key, self.meanwhile = key, [meanwhile]
+
+    def write(self, key: str, data: bytes) -> None:
+        if key == self.key and self.meanwhile:
+            self.meanwhile.pop()()
+        super().write(key, data)
+
+
+@pytest.mark.parametrize("key", [layout.outcomes(1), layout.manifest(layout.outcomes(1))])
+def test_an_intake_that_is_slow_does_not_undo_what_another_has_taken_in_meanwhile(storage, month, key):
+    _, encounters, outcomes = month(1)
+    intake_encounters(storage, PARAMS, "me", str(encounters))
+    who = read_arrival(storage, 1)["encounter_id"][0]
+    correction = outcomes.with_name("correction.csv")
+    correction.write_text(f"encounter_id,readmitted\n{who},{'<30'}\n")
+    lines = outcomes.read_text().splitlines()
+    outcomes.write_text("\n".join(f"{who},NO" if line.startswith(f"{who},") else line for line in lines) + "\n")
+
+    def meanwhile() -> None:
+        assert intake_outcomes(storage, PARAMS, "you", str(correction)).changed == 1
+
+    slow = intake_outcomes(Waits(storage.root, key, meanwhile), PARAMS, "me", str(outcomes))
+    assert (slow.changed, slow.repeated) == (0, 0)
+    assert read_matured(storage, 1)[OUTCOME][0] == "<30"
+    assert unaltered(storage, layout.manifest(layout.outcomes(1)))
+
+
+def test_a_day_that_is_still_to_come_is_refused(storage, month):
+    _, _, outcomes = month(1)
+    with pytest.raises(DataError, match="2999-01-31 is still to come"):
+        intake_outcomes(storage, PARAMS, "me", str(outcomes), date(2999, 1, 31))
+    assert storage.list() == []
+
+
 def test_a_damaged_arrival_is_made_again_from_the_log(storage, month):
     _, encounters, _ = month(1)
     intake_encounters(storage, PARAMS, "me", str(encounters))
     before = storage.read(layout.arrival(1))
     storage.delete(layout.arrival(1))
-    settle(storage, read_intake(storage), PARAMS)
+    settle(storage, PARAMS)
     assert storage.read(layout.arrival(1)) == before
 
 
@@ -321,6 +362,20 @@ def test_two_months_go_through_the_loop_by_commands(store: Trained, month, healt
     found = [read_judged(store.storage, number) for number in (1, 2)]
     assert [(one.batch, one.version, one.seen) for one in found] == [(1, "1", 0), (2, "1", 0)]
     assert all(one.performance for one in found)
+
+
+@pytest.mark.slow
+def test_what_became_of_a_batch_is_judged_though_it_was_known_before_the_batch_was_scored(
+    store: Trained, month, health_predict
+):
+    evaluate(store.storage, store.registry, Params(), "tester", store.winner)
+    promote(store.storage, store.registry, PASSES, "tester", store.winner)
+    _, encounters, outcomes = month(1, rows=1_500, first_id=900_000_000)
+    for kind, source in (("outcomes", outcomes), ("encounters", encounters)):
+        assert health_predict(store.root, "intake", kind, "--from", str(source)).code == 0
+    ran = health_predict(store.root, "loop", "run", "--trials", "1", "--json")
+    assert [one["action"] for one in ran.json] == ["monitor", "decide", "score", "judge"]
+    assert health_predict(store.root, "loop", "next", "--json").json["action"] is None
 
 
 def test_loop_next_changes_nothing(tmp_path, health_predict):

@@ -83,7 +83,7 @@ def intake_encounters(
                 append_received(storage, log, received)
             except ConflictError:
                 continue
-        settle(storage, read_intake(storage), params)
+        settle(storage, params)
         return EncountersTakenIn(
             batch=batch,
             rows=rows,
