@@ -219,6 +219,16 @@ def test_a_correction_counts_and_is_recorded_and_an_old_file_that_comes_again_do
     assert read_matured(storage, 1)[OUTCOME][0] == other
 
 
+def test_a_file_that_comes_again_after_a_correction_is_told_to_say_otherwise_than_what_counts(storage, month):
+    _, _, outcomes = month(1)
+    for said, changed, overruled in (("NO", 0, 0), ("<30", 1, 0), ("NO", 0, 1)):
+        outcomes.write_text(f"encounter_id,readmitted\n100001,{said}\n")
+        report = intake_outcomes(storage, PARAMS, "me", str(outcomes))
+        assert (report.changed, report.repeated, report.overruled) == (changed, 0, overruled)
+    report = intake_outcomes(storage, PARAMS, "me", str(outcomes), date(2026, 5, 31))
+    assert (report.changed, report.overruled) == (1, 0)
+
+
 def test_the_statement_of_the_latest_day_counts_whenever_it_comes(storage, month):
     _, encounters, outcomes = month(1)
     intake_encounters(storage, PARAMS, "me", str(encounters))

@@ -32,14 +32,15 @@ TRIES = 10  # appends, while others take something in at the same time
 class OutcomesTakenIn:
     """Counts of a file's statements.
 
-    `changed` say otherwise than what was known of the encounter before; `repeated` say the same or are older than what
-    is known; `unknown` are of encounters that have not arrived, and count when they do. `batches` are those whose
-    outcomes were written.
+    `changed` say otherwise than what was known of the encounter before; `repeated` were known; `overruled` say
+    otherwise than what counts, as another statement is newer; `unknown` are of encounters that have not arrived, and
+    count when they do. `batches` are those whose outcomes were written.
     """
 
     rows: int
     changed: int
     repeated: int
+    overruled: int
     unknown: int
     batches: tuple[Settled, ...]
 
@@ -81,11 +82,12 @@ def intake_outcomes(
         except ConflictError:
             continue
         after = newest_statements(storage, log)
-        arrived = known_encounters(storage, log)
+        arrived, overruled = known_encounters(storage, log), _changed(after, statements)
         return OutcomesTakenIn(
             rows=statements.height,
             changed=_changed(before, after),
-            repeated=statements.height - _news(before, after),
+            repeated=statements.height - _news(before, after) - overruled,
+            overruled=overruled,
             unknown=statements.filter(~pl.col("encounter_id").is_in(arrived.implode())).height,
             batches=tuple(settle(storage, params)),
         )
