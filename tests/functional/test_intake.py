@@ -388,6 +388,27 @@ def test_what_became_of_a_batch_is_judged_though_it_was_known_before_the_batch_w
     assert health_predict(store.root, "loop", "next", "--json").json["action"] is None
 
 
+@pytest.mark.slow
+def test_a_small_batch_that_was_judged_with_a_later_one_by_hand_does_not_stop_the_loop(
+    store: Trained, month, health_predict
+):
+    evaluate(store.storage, store.registry, Params(), "tester", store.winner)
+    promote(store.storage, store.registry, PASSES, "tester", store.winner)
+    for number, rows in ((1, 100), (2, 1_500)):
+        _, encounters, _ = month(number, rows=rows, first_id=900_000_000 + number * 10_000)
+        assert health_predict(store.root, "intake", "encounters", "--from", str(encounters)).code == 0
+    assert health_predict(store.root, "monitor", "--batch", "2").code == 0
+    ran = health_predict(store.root, "loop", "run", "--trials", "1", "--json")
+    assert ran.code == 0, ran.err
+    assert [(one["batch"], one["action"]) for one in ran.json] == [
+        (1, "monitor"),
+        (1, "score"),
+        (2, "monitor"),
+        (2, "decide"),
+        (2, "score"),
+    ]
+
+
 def test_loop_next_changes_nothing(tmp_path, health_predict):
     ended = health_predict(tmp_path / "nothing", "loop", "next", "--json")
     assert (ended.json["action"], ended.json["batch"]) == ("train", 0)

@@ -94,6 +94,9 @@ class Loop:
         except Declined as waits:
             self.output.say(str(waits))
             return replace(record, waits=True)
+        if found.batch != record.batch:
+            self.output.say(f"batch {record.batch} was judged with batch {found.batch}")
+            return replace(record, waits=True)
         self.output.say(f"batch {record.batch}: {found.drift.rows:,} encounters, {found.status}")
         for reason in found.reasons:
             self.output.say(f"  {reason}")
