@@ -1,12 +1,15 @@
 """What the store says of how far the loop is."""
 
 import polars as pl
+import pytest
 
 import factories
 from health_predict.data.schema import OUTCOME
+from health_predict.errors import StorageError
 from health_predict.monitoring.next_action import BatchRecord
 from health_predict.store import layout
-from health_predict.store.batches import arrival_bytes
+from health_predict.store.batches import arrival_bytes, read_arrival, read_matured, read_predictions
+from health_predict.store.datasets import named, vouch
 from health_predict.store.loop import read_ended, read_state, write_record
 from health_predict.store.storage import Folder
 from health_predict.store.tables import write_json
@@ -37,3 +40,20 @@ def test_batches_that_ended_under_an_earlier_version_have_ended(tmp_path):
     assert (refused.refused, refused.scored) == (True, False)
     write_record(storage, BatchRecord(3, scored=True))
     assert read_state(storage).open == []
+
+
+@pytest.mark.parametrize(
+    ("read", "command"),
+    [(read_arrival, "intake encounters"), (read_predictions, "loop score"), (read_matured, "intake outcomes")],
+)
+def test_what_is_not_there_yet_comes_by_a_command_of_ones_own_data(tmp_path, read, command):
+    with pytest.raises(StorageError, match=f"run `health-predict {command}`"):
+        read(Folder(str(tmp_path)), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [("retraining_03", "loop assemble"), ("recalibration_03", "loop recalibrate")]
+)
+def test_a_data_set_that_is_not_there_names_the_command_that_makes_it(tmp_path, name, command):
+    with pytest.raises(StorageError, match=f"run `health-predict {command}` first"):
+        vouch(Folder(str(tmp_path)), named(name))
