@@ -1,5 +1,6 @@
 """A hospital's own stream: encounters and outcomes in files, through the loop, by the commands that people type."""
 
+from collections.abc import Callable
 from datetime import date
 from threading import Thread
 
@@ -17,7 +18,8 @@ from health_predict.steps.model.evaluate import evaluate
 from health_predict.steps.model.promote import promote
 from health_predict.store import layout
 from health_predict.store.batches import arrived, matured, read_arrival, read_matured
-from health_predict.store.intake import read_intake, settle
+from health_predict.store.intake import settle
+from health_predict.store.manifests import unaltered
 from health_predict.store.monitoring_reports import read_judged
 from health_predict.store.storage import Folder
 from stores import Trained
@@ -114,6 +116,65 @@ def test_encounters_without_identifiers_are_refused(storage, month):
         intake_encounters(storage, PARAMS, "me", str(encounters))
 
 
+@pytest.mark.parametrize("name", ["encounter_id", "patient_nbr"])
+def test_a_row_without_an_identifier_is_set_aside(storage, month, name):
+    _, encounters, _ = month(1)
+    missing = pl.when(pl.int_range(pl.len()) == 4).then(pl.lit("")).otherwise(name).alias(name)
+    pl.read_csv(encounters, infer_schema=False).with_columns(missing).write_csv(encounters)
+    report = intake_encounters(storage, PARAMS, "me", str(encounters))
+    assert (report.quarantined, report.known) == (1, 0)
+    assert report.accepted + report.left_out == 299
+    assert [(one.column, one.rows) for one in report.findings] == [(name, 1)]
+    assert "is missing or not a whole number" in report.findings[0].reason
+    assert storage.read(report.quarantine).decode().splitlines()[1].startswith("5,")
+    assert read_arrival(storage, 1).select("encounter_id", "patient_nbr").null_count().row(0) == (0, 0)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_without_rows_is_nothing(storage, month, ending):
+    _, encounters, _ = month(1)
+    table = pl.read_csv(encounters, infer_schema=False).clear()
+    source = encounters.with_name(f"empty.{ending}")
+    table.write_csv(source) if ending == "csv" else table.write_parquet(source)
+    report = intake_encounters(storage, PARAMS, "me", str(source))
+    assert (report.batch, report.rows, report.quarantine) == (None, 0, None)
+    assert storage.list() == []
+
+
+def test_parts_in_another_order_of_columns_are_sifted_alike(storage, month, tmp_path):
+    _, encounters, _ = month(1)
+    table = pl.read_csv(encounters, infer_schema=False)
+    table = table.with_columns(
+        gender=pl.when(pl.int_range(pl.len()).is_in([3, 203])).then(pl.lit("X")).otherwise("gender")
+    )
+    (tmp_path / "parts").mkdir()
+    table[:150].write_csv(tmp_path / "parts" / "1.csv")
+    table[150:].select(reversed(table.columns)).write_csv(tmp_path / "parts" / "2.csv")
+    report = intake_encounters(storage, PARAMS, "me", str(tmp_path / "parts"))
+    assert (report.rows, report.quarantined) == (300, 2)
+    kept = storage.read(report.quarantine).decode().splitlines()
+    assert [line.split(",")[0] for line in kept[1:]] == ["4", "204"]
+
+
+def test_a_row_that_contradicts_an_earlier_one_of_the_file_is_set_aside_and_one_that_repeats_it_is_known(
+    storage, month
+):
+    _, encounters, _ = month(1)
+    table = pl.read_csv(encounters, infer_schema=False)
+    unfit = table.with_columns(gender=pl.when(pl.int_range(pl.len()) == 2).then(pl.lit("X")).otherwise("gender"))
+    other = table[10].with_columns(num_medications=pl.lit("77"))
+    pl.concat([unfit, table[20], other]).write_csv(encounters)
+    report = intake_encounters(storage, PARAMS, "me", str(encounters))
+    assert (report.rows, report.quarantined, report.known) == (302, 2, 1)
+    assert report.accepted + report.left_out == 299
+    assert ("encounter_id", "is in an earlier row too, with other values", 1) in [
+        (one.column, one.reason, one.rows) for one in report.findings
+    ]
+    kept = storage.read(report.quarantine).decode().splitlines()
+    assert [line.split(",")[0] for line in kept[1:]] == ["3", "302"]
+    assert 77 not in read_arrival(storage, 1).filter(encounter_id=int(other["encounter_id"][0]))["num_medications"]
+
+
 def test_a_batch_matures_once_enough_is_known_whatever_the_order(storage, month):
     table, encounters, outcomes = month(1)
     lines = outcomes.read_text().splitlines()
@@ -156,6 +217,16 @@ def test_a_correction_counts_and_is_recorded_and_an_old_file_that_comes_again_do
     assert read_matured(storage, 1)[OUTCOME][0] == other
     assert intake_outcomes(storage, PARAMS, "me", str(outcomes)).batches == ()
     assert read_matured(storage, 1)[OUTCOME][0] == other
+
+
+def test_a_file_that_comes_again_after_a_correction_is_told_to_say_otherwise_than_what_counts(storage, month):
+    _, _, outcomes = month(1)
+    for said, changed, overruled in (("NO", 0, 0), ("<30", 1, 0), ("NO", 0, 1)):
+        outcomes.write_text(f"encounter_id,readmitted\n100001,{said}\n")
+        report = intake_outcomes(storage, PARAMS, "me", str(outcomes))
+        assert (report.changed, report.repeated, report.overruled) == (changed, 0, overruled)
+    report = intake_outcomes(storage, PARAMS, "me", str(outcomes), date(2026, 5, 31))
+    assert (report.changed, report.overruled) == (1, 0)
 
 
 def test_the_statement_of_the_latest_day_counts_whenever_it_comes(storage, month):
@@ -223,12 +294,51 @@ def test_of_two_intakes_at_once_nothing_is_lost_and_nothing_is_there_twice(stora
     assert sorted(ids) == sorted(one for table, _, _ in files for one in select_cohort(table)["encounter_id"].to_list())
 
 
+class Waits(Folder):
+    """A store where, before a key is written for the first time, something else happens."""
+
+    def __init__(self, root: str, key: str, meanwhile: Callable[[], object]):
+        super().__init__(root)
+        self.key, self.meanwhile = key, [meanwhile]
+
+    def write(self, key: str, data: bytes) -> None:
+        if key == self.key and self.meanwhile:
+            self.meanwhile.pop()()
+        super().write(key, data)
+
+
+@pytest.mark.parametrize("key", [layout.outcomes(1), layout.manifest(layout.outcomes(1))])
+def test_an_intake_that_is_slow_does_not_undo_what_another_has_taken_in_meanwhile(storage, month, key):
+    _, encounters, outcomes = month(1)
+    intake_encounters(storage, PARAMS, "me", str(encounters))
+    who = read_arrival(storage, 1)["encounter_id"][0]
+    correction = outcomes.with_name("correction.csv")
+    correction.write_text(f"encounter_id,readmitted\n{who},{'<30'}\n")
+    lines = outcomes.read_text().splitlines()
+    outcomes.write_text("\n".join(f"{who},NO" if line.startswith(f"{who},") else line for line in lines) + "\n")
+
+    def meanwhile() -> None:
+        assert intake_outcomes(storage, PARAMS, "you", str(correction)).changed == 1
+
+    slow = intake_outcomes(Waits(storage.root, key, meanwhile), PARAMS, "me", str(outcomes))
+    assert (slow.changed, slow.repeated) == (0, 0)
+    assert read_matured(storage, 1)[OUTCOME][0] == "<30"
+    assert unaltered(storage, layout.manifest(layout.outcomes(1)))
+
+
+def test_a_day_that_is_still_to_come_is_refused(storage, month):
+    _, _, outcomes = month(1)
+    with pytest.raises(DataError, match="2999-01-31 is still to come"):
+        intake_outcomes(storage, PARAMS, "me", str(outcomes), date(2999, 1, 31))
+    assert storage.list() == []
+
+
 def test_a_damaged_arrival_is_made_again_from_the_log(storage, month):
     _, encounters, _ = month(1)
     intake_encounters(storage, PARAMS, "me", str(encounters))
     before = storage.read(layout.arrival(1))
     storage.delete(layout.arrival(1))
-    settle(storage, read_intake(storage), PARAMS)
+    settle(storage, PARAMS)
     assert storage.read(layout.arrival(1)) == before
 
 
@@ -263,6 +373,41 @@ def test_two_months_go_through_the_loop_by_commands(store: Trained, month, healt
     found = [read_judged(store.storage, number) for number in (1, 2)]
     assert [(one.batch, one.version, one.seen) for one in found] == [(1, "1", 0), (2, "1", 0)]
     assert all(one.performance for one in found)
+
+
+@pytest.mark.slow
+def test_what_became_of_a_batch_is_judged_though_it_was_known_before_the_batch_was_scored(
+    store: Trained, month, health_predict
+):
+    evaluate(store.storage, store.registry, Params(), "tester", store.winner)
+    promote(store.storage, store.registry, PASSES, "tester", store.winner)
+    _, encounters, outcomes = month(1, rows=1_500, first_id=900_000_000)
+    for kind, source in (("outcomes", outcomes), ("encounters", encounters)):
+        assert health_predict(store.root, "intake", kind, "--from", str(source)).code == 0
+    ran = health_predict(store.root, "loop", "run", "--trials", "1", "--json")
+    assert [one["action"] for one in ran.json] == ["monitor", "decide", "score", "judge"]
+    assert health_predict(store.root, "loop", "next", "--json").json["action"] is None
+
+
+@pytest.mark.slow
+def test_a_small_batch_that_was_judged_with_a_later_one_by_hand_does_not_stop_the_loop(
+    store: Trained, month, health_predict
+):
+    evaluate(store.storage, store.registry, Params(), "tester", store.winner)
+    promote(store.storage, store.registry, PASSES, "tester", store.winner)
+    for number, rows in ((1, 100), (2, 1_500)):
+        _, encounters, _ = month(number, rows=rows, first_id=900_000_000 + number * 10_000)
+        assert health_predict(store.root, "intake", "encounters", "--from", str(encounters)).code == 0
+    assert health_predict(store.root, "monitor", "--batch", "2").code == 0
+    ran = health_predict(store.root, "loop", "run", "--trials", "1", "--json")
+    assert ran.code == 0, ran.err
+    assert [(one["batch"], one["action"]) for one in ran.json] == [
+        (1, "monitor"),
+        (1, "score"),
+        (2, "monitor"),
+        (2, "decide"),
+        (2, "score"),
+    ]
 
 
 def test_loop_next_changes_nothing(tmp_path, health_predict):

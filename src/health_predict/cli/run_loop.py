@@ -22,6 +22,7 @@ from health_predict.steps.loop.score import Ask, score
 from health_predict.steps.model.evaluate import evaluate
 from health_predict.steps.model.promote import promote
 from health_predict.steps.model.train import train
+from health_predict.store import layout
 from health_predict.store.datasets import named
 from health_predict.store.loop import read_state, write_record
 from health_predict.store.storage import Storage
@@ -63,7 +64,10 @@ class Loop:
         write_record(self.storage, done)
         if state.production is None:
             return replace(state, first=done, production=done.promoted), done
-        return replace(state, open=[done if one.batch == done.batch else one for one in state.open]), done
+        state = replace(state, open=[done if one.batch == done.batch else one for one in state.open])
+        if done.scored and self.storage.exists(layout.manifest(layout.outcomes(done.batch))):
+            state = replace(state, unjudged=[done.batch])  # what became of it was known before it was scored
+        return state, done
 
     def _advance(self, due: Due, record: BatchRecord) -> BatchRecord:
         number = record.batch
@@ -89,6 +93,9 @@ class Loop:
             found = monitor(self.storage, self.registry, self.params, record.batch)
         except Declined as waits:
             self.output.say(str(waits))
+            return replace(record, waits=True)
+        if found.batch != record.batch:
+            self.output.say(f"batch {record.batch} was judged with batch {found.batch}")
             return replace(record, waits=True)
         self.output.say(f"batch {record.batch}: {found.drift.rows:,} encounters, {found.status}")
         for reason in found.reasons:

@@ -247,6 +247,11 @@ def outcomes_taken_in(report: Any) -> RenderableType:
         f"{report.rows:,} outcomes: {report.changed:,} are otherwise than was known, {report.repeated:,} were known, "
         f"{report.unknown:,} are of encounters that have not arrived"
     ]
+    if report.overruled:
+        lines.append(
+            f"{report.overruled:,} say otherwise than a newer statement, which counts; where they are the newest, take "
+            "them in with the day that they speak of (--as-of)"
+        )
     lines += [
         f"batch {one.batch} has matured: {one.outcomes:,} outcomes are known, {one.unknown:,} are not, "
         f"{one.corrected:,} were corrected"

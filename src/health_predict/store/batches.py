@@ -19,6 +19,11 @@ from health_predict.store.tables import table_bytes
 
 Types = Mapping[str, pl.DataType]
 
+# Commands that make a batch's files, for messages.
+ARRIVES = "intake encounters` or `health-predict simulate"
+SCORES = "loop score"
+MATURES = "intake outcomes` or `health-predict simulate"
+
 ARRIVAL: Types = {name: dtype for name, dtype in DTYPES.items() if name != OUTCOME}
 
 PREDICTIONS: Types = {
@@ -62,12 +67,12 @@ def parquet(table: pl.DataFrame, types: Types, name: str) -> bytes:
 
 def read_arrival(storage: Storage, number: int) -> pl.DataFrame:
     """Encounters of a batch without their outcomes, in order. StorageError before it arrived."""
-    return _read(storage, layout.arrival(number), ARRIVAL)
+    return _read(storage, layout.arrival(number), ARRIVAL, ARRIVES)
 
 
 def read_predictions(storage: Storage, number: int) -> pl.DataFrame:
     """One row (`PREDICTIONS`) for each encounter of the batch, in its order. StorageError before it was scored."""
-    return _read(storage, layout.predictions(number), PREDICTIONS)
+    return _read(storage, layout.predictions(number), PREDICTIONS, SCORES)
 
 
 def read_matured(storage: Storage, number: int) -> pl.DataFrame:
@@ -75,7 +80,7 @@ def read_matured(storage: Storage, number: int) -> pl.DataFrame:
 
     StorageError before the batch matured, DataError where an outcome is of no encounter of the batch, or there twice.
     """
-    outcomes = _read(storage, layout.outcomes(number), OUTCOMES)
+    outcomes = _read(storage, layout.outcomes(number), OUTCOMES, MATURES)
     arrived = read_arrival(storage, number)
     joined = arrived.join(outcomes, on="encounter_id", how="inner", maintain_order="left")
     if joined.height != outcomes.height or joined["encounter_id"].n_unique() != joined.height:
@@ -113,9 +118,9 @@ def _batches(storage: Storage, prefix: str) -> list[int]:
     return sorted(int(number) for key in keys if (number := key.removesuffix(".json")).isdigit())
 
 
-def _read(storage: Storage, key: str, types: Types) -> pl.DataFrame:
+def _read(storage: Storage, key: str, types: Types, command: str) -> pl.DataFrame:
     if not storage.exists(key):
-        raise StorageError(f"{key} is not in {storage.root}; run `health-predict simulate` first")
+        raise StorageError(f"{key} is not in {storage.root}; run `health-predict {command}` first")
     table = _parse(storage.read(key), storage.path(key))
     _check(table, types, storage.path(key))
     return table

@@ -52,14 +52,14 @@ def retraining(number: int) -> Dataset:
     """The data set that was assembled when a batch had arrived."""
     train, validation, test = (layout.retraining_data(number, part) for part in ("train", "validation", "test"))
     manifest = layout.retraining_manifest(number)
-    return Dataset(f"retraining_{number:02d}", train, validation, test, manifest, "simulate")
+    return Dataset(f"retraining_{number:02d}", train, validation, test, manifest, "loop assemble")
 
 
 def recalibration(number: int) -> Dataset:
     """The data set of the newest batch that was matured when a batch had arrived."""
     validation, test = (layout.recalibration_data(number, part) for part in ("validation", "test"))
     manifest = layout.recalibration_manifest(number)
-    return Dataset(f"recalibration_{number:02d}", validation, validation, test, manifest, "simulate")
+    return Dataset(f"recalibration_{number:02d}", validation, validation, test, manifest, "loop recalibrate")
 
 
 def named(name: str) -> Dataset:

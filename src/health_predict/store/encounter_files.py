@@ -8,7 +8,7 @@ stored as a float or decimal, as pandas and databases do, if every value is whol
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -83,13 +83,18 @@ class EncounterFile:
         if start == 0:
             yield self._batch(_empty(self.tables[0]), start, self.tables[0])
 
-    def sift(self, rows: int) -> Iterator[Sifted]:
-        """As `batches`, with the rows whose values do not fit set aside instead of refused, each with its reasons."""
+    def sift(self, rows: int, needed: Collection[str] = ()) -> Iterator[Sifted]:
+        """As `batches`, with the rows whose values do not fit set aside instead of refused, each with its reasons.
+
+        A row where one of the `needed` fields is missing does not fit either.
+        """
         start = 0
         for table in self.tables:
             for raw in self._raw(table, rows):
-                yield _sifted(self._measured(raw) if self.empty_is_not_measured else raw, start)
+                yield _sifted(self._measured(raw) if self.empty_is_not_measured else raw, start, needed)
                 start += raw.height
+        if start == 0:
+            yield _sifted(_empty(self.tables[0]), start, needed)
 
     def _raw(self, table: Table, rows: int) -> Iterator[pl.DataFrame]:
         """Under field names; fields that the file lacks are null."""
@@ -243,12 +248,13 @@ def _typed(raw: pl.DataFrame, source: str, start: int) -> pl.DataFrame:
     return typed
 
 
-def _sifted(raw: pl.DataFrame, start: int) -> Sifted:
+def _sifted(raw: pl.DataFrame, start: int, needed: Collection[str]) -> Sifted:
+    raw = raw.select(f.name for f in _INPUTS)
     typed = pl.DataFrame([(_number if f.is_whole_number else _text)(f, raw[f.name]) for f in _INPUTS])
     reasons = [
-        pl.select(pl.when(wrong).then(pl.lit(f"{f.name} is not {_kind(f)}"))).to_series().alias(f.name)
+        pl.select(pl.when(wrong).then(pl.lit(_reason(f, f.name in needed)))).to_series().alias(f.name)
         for f in _INPUTS
-        if (wrong := _wrong(f, raw[f.name], typed[f.name])) is not None
+        if (wrong := _wrong(f, raw[f.name], typed[f.name], f.name in needed)) is not None
     ]
     if not reasons:
         nothing = dict.fromkeys(("reason", *raw.columns), pl.String)
@@ -258,6 +264,10 @@ def _sifted(raw: pl.DataFrame, start: int) -> Sifted:
     rows = pl.int_range(start + 1, start + raw.height + 1, eager=True).alias("row")
     quarantined = raw.cast(pl.String).with_columns(rows, said.alias("reason")).filter(~fits)
     return Sifted(typed.filter(fits), quarantined.select("row", "reason", *raw.columns))
+
+
+def _reason(field: Field, needed: bool) -> str:
+    return f"{field.name} is {'missing or ' if needed else ''}not {_kind(field)}"
 
 
 def _hint(raw: pl.DataFrame) -> str:
@@ -317,9 +327,9 @@ def _problem(field: Field, values: pl.Series, typed: pl.Series, start: int) -> s
     return f"{said} in {wrong.sum()} rows, the first is {start + int(wrong.arg_max() or 0) + 1}"
 
 
-def _wrong(field: Field, values: pl.Series, typed: pl.Series) -> pl.Series | None:
+def _wrong(field: Field, values: pl.Series, typed: pl.Series, needed: bool = False) -> pl.Series | None:
     """Which values do not fit; None where all do."""
-    may_be_missing = field.nullable or not field.required
+    may_be_missing = not needed and (field.nullable or not field.required)
     if typed.null_count() == (values.null_count() if may_be_missing else 0):
         return None
     wrong = typed.is_null() & ~_missing(field, values) if may_be_missing else typed.is_null()

@@ -7,7 +7,7 @@ stops in between is completed by the next one.
 """
 
 import io
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import Literal
 
@@ -20,7 +20,7 @@ from health_predict.errors import DataError
 from health_predict.params import IntakeParams
 from health_predict.store import layout
 from health_predict.store.batches import OUTCOMES, Arrival, Types, arrived, next_assembly, parquet, read_arrival
-from health_predict.store.manifests import publish
+from health_predict.store.manifests import publish, unaltered
 from health_predict.store.storage import State, Storage
 from health_predict.store.tables import kept_table
 
@@ -100,13 +100,27 @@ def known_encounters(storage: Storage, log: IntakeLog) -> pl.Series:
     return pl.concat([pl.DataFrame(schema=IDS), *ids])["encounter_id"].unique()
 
 
-def settle(storage: Storage, log: IntakeLog, params: IntakeParams) -> list[Settled]:
-    """Make of the log what the loop reads; returns the batches whose outcomes were written, or written anew."""
-    there = set(arrived(storage))
-    for number, received in log.batches.items():
-        if number not in there:
-            _arrive(storage, number, received)
-    return _mature(storage, log, params)
+def settle(storage: Storage, params: IntakeParams) -> list[Settled]:
+    """Make of the log what the loop reads; returns the batches whose outcomes were written, or written anew.
+
+    Of several at once, the one that writes last can have read the log before the newest line: so each looks again
+    once it has written, until what it wrote is of the log that is there.
+    """
+    settled: dict[int, Settled] = {}
+    log = read_intake(storage)
+    while True:
+        there = set(arrived(storage))
+        for number, received in log.batches.items():
+            if number not in there:
+                _arrive(storage, number, received)
+        found = _mature(storage, log, params)
+        for one in found:
+            corrected = settled[one.batch].corrected if one.batch in settled else 0
+            settled[one.batch] = replace(one, corrected=one.corrected + corrected)
+        again = read_intake(storage)
+        if again.state == log.state and not found:
+            return list(settled.values())
+        log = again
 
 
 def newest_statements(storage: Storage, log: IntakeLog) -> pl.DataFrame:
@@ -144,7 +158,7 @@ def _matured(storage: Storage, number: int, said: pl.DataFrame, params: IntakePa
     key = layout.outcomes(number)
     content, manifest = parquet(known, OUTCOMES, key), layout.manifest(key)
     before = _before(storage, key)
-    if before is not None and before.equals(known) and storage.exists(manifest):
+    if before is not None and before.equals(known) and unaltered(storage, manifest):
         return None
     settled = Settled(number, known.height, encounters.height - known.height, _corrected(before, known))
     inputs = {"statements": sha256(content).hexdigest()}

@@ -37,6 +37,7 @@ DRIFT_REPORTS = "drift_reports/batch_"  # of batches; those of files are elsewhe
 LOGGED_REPORTS = "drift_reports/files/logged-"  # of what the service scored on a day
 INTAKE = "intake.jsonl"  # what a hospital handed over
 LOOP_ENDED = "loop/batch_"  # how batches ended
+REPLAYED = "reports/replay/batch_"  # the same, where an earlier version wrote it
 PERFORMANCE = "performance/"  # what became of each matured batch
 
 TRAINING = "reports/training.json"  # of the newest training; older ones are in MLflow
@@ -165,3 +166,8 @@ def loop_open(number: int) -> str:
 def loop_ended(number: int) -> str:
     """How a batch ended; the loop is beyond it where this is there."""
     return f"{LOOP_ENDED}{number:02d}.json"
+
+
+def replayed(number: int) -> str:
+    """How a batch of a replay ended, as an earlier version wrote it."""
+    return f"{REPLAYED}{number:02d}.json"

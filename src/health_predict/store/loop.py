@@ -1,6 +1,6 @@
 """How far the loop is with each batch, and how the earlier ones ended."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import msgspec
 
@@ -40,8 +40,12 @@ def read_open(storage: Storage, number: int) -> BatchRecord:
 
 def read_ended(storage: Storage, number: int) -> BatchRecord | None:
     """How a batch ended; None while it has not."""
-    key = layout.loop_ended(number)
-    return _record(storage, key) if storage.exists(key) else None
+    if storage.exists(key := layout.loop_ended(number)):
+        return _record(storage, key)
+    if storage.exists(key := layout.replayed(number)):
+        ended = _record(storage, key)  # of an earlier version, which wrote nothing before the batch was scored
+        return replace(ended, scored=not ended.refused)
+    return None
 
 
 def write_record(storage: Storage, record: BatchRecord) -> None:
@@ -54,8 +58,9 @@ def write_record(storage: Storage, record: BatchRecord) -> None:
 
 
 def _numbers(storage: Storage) -> list[int]:
-    names = (key.removeprefix(layout.LOOP_ENDED).removesuffix(".json") for key in storage.list(layout.LOOP_ENDED))
-    return sorted(int(name) for name in names if name.isdigit())
+    prefixes = (layout.LOOP_ENDED, layout.REPLAYED)
+    names = (key.removeprefix(prefix).removesuffix(".json") for prefix in prefixes for key in storage.list(prefix))
+    return sorted({int(name) for name in names if name.isdigit()})
 
 
 def _record(storage: Storage, key: str) -> BatchRecord:

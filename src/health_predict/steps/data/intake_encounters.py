@@ -19,6 +19,8 @@ from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table
 
 PIECE = 65_536  # rows read at a time
+NEEDED = ("encounter_id", "patient_nbr")
+CONTRADICTS = "encounter_id is in an earlier row too, with other values"
 TRIES = 10  # appends, while others take something in at the same time
 
 
@@ -26,9 +28,9 @@ TRIES = 10  # appends, while others take something in at the same time
 class EncountersTakenIn:
     """Counts of a file's rows, each in exactly one of the four.
 
-    `accepted` are the new `batch` (None: nothing was new); `known` had arrived before, or stand in the file twice;
-    `left_out` ended in death or a hospice; `quarantined` do not fit, `findings` says why, and `quarantine` is the key
-    of the file that has them.
+    `accepted` are the new `batch` (None: nothing was new); `known` had arrived before, or stand in the file twice with
+    the same values; `left_out` ended in death or a hospice; `quarantined` do not fit, or contradict an earlier row of
+    the file about the same encounter, `findings` says why, and `quarantine` is the key of the file that has them.
     """
 
     batch: int | None
@@ -81,7 +83,7 @@ def intake_encounters(
                 append_received(storage, log, received)
             except ConflictError:
                 continue
-        settle(storage, read_intake(storage), params)
+        settle(storage, params)
         return EncountersTakenIn(
             batch=batch,
             rows=rows,
@@ -97,16 +99,34 @@ def intake_encounters(
 
 def _sifted(source: str, endpoint: str | None) -> tuple[pl.DataFrame, pl.DataFrame, tuple[Finding, ...]]:
     file = open_encounters(source, endpoint)
-    absent = [name for name in ("encounter_id", "patient_nbr") if name not in file.identifiers]
+    absent = [name for name in NEEDED if name not in file.identifiers]
     if absent:
         raise DataError(
             f"{shown(source)} has no {' and no '.join(absent)}: without it an outcome finds no encounter, and a "
             "patient's stays cannot be kept together"
         )
-    pieces = list(file.sift(PIECE))
-    fitting = [piece.encounters.cast(pl.Schema(ARRIVAL)).select(*ARRIVAL) for piece in pieces]
+    pieces = list(file.sift(PIECE, NEEDED))
+    fitting = pl.concat([piece.encounters.cast(pl.Schema(ARRIVAL)).select(*ARRIVAL) for piece in pieces])
     bad = pl.concat([piece.quarantined for piece in pieces])
-    return pl.concat(fitting), bad, _findings(bad)
+    again = _contradicting(fitting)
+    if again.any():
+        rows = pl.int_range(1, fitting.height + bad.height + 1, eager=True).alias("row")
+        numbered = fitting.with_columns(
+            rows.filter(~rows.is_in(bad["row"].implode())), pl.lit(CONTRADICTS).alias("reason")
+        )
+        aside = numbered.filter(again).select(pl.col(name).cast(dtype) for name, dtype in bad.schema.items())
+        fitting, bad = fitting.filter(~again), pl.concat([bad, aside]).sort("row")
+    return fitting, bad, _findings(bad)
+
+
+def _contradicting(encounters: pl.DataFrame) -> pl.Series:
+    """Which rows are about the encounter of an earlier one, and say something else than it."""
+    first = encounters.unique("encounter_id", keep="first", maintain_order=True)
+    if first.height == encounters.height:
+        return pl.repeat(False, encounters.height, dtype=pl.Boolean, eager=True)
+    paired = encounters.select("encounter_id").join(first, on="encounter_id", maintain_order="left").select(*ARRIVAL)
+    same = [encounters[name].eq_missing(paired[name]) for name in ARRIVAL]
+    return ~pl.DataFrame(same).select(pl.all_horizontal(pl.all())).to_series()
 
 
 def _findings(bad: pl.DataFrame) -> tuple[Finding, ...]:

@@ -1,12 +1,12 @@
 """`health-predict intake outcomes`: what became of encounters, in any order, late, twice, or corrected."""
 
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
 from health_predict.data.schema import OUTCOME
-from health_predict.errors import ConflictError
+from health_predict.errors import ConflictError, DataError
 from health_predict.params import IntakeParams
 from health_predict.store.batches import parquet
 from health_predict.store.intake import (
@@ -24,6 +24,7 @@ from health_predict.store.received import read_outcomes
 from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table
 
+AHEAD = timedelta(days=1)  # of the day in UTC, where it is tomorrow already
 TRIES = 10  # appends, while others take something in at the same time
 
 
@@ -31,14 +32,15 @@ TRIES = 10  # appends, while others take something in at the same time
 class OutcomesTakenIn:
     """Counts of a file's statements.
 
-    `changed` say otherwise than what was known of the encounter before; `repeated` say the same or are older than what
-    is known; `unknown` are of encounters that have not arrived, and count when they do. `batches` are those whose
-    outcomes were written.
+    `changed` say otherwise than what was known of the encounter before; `repeated` were known; `overruled` say
+    otherwise than what counts, as another statement is newer; `unknown` are of encounters that have not arrived, and
+    count when they do. `batches` are those whose outcomes were written.
     """
 
     rows: int
     changed: int
     repeated: int
+    overruled: int
     unknown: int
     batches: tuple[Settled, ...]
 
@@ -56,9 +58,11 @@ def intake_outcomes(
     The newest statement about an encounter counts: of the latest day that a file was `as_of`, of these the one that
     came last; a file without a day counts as older than those with one. A batch matures once the outcomes of enough of
     its encounters are known (`params.min_known`). The same file again, whenever it comes, changes nothing. Raises
-    StorageError when there is no such file, DataError where a column or a value is missing or does not fit, or an
-    encounter is there twice.
+    StorageError when there is no such file, DataError where a column or a value is missing or does not fit, an
+    encounter is there twice, or `as_of` is still to come: nothing said later could count against it.
     """
+    if as_of is not None and as_of > datetime.now(UTC).date() + AHEAD:
+        raise DataError(f"{as_of} is still to come, and nobody can know what became of an encounter by then")
     statements = read_outcomes(source, endpoint).with_columns(as_of=pl.lit(as_of, pl.Date))
     table = keep_table(storage, parquet(statements, STATEMENTS, shown(source)))
     for _ in range(TRIES):
@@ -74,17 +78,18 @@ def intake_outcomes(
         try:
             if table not in (one.table for one in log.received):
                 append_received(storage, log, received)
+                log = replace(log, received=(*log.received, received))
         except ConflictError:
             continue
-        log = read_intake(storage)
         after = newest_statements(storage, log)
-        arrived = known_encounters(storage, log)
+        arrived, overruled = known_encounters(storage, log), _changed(after, statements)
         return OutcomesTakenIn(
             rows=statements.height,
             changed=_changed(before, after),
-            repeated=statements.height - _news(before, after),
+            repeated=statements.height - _news(before, after) - overruled,
+            overruled=overruled,
             unknown=statements.filter(~pl.col("encounter_id").is_in(arrived.implode())).height,
-            batches=tuple(settle(storage, log, params)),
+            batches=tuple(settle(storage, params)),
         )
     raise ConflictError(f"others were faster {TRIES} times; nothing of {shown(source)} was taken in; try again")
 

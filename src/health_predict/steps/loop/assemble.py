@@ -9,7 +9,7 @@ from health_predict.data.cohort import outcome
 from health_predict.data.splits import retraining as divide
 from health_predict.params import Params
 from health_predict.store import layout
-from health_predict.store.batches import matured, read_matured
+from health_predict.store.batches import MATURES, matured, read_matured
 from health_predict.store.datasets import INITIAL, Dataset, retraining, vouch
 from health_predict.store.holdouts import candidates, holdout_bytes, known
 from health_predict.store.ledger import read_ledger
@@ -54,7 +54,7 @@ def assemble(storage: Storage, params: Params, number: int, version: str | None 
     version = version or read_ledger(storage).production
     initial = vouch(storage, INITIAL)
     numbers = matured(storage, number)
-    manifests = {one: completed(storage, layout.manifest(layout.outcomes(one)), "simulate") for one in numbers}
+    manifests = {one: completed(storage, layout.manifest(layout.outcomes(one)), MATURES) for one in numbers}
     inputs = {
         "initial": dict(initial.files),
         "outcomes": {str(one): manifest["files"] for one, manifest in manifests.items()},

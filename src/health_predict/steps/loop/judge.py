@@ -12,7 +12,7 @@ from health_predict.monitoring.performance import Performance, performance
 from health_predict.params import Params
 from health_predict.store import layout
 from health_predict.store.approvals import approved
-from health_predict.store.batches import matured, read_matured, read_predictions, scored
+from health_predict.store.batches import ARRIVES, SCORES, matured, read_matured, read_predictions, scored
 from health_predict.store.bundles import open_version
 from health_predict.store.holdouts import seen
 from health_predict.store.ledger import read_ledger
@@ -36,8 +36,8 @@ def judge(storage: Storage, registry: Registry, params: Params) -> tuple[Judged,
 
 
 def _judged(storage: Storage, registry: Registry, params: Params, number: int) -> Judged:
-    result = completed(storage, layout.manifest(layout.predictions(number)), "simulate")["result"]
-    arrival = completed(storage, layout.manifest(layout.arrival(number)), "simulate")["result"]
+    result = completed(storage, layout.manifest(layout.predictions(number)), SCORES)["result"]
+    arrival = completed(storage, layout.manifest(layout.arrival(number)), ARRIVES)["result"]
     version = read_ledger(storage).version(result["version"])
     bundle = open_version(storage, lambda: registry, version)
     require_target(bundle.manifest)

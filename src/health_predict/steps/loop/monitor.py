@@ -24,7 +24,7 @@ from health_predict.params import Params
 from health_predict.reports.drift_page import html
 from health_predict.store import layout
 from health_predict.store.approvals import approved
-from health_predict.store.batches import ARRIVAL, arrived, read_arrival
+from health_predict.store.batches import ARRIVAL, ARRIVES, arrived, read_arrival
 from health_predict.store.bundles import unpacked
 from health_predict.store.datasets import batches_in
 from health_predict.store.holdouts import read_seen, seen
@@ -79,7 +79,7 @@ def monitor(storage: Storage, registry: Registry, params: Params, number: int) -
     arrived, ConflictError with nothing in production.
     """
     name = layout.batch(number)
-    record = completed(storage, layout.manifest(layout.arrival(number)), "simulate")
+    record = completed(storage, layout.manifest(layout.arrival(number)), ARRIVES)
     inputs = {"arrival": record["files"], "params": _choices(params)}
     if finished(storage, layout.drift_manifest(name), inputs):
         return replace(read_monitoring(storage, name), skipped=True)
@@ -112,7 +112,7 @@ def _pooled(storage: Storage, others: list[MonitoringReport], number: int, param
                 f"{params.drift.min_rows} (DriftParams.min_rows) are needed."
             ],
         )
-    records = (completed(storage, layout.manifest(layout.arrival(one)), "simulate") for one in numbers)
+    records = (completed(storage, layout.manifest(layout.arrival(one)), ARRIVES) for one in numbers)
     left_out = sum(record["result"]["left_out"] for record in records)
     return _Batch(layout.batch(number), tuple(numbers), encounters, left_out)
 

@@ -21,7 +21,7 @@ from health_predict.features.calibration import Calibration, log_odds
 from health_predict.monitoring.reference import percentiles
 from health_predict.params import TITLES, Params
 from health_predict.store import layout
-from health_predict.store.batches import matured, read_matured
+from health_predict.store.batches import MATURES, matured, read_matured
 from health_predict.store.bundles import unpacked
 from health_predict.store.datasets import Dataset, recalibration
 from health_predict.store.holdouts import candidates, holdout_bytes, known
@@ -77,7 +77,7 @@ def recalibrate(storage: Storage, registry: Registry, params: Params, number: in
     as `metrics.evaluate` does.
     """
     numbers = matured(storage, number)
-    became = {one: completed(storage, layout.manifest(layout.outcomes(one)), "simulate")["files"] for one in numbers}
+    became = {one: completed(storage, layout.manifest(layout.outcomes(one)), MATURES)["files"] for one in numbers}
     choices = [asdict(choice) for choice in (params.assembly, params.gate, params.bundle, params.bootstrap)]
     inputs = {"version": version, "outcomes": {str(one): files for one, files in became.items()}, "params": choices}
     manifest, dataset = layout.recalibration_manifest(number), recalibration(number)

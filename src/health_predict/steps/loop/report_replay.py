@@ -12,7 +12,7 @@ from health_predict.params import BootstrapParams
 from health_predict.reports.replay_page import page
 from health_predict.simulation.replay import Outcome, Replay, Row, realised, summarise
 from health_predict.store import layout
-from health_predict.store.batches import read_matured, read_predictions
+from health_predict.store.batches import ARRIVES, SCORES, read_matured, read_predictions
 from health_predict.store.loop import read_ended
 from health_predict.store.manifests import completed
 from health_predict.store.monitoring_reports import Judged, read_judged, read_monitoring
@@ -46,11 +46,11 @@ class _Decided:
 
 
 def _row(storage: Storage, ended: BatchRecord, params: BootstrapParams) -> Row:
-    arrived = completed(storage, layout.manifest(layout.arrival(ended.batch)), "simulate")["result"]
+    arrived = completed(storage, layout.manifest(layout.arrival(ended.batch)), ARRIVES)["result"]
     if ended.refused:
         return Row(ended.batch, 0, refused=arrived["refused"])
     name = layout.batch(ended.batch)
-    said = completed(storage, layout.manifest(layout.predictions(ended.batch)), "simulate")["result"]
+    said = completed(storage, layout.manifest(layout.predictions(ended.batch)), SCORES)["result"]
     judged = read_judged(storage, ended.batch)
     row = Row(
         batch=ended.batch,

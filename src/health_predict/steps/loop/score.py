@@ -11,7 +11,7 @@ from health_predict.adapters.registry import Registry
 from health_predict.bundle.model import require_target
 from health_predict.errors import ServiceError
 from health_predict.store import layout
-from health_predict.store.batches import PREDICTIONS, parquet, read_arrival
+from health_predict.store.batches import ARRIVES, PREDICTIONS, parquet, read_arrival
 from health_predict.store.bundles import open_version
 from health_predict.store.ledger import read_ledger
 from health_predict.store.manifests import Made, completed, rerunnable
@@ -51,7 +51,7 @@ def score(storage: Storage, registry: Registry, number: int, first: str, ask: As
     production, BundleError for a model of another outcome, ServiceError where the service does not answer or answers
     with another version.
     """
-    arrived = completed(storage, layout.manifest(layout.arrival(number)), "simulate")
+    arrived = completed(storage, layout.manifest(layout.arrival(number)), ARRIVES)
     key, inputs = layout.predictions(number), {"arrival": arrived["files"], "first": first}
 
     def make() -> Made[Scored]:
