@@ -22,7 +22,6 @@ from health_predict.steps.loop.score import Ask, score
 from health_predict.steps.model.evaluate import evaluate
 from health_predict.steps.model.promote import promote
 from health_predict.steps.model.train import train
-from health_predict.store import layout
 from health_predict.store.datasets import named
 from health_predict.store.loop import read_state, write_record
 from health_predict.store.storage import Storage
@@ -64,10 +63,7 @@ class Loop:
         write_record(self.storage, done)
         if state.production is None:
             return replace(state, first=done, production=done.promoted), done
-        state = replace(state, open=[done if one.batch == done.batch else one for one in state.open])
-        if done.scored and self.storage.exists(layout.manifest(layout.outcomes(done.batch))):
-            state = replace(state, unjudged=[done.batch])  # what became of it was known before it was scored
-        return state, done
+        return replace(state, open=[done if one.batch == done.batch else one for one in state.open]), done
 
     def _advance(self, due: Due, record: BatchRecord) -> BatchRecord:
         number = record.batch
