@@ -179,7 +179,10 @@ def _code(text: str) -> str:
 
 
 def _run(tree: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": "", "POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    stores = tree / "stores"  # trained once, by the tests of the unchanged module
+    stores.mkdir()
+    single = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": "", "TEST_STORES": str(stores), **single}
     command = [str(Path(sys.executable).parent / "mutmut"), "run", "--max-children", "1"]
     subprocess.run(command, cwd=tree, env=environment, stdout=sys.stderr, check=True)
 

@@ -17,9 +17,13 @@ from stores import PLACES, TRAIN_COMMAND, Trained, environment_of, prepare
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Invented data, trained by the real command once in a test run, whichever worker needs it first."""
+    """Invented data, trained by the real command once in a test run, whichever worker needs it first.
+
+    TEST_STORES names a folder where runs that follow each other share it (`make mutate`).
+    """
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    base = Path(os.environ.get("TEST_STORES", base))
     root, output = base / "trained" / "store", base / "trained" / "output.json"
     with (base / "trained.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
