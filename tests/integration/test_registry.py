@@ -1,5 +1,6 @@
 """MLflow on SQLite: runs that say how they ended, versions that are whole, aliases that follow the ledger."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from health_predict.adapters.registry import (
     PREVIOUS,
     PRODUCTION,
     REQUIRED,
+    SHA256,
     STARTED,
     Registry,
 )
@@ -226,3 +228,115 @@ def test_a_database_that_is_none_is_a_tracking_error(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"this is no database, and longer than the header of one " * 40)
     with pytest.raises(TrackingError, match="cannot reach MLflow"):
         Registry(f"sqlite:///{tmp_path}/mlflow.db", "HealthPredict")
+
+
+def test_what_is_logged_to_a_run_is_there(registry, client):
+    with registry.run(EXPERIMENT, "outer", {}) as outer, registry.run(EXPERIMENT, "inner", {"a": "b"}, outer) as inner:
+        registry.log(inner, {"depth": 4}, {"auroc": 0.7}, {"curve": (0.5, 0.6)}, {"kind": "x"})
+        registry.log(inner)
+    run = client.get_run(inner)
+    assert run.info.run_name == "inner"
+    assert run.data.params == {"depth": "4"}
+    assert run.data.metrics == {"auroc": 0.7, "curve": 0.6}
+    assert [(point.step, point.value) for point in client.get_metric_history(inner, "curve")] == [(1, 0.5), (2, 0.6)]
+    assert [point.step for point in client.get_metric_history(inner, "auroc")] == [0]
+    assert abs(client.get_metric_history(inner, "auroc")[0].timestamp / 1000 - time.time()) < 600
+    tags = run.data.tags
+    assert (tags["a"], tags["kind"], tags["mlflow.parentRunId"]) == ("b", "x", outer)
+    assert "mlflow.parentRunId" not in client.get_run(outer).data.tags
+    assert (tags[HOST], tags[PID]) == (socket.gethostname(), str(os.getpid()))
+    assert client.get_experiment_by_name(EXPERIMENT).artifact_location.endswith(f"/{EXPERIMENT}")
+
+
+def test_runs_are_found_by_all_of_their_tags_newest_first(registry):
+    ids = []
+    for number in ("1", "2", "3"):
+        with registry.run(EXPERIMENT, number, {"kind": "x", "number": number}) as run_id:
+            ids.append(run_id)
+        time.sleep(0.01)
+    found = registry.finished_runs(EXPERIMENT, {"kind": "x"})
+    assert [run.info.run_id for run in found] == ids[::-1]
+    assert [run.info.run_id for run in registry.finished_runs(EXPERIMENT, {"kind": "x", "number": "2"})] == [ids[1]]
+
+
+def test_artifacts_are_there_by_their_path_wherever_the_store_is_now(store, registry, tmp_path):
+    (tmp_path / "given" / "deep").mkdir(parents=True)
+    (tmp_path / "given" / "deep" / "file").write_text("content")
+    with registry.run(EXPERIMENT, "artifacts", {}) as run_id:
+        registry.log_folder(run_id, tmp_path / "given")
+        registry.log_folder(run_id, tmp_path / "given" / "deep", "other")
+    assert registry.holds(run_id, "deep")
+    assert registry.holds(run_id, "other")
+    assert not registry.holds(run_id, "nothing")
+    assert (registry.download(run_id, "other", tmp_path / "one") / "file").read_text() == "content"
+
+    moved = tmp_path / "moved"
+    shutil.copytree(store.root, moved)
+    shutil.rmtree(store.root / "mlartifacts" / EXPERIMENT)
+    there = Registry(f"sqlite:///{moved}/mlflow.db", registry.model_name, str(moved / "mlartifacts"))
+    assert there.holds(run_id, "deep")
+    assert (there.download(run_id, "deep", tmp_path / "two") / "file").read_text() == "content"
+
+
+def test_a_version_has_its_tags_and_a_model_beside_it_has_none_of_its_versions(store, registry, client):
+    version = registry.register(store.winner, TAGS)
+    found = client.get_model_version(registry.model_name, "1")
+    assert found.tags == {**TAGS, SHA256: registry.bundle(store.winner).sha256}
+    assert found.tags[SHA256] == version.sha256
+    assert "readmission" in client.get_registered_model(registry.model_name).description
+    assert (registry.has_version("1"), registry.has_version("2")) == (True, False)
+    other = registry.for_model("Other")
+    assert (other.model_name, other.tracking_uri) == ("Other", registry.tracking_uri)
+    assert not other.has_version("1")
+    assert other.at(PRODUCTION) is None
+    assert other.register(store.winner, TAGS).name == "Other"
+    assert registry.register(store.other, TAGS).version == "2"
+
+
+def test_an_alias_cannot_point_at_a_version_that_was_deleted(store, registry, client):
+    registry.register(store.winner, TAGS)
+    registry.register(store.other, TAGS)
+    registry.follow("2", "1")
+    client.delete_model_version(registry.model_name, "1")
+    assert registry.at(PREVIOUS) is None
+    assert not registry.follow("2", "1")
+    assert registry.follow("1", None)
+    assert registry.at(PRODUCTION) is None
+
+
+def test_who_holds_a_model_is_written_by_generation_and_stays(registry):
+    assert registry.holders() == {}
+    registry.hold("one", 1, over=False)
+    assert registry.holders() == {1: "one"}
+    registry.hold("two", 1, over=False)
+    assert registry.holders() == {1: "one"}
+    registry.hold("two", 1, over=True)
+    registry.hold("three", 2, over=False)
+    assert registry.holders() == {1: "two", 2: "three"}
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        (lambda dead: dead.version("7"), "find version 7 of HealthPredict"),
+        (lambda dead: dead.has_version("7"), "find version 7 of HealthPredict"),
+        (lambda dead: dead.at(PRODUCTION), "look up the alias production"),
+        (lambda dead: dead.holders(), "find the model HealthPredict"),
+        (lambda dead: dead.hold("me", 1, over=False), "hold the model HealthPredict"),
+        (lambda dead: dead.finished_runs(EXPERIMENT, {}), f"search the experiment {EXPERIMENT}"),
+        (lambda dead: dead.end_orphans(EXPERIMENT), f"search the experiment {EXPERIMENT}"),
+        (lambda dead: dead.log("0" * 32, {"depth": 4}), f"log to the run {'0' * 32}"),
+        (lambda dead: dead.holds("0" * 32, "x"), f"list the artifacts of the run {'0' * 32}"),
+        (lambda dead: dead.download("0" * 32, "x", Path("/nowhere")), f"download x of the run {'0' * 32}"),
+        (lambda dead: dead.log_folder("0" * 32, Path("/nowhere")), f"upload to the run {'0' * 32}"),
+    ],
+)
+def test_what_could_not_be_done_is_told_with_the_place_and_what_to_do(registry, store, what, said):
+    (store.root / "mlflow.db").write_bytes(b"this is no database, and longer than the header of one " * 40)
+    with pytest.raises(TrackingError) as told:
+        what(registry)
+    assert str(told.value).startswith(f"cannot {said} (MLflow at {registry.tracking_uri}): ")
+    assert str(told.value).endswith(
+        "Is the server running? MLFLOW_TRACKING_URI says where it is; unset, a SQLite file below the storage root is "
+        "used."
+    )
