@@ -285,6 +285,7 @@ def test_a_version_has_its_tags_and_a_model_beside_it_has_none_of_its_versions(s
     assert found.tags[SHA256] == version.sha256
     assert "readmission" in client.get_registered_model(registry.model_name).description
     assert (registry.has_version("1"), registry.has_version("2")) == (True, False)
+    assert (registry.run_of("1"), registry.run_of("2")) == (store.winner, None)
     other = registry.for_model("Other")
     assert (other.model_name, other.tracking_uri) == ("Other", registry.tracking_uri)
     assert not other.has_version("1")
