@@ -303,6 +303,7 @@ def test_the_standard_error_is_the_spread_of_the_resamples():
         ([1, 1], [0.1, 0.2], [1, 2], "2 of 2 encounters have the outcome; metrics need some with and some without"),
         ([0, 0], [0.1, 0.2], [1, 2], "0 of 2 encounters have the outcome; metrics need some with and some without"),
         ([], [], [], "0 of 0 encounters have the outcome; metrics need some with and some without"),
+        ([0, 1, 0], [0.1, np.nan, 0.2], [1, 2, 3], "1 of 3 scores are not finite numbers"),
         ([0, 1], [0.1, np.nan], [1, 2], "1 of 2 scores are not finite numbers"),
         ([0, 1], [0.1, np.inf], [1, 2], "1 of 2 scores are not finite numbers"),
         ([[0, 1]], [[0.1, 0.2]], [[1, 2]], f"{SHAPES} ['(1, 2)']; one row each"),
