@@ -120,6 +120,11 @@ class Settings(_Environment):
         description="Who decides, for the ledger: a person, or a service account and its task.",
     )
 
+    @field_validator("ray_address")
+    @classmethod
+    def _names_a_cluster(cls, address: str | None) -> str | None:
+        return None if address in ("", "local") else address  # as Ray means it: a cluster of its own
+
     @field_validator("actor")
     @classmethod
     def _printable(cls, actor: str) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from health_predict.adapters.registry import BUNDLE
 from health_predict.data.cohort import outcome
-from health_predict.data.schema import CLINICAL, OUTCOME
+from health_predict.data.schema import CLINICAL, EXCLUDED_DISPOSITIONS, OUTCOME
 from health_predict.evaluation.metrics import evaluate
 from health_predict.params import BootstrapParams, IntakeParams
 from health_predict.steps.data.intake_outcomes import intake_outcomes
@@ -120,3 +120,24 @@ def test_the_command_needs_the_key_and_shows_days(answered, health_predict):
     assert shown.code == 0, shown.err
     assert "1,000 answers" in shown.out
     assert "2026-05-02" in shown.out
+
+
+def test_encounters_that_ended_in_death_or_a_hospice_are_left_out_and_counted(answered):
+    store, bundle, encounters, _, file = answered
+    intake_outcomes(store.storage, IntakeParams(), "me", str(file))
+    before = judge(store).versions[0].rows
+    log = PredictionLog(store.storage, pytest.fail)
+    for row in encounters.head(20).iter_rows(named=True):
+        log.put(scored(bundle, {**row, "discharge_disposition_id": EXCLUDED_DISPOSITIONS[0]}, 0.9, day=9))
+    log.close(timeout=30)
+    found = judge(store)
+    assert (found.left_out, found.versions[0].rows) == (20, before - 20)
+
+
+def test_answers_of_a_version_that_the_store_does_not_keep_are_counted_apart(answered):
+    store, bundle, *_, file = answered
+    intake_outcomes(store.storage, IntakeParams(), "me", str(file))
+    for key in store.storage.list(layout.bundle(bundle.sha256)):
+        store.storage.delete(key)
+    found = judge(store)
+    assert (found.untraceable, found.versions) == (1_000, ())

@@ -191,7 +191,6 @@ def machine(champion: Path) -> type[RuleBasedStateMachine]:
 
         def _run(self) -> None:
             with (
-                patch.object(run_loop, "train", self._train),
                 patch.object(run_loop, "evaluate", lambda *_: None),
                 patch.object(run_loop, "promote", self._promote),
                 patch.object(Loop, "_train", lambda _loop, dataset: self._train(dataset)),

@@ -20,27 +20,20 @@ from health_predict.store.addresses import without_secrets
 def cluster(address: str | None) -> Iterator[None]:
     """Connect for the block. Without an address a local cluster is started, and stopped afterwards.
 
-    An address that is "local" or empty counts as none, so that a leftover cluster is never joined by accident.
-    Raises ServiceError when no cluster answers at the address.
+    A leftover cluster is never joined by accident. Raises ServiceError when no cluster answers at the address.
     """
-    here = is_here(address)
-    if not here:
-        _check_listening(str(address))
+    if address is not None:
+        _check_listening(address)
     try:
-        _start() if here else _join(str(address))
+        _start() if address is None else _join(address)
     except Exception as error:  # Ray has no narrower one
-        place = "on this machine" if here else f"at RAY_ADDRESS={without_secrets(str(address))}"
+        place = "on this machine" if address is None else f"at RAY_ADDRESS={without_secrets(address)}"
         reason = without_secrets(str(error)).strip().partition("\n")[0] or type(error).__name__
         raise ServiceError(f"the Ray cluster {place} did not start or answer: {reason}; try again") from error
     try:
         yield
     finally:
         ray.shutdown()
-
-
-def is_here(address: str | None) -> bool:
-    """Does the address name no cluster, so that one on this machine is meant."""
-    return address in (None, "", "local")
 
 
 def _start() -> None:

@@ -6,10 +6,8 @@ rungs, in the same order every time, so that one seed gives one result on any nu
 
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import optuna
@@ -19,47 +17,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from health_predict.params import Family, SearchParams
-from health_predict.training.candidates import CANDIDATES, Config, Fold, Range
-from health_predict.training.fit import Fitted, Prepared, fit
-
-METRIC = "val_roc_auc"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One sample of a family's space. `auroc` has the validation AUROC after each step that was trained."""
-
-    number: int
-    config: Config
-    auroc: tuple[float, ...]
-    stopped: bool  # by ASHA, before the last step
-    seconds: float
-
-    @property
-    def score(self) -> float:
-        return self.auroc[-1]
-
-
-@dataclass(frozen=True)
-class Search:
-    """All trials of one family, in the order they were proposed."""
-
-    family: Family
-    trials: tuple[Trial, ...]
-
-    @property
-    def best(self) -> Trial:
-        """The full trial with the highest validation AUROC; of equals, the earliest."""
-        return max((trial for trial in self.trials if not trial.stopped), key=lambda trial: trial.score)
-
-    @property
-    def stopped_share(self) -> float:
-        return sum(trial.stopped for trial in self.trials) / len(self.trials)
-
-    @property
-    def stopped_at(self) -> Mapping[int, int]:
-        """How many trials ASHA stopped at each rung (step)."""
-        return dict(sorted(Counter(len(trial.auroc) for trial in self.trials if trial.stopped).items()))
+from health_predict.training.candidates import CANDIDATES, Fold, Range
+from health_predict.training.search import METRIC, Search, Trial
 
 
 def search(
@@ -84,19 +43,6 @@ def search(
 
 # Longest first, so that no core waits for a slow family at the end.
 _COST: tuple[Family, ...] = ("catboost", "random_forest", "logistic_regression", "xgboost", "lightgbm")
-
-
-def only_trial(
-    family: Family, prepared: Prepared, params: SearchParams, on_trial: Callable[[Family, Trial], None]
-) -> tuple[Search, Fitted]:
-    """The search of one trial: the family's good default is fitted once, here, and no cluster is needed."""
-    config = CANDIDATES[family].default(len(prepared.fold.y_train))
-    auroc: list[float] = []
-    began = time.monotonic()
-    fitted = fit(family, config, prepared, params, lambda _step, value: auroc.append(float(value)))
-    trial = Trial(0, config, tuple(auroc), stopped=False, seconds=time.monotonic() - began)
-    on_trial(family, trial)
-    return Search(family, (trial,)), fitted
 
 
 def _trainable(family: Family, fold: ray.ObjectRef, params: SearchParams) -> Callable[[dict[str, Any]], None]:

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from health_predict.adapters.ray_search import METRIC, Search, Trial
 from health_predict.adapters.registry import BUNDLE, EVALUATION, PREPROCESSOR, Registry
 from health_predict.bundle.export import Provenance, export
 from health_predict.bundle.model import Bundle
@@ -22,6 +21,7 @@ from health_predict.reports.figures import quality_figures
 from health_predict.store.reports import BestModel, EvaluationReport
 from health_predict.store.tables import json_bytes
 from health_predict.training.fit import Fitted, importance
+from health_predict.training.search import METRIC, Search, Trial
 
 FINGERPRINT = "health_predict.fingerprint"
 WINNER = "health_predict.winner_run_id"

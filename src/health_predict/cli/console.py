@@ -13,9 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from health_predict.params import Family, SearchParams
 
 if TYPE_CHECKING:
-    from health_predict.adapters.ray_search import Trial
     from health_predict.steps.model.train import Progress as Listeners
     from health_predict.store.reports import BestModel
+    from health_predict.training.search import Trial
 
 Advance = Callable[[float, float | None, str], None]  # done so far, of how much if known, what is being done
 PLAIN_WIDTH = 160  # characters, where there is no terminal to fit into

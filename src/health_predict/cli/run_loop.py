@@ -23,6 +23,7 @@ from health_predict.steps.model.evaluate import evaluate
 from health_predict.steps.model.promote import promote
 from health_predict.steps.model.train import train
 from health_predict.store.datasets import named
+from health_predict.store.intake import settle
 from health_predict.store.loop import read_state, write_record
 from health_predict.store.storage import Storage
 from health_predict.workspace.production import first_version
@@ -47,8 +48,10 @@ class Loop:
     def run(self) -> Iterator[tuple[Due, BatchRecord | None]]:
         """Do what is due until nothing is; yields each action when it is done, with the record of its batch.
 
-        Raises what the steps raise; a `Declined` of a remedy is the end of the remedy, noted as objections.
+        An intake that was stopped half-way is completed first. Raises what the steps raise; a `Declined` of a remedy is
+        the end of the remedy, noted as objections.
         """
+        settle(self.storage, self.params.intake)
         while next_action(state := read_state(self.storage)).action is not None:
             while (due := next_action(state)).action is not None:  # what an action changes is known without reading
                 state, record = self._perform(due, state)

@@ -262,7 +262,8 @@ def outcomes_taken_in(report: Any) -> RenderableType:
 
 def answers_judged(report: Any) -> RenderableType:
     lines = [
-        f"{report.logged:,} answers: {report.waiting:,} wait for an outcome, {report.anonymous:,} came without an "
+        f"{report.logged:,} answers: {report.waiting:,} wait for an outcome, {report.left_out:,} are about encounters "
+        f"that ended in death or a hospice, {report.anonymous:,} came without an "
         f"encounter_id, {report.superseded:,} were given again, {report.seen:,} are of encounters that the version was "
         f"trained on, {report.untraceable:,} of a version that the store does not keep"
     ]

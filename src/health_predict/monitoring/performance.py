@@ -4,14 +4,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2, norm
 
+from health_predict.data.cohort import outcome
 from health_predict.errors import DataError
 from health_predict.evaluation.metrics import Interval, Metrics, evaluate
 from health_predict.monitoring.drift import CHECKS, psi
 from health_predict.monitoring.reference import Reference, effective
-from health_predict.params import BootstrapParams, DriftParams, PerformanceParams
+from health_predict.params import BootstrapParams, DriftParams, Params, PerformanceParams
 
 Floats = NDArray[np.float64]
 Realised = Literal["auroc", "observed_expected", "calibration_slope"]  # what outcomes can show
@@ -71,6 +73,18 @@ class PredictionDrift:
     @property
     def detected(self) -> bool:
         return bool(self.reasons)
+
+
+def performance_of(became: pl.DataFrame, reference: Metrics, params: Params) -> Performance:
+    """As `performance`, of typed encounters with their outcomes and the `probability` that was given for each."""
+    return performance(
+        outcome(became),
+        became["probability"].to_numpy(),
+        became["patient_nbr"].to_numpy(),
+        reference,
+        params.performance,
+        params.bootstrap,
+    )
 
 
 def performance(

@@ -48,10 +48,15 @@ def keep_bundle(storage: Storage, folder: Path) -> None:
             storage.write(key, content)
 
 
+def has_kept(storage: Storage, digest: str) -> bool:
+    """Has the store the bundle's description, and so, by the order of writing, the bundle."""
+    return storage.exists(f"{layout.bundle(digest)}/{MANIFEST}")
+
+
 def kept_manifest(storage: Storage, digest: str) -> Manifest:
     """What a bundle in the store says of itself. StorageError when it is not kept, BundleError when it was altered."""
     key = f"{layout.bundle(digest)}/{MANIFEST}"
-    if not storage.exists(key):
+    if not has_kept(storage, digest):
         raise StorageError(
             f"{key} is not in {storage.root}, so nobody can know what the version has seen; `health-predict promote` "
             "of its run keeps it again, as long as MLflow has it"

@@ -7,16 +7,18 @@ stops in between is completed by the next one.
 """
 
 import io
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 import polars as pl
 
 from health_predict.data.schema import OUTCOME
 from health_predict.data.validation import DTYPES
-from health_predict.errors import DataError
+from health_predict.errors import ConflictError, DataError
 from health_predict.params import IntakeParams
 from health_predict.store import layout
 from health_predict.store.batches import OUTCOMES, Arrival, Types, arrived, next_assembly, parquet, read_arrival
@@ -24,6 +26,9 @@ from health_predict.store.manifests import publish, unaltered
 from health_predict.store.storage import State, Storage
 from health_predict.store.tables import kept_table
 
+Taken = TypeVar("Taken")
+
+TRIES = 10  # appends, while others take something in at the same time
 IDS: Types = {"encounter_id": DTYPES["encounter_id"]}
 STATEMENTS: Types = {**OUTCOMES, "as_of": pl.Date()}  # what was said to have become of an encounter, as known on a day
 
@@ -78,10 +83,23 @@ def read_intake(storage: Storage) -> IntakeLog:
     return IntakeLog(tuple(lines), found[1])
 
 
-def append_received(storage: Storage, log: IntakeLog, received: Received) -> None:
-    """Append a line to the log as it was read; ConflictError where somebody appended meanwhile."""
-    lines = [msgspec.json.encode(one) for one in (*log.received, received)]
-    storage.write_if(layout.INTAKE, b"\n".join(lines) + b"\n", log.state)
+def append_received(
+    storage: Storage, make: Callable[[IntakeLog], tuple[Taken, Received | None]]
+) -> tuple[IntakeLog, Taken]:
+    """Append the line that `make` makes of the log, or none; returns the log after, and what else is made.
+
+    Where somebody appended meanwhile, all of it is made anew of what is there then. Raises ConflictError after TRIES.
+    """
+    for _ in range(TRIES):
+        log = read_intake(storage)
+        taken, received = make(log)
+        if received is None:
+            return log, taken
+        received_now = (*log.received, received)
+        with suppress(ConflictError):
+            storage.write_if(layout.INTAKE, b"\n".join(map(msgspec.json.encode, received_now)) + b"\n", log.state)
+            return replace(log, received=received_now), taken
+    raise ConflictError(f"others were faster {TRIES} times, so nothing was taken in; try again")
 
 
 def next_batch(storage: Storage, log: IntakeLog) -> int:

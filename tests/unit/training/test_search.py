@@ -3,11 +3,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import factories
-from health_predict.adapters.ray_search import Search, Trial, only_trial
 from health_predict.data.cohort import label, select_cohort
 from health_predict.params import PreprocessorParams, SearchParams
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
+from health_predict.training.search import Search, Trial, only_trial
 
 TRIALS = (
     Trial(0, {"depth": 4}, (0.60, 0.62, 0.64), stopped=False, seconds=3.0),

@@ -8,12 +8,12 @@ import polars as pl
 
 from health_predict.data.cohort import select_cohort
 from health_predict.data.validation import Finding
-from health_predict.errors import ConflictError, DataError
+from health_predict.errors import DataError
 from health_predict.params import IntakeParams
 from health_predict.store import layout
 from health_predict.store.batches import ARRIVAL, parquet
 from health_predict.store.encounter_files import open_encounters
-from health_predict.store.intake import Received, append_received, known_encounters, next_batch, read_intake, settle
+from health_predict.store.intake import IntakeLog, Received, append_received, known_encounters, next_batch, settle
 from health_predict.store.places import shown
 from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table
@@ -21,7 +21,6 @@ from health_predict.store.tables import keep_table
 PIECE = 65_536  # rows read at a time
 NEEDED = ("encounter_id", "patient_nbr")
 CONTRADICTS = "encounter_id is in an earlier row too, with other values"
-TRIES = 10  # appends, while others take something in at the same time
 
 
 @dataclass(frozen=True)
@@ -62,39 +61,46 @@ def intake_encounters(
         )
     distinct = fitting.unique("encounter_id", keep="first", maintain_order=True)
     quarantine = _set_aside(storage, bad)
-    for _ in range(TRIES):
-        log = read_intake(storage)
+
+    def make(log: IntakeLog) -> tuple[_New, Received | None]:
         new = distinct.filter(~pl.col("encounter_id").is_in(known_encounters(storage, log).implode()))
         cohort = select_cohort(new)
         left_out = new.height - cohort.height
-        batch = next_batch(storage, log) if cohort.height else None
-        if batch is not None:
-            table = keep_table(storage, parquet(cohort, ARRIVAL, layout.arrival(batch)))
-            received = Received(
-                at=datetime.now(UTC).isoformat(timespec="seconds"),
-                who=who,
-                kind="encounters",
-                table=table,
-                rows=cohort.height,
-                batch=batch,
-                left_out=left_out,
-            )
-            try:
-                append_received(storage, log, received)
-            except ConflictError:
-                continue
-        settle(storage, params)
-        return EncountersTakenIn(
+        if cohort.is_empty():
+            return _New(None, cohort.height, left_out), None
+        batch = next_batch(storage, log)
+        received = Received(
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            who=who,
+            kind="encounters",
+            table=keep_table(storage, parquet(cohort, ARRIVAL, layout.arrival(batch))),
+            rows=cohort.height,
             batch=batch,
-            rows=rows,
-            accepted=cohort.height,
-            known=fitting.height - new.height,
             left_out=left_out,
-            quarantined=bad.height,
-            findings=findings,
-            quarantine=quarantine,
         )
-    raise ConflictError(f"others were faster {TRIES} times; nothing of {shown(source)} was taken in; try again")
+        return _New(batch, cohort.height, left_out), received
+
+    _, new = append_received(storage, make)
+    settle(storage, params)
+    return EncountersTakenIn(
+        batch=new.batch,
+        rows=rows,
+        accepted=new.accepted,
+        known=fitting.height - new.accepted - new.left_out,
+        left_out=new.left_out,
+        quarantined=bad.height,
+        findings=findings,
+        quarantine=quarantine,
+    )
+
+
+@dataclass(frozen=True)
+class _New:
+    """Of a file, what had not arrived before."""
+
+    batch: int | None
+    accepted: int
+    left_out: int
 
 
 def _sifted(source: str, endpoint: str | None) -> tuple[pl.DataFrame, pl.DataFrame, tuple[Finding, ...]]:

@@ -1,22 +1,22 @@
 """`health-predict intake outcomes`: what became of encounters, in any order, late, twice, or corrected."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
 
 from health_predict.data.schema import OUTCOME
-from health_predict.errors import ConflictError, DataError
+from health_predict.errors import DataError
 from health_predict.params import IntakeParams
 from health_predict.store.batches import parquet
 from health_predict.store.intake import (
     STATEMENTS,
+    IntakeLog,
     Received,
     Settled,
     append_received,
     known_encounters,
     newest_statements,
-    read_intake,
     settle,
 )
 from health_predict.store.places import shown
@@ -25,7 +25,6 @@ from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table
 
 AHEAD = timedelta(days=1)  # of the day in UTC, where it is tomorrow already
-TRIES = 10  # appends, while others take something in at the same time
 
 
 @dataclass(frozen=True)
@@ -65,33 +64,25 @@ def intake_outcomes(
         raise DataError(f"{as_of} is still to come, and nobody can know what became of an encounter by then")
     statements = read_outcomes(source, endpoint).with_columns(as_of=pl.lit(as_of, pl.Date))
     table = keep_table(storage, parquet(statements, STATEMENTS, shown(source)))
-    for _ in range(TRIES):
-        log = read_intake(storage)
+
+    def make(log: IntakeLog) -> tuple[pl.DataFrame, Received | None]:
         before = newest_statements(storage, log)
-        received = Received(
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
-            who=who,
-            kind="outcomes",
-            table=table,
-            rows=statements.height,
-        )
-        try:
-            if table not in (one.table for one in log.received):
-                append_received(storage, log, received)
-                log = replace(log, received=(*log.received, received))
-        except ConflictError:
-            continue
-        after = newest_statements(storage, log)
-        arrived, overruled = known_encounters(storage, log), _changed(after, statements)
-        return OutcomesTakenIn(
-            rows=statements.height,
-            changed=_changed(before, after),
-            repeated=statements.height - _news(before, after) - overruled,
-            overruled=overruled,
-            unknown=statements.filter(~pl.col("encounter_id").is_in(arrived.implode())).height,
-            batches=tuple(settle(storage, params)),
-        )
-    raise ConflictError(f"others were faster {TRIES} times; nothing of {shown(source)} was taken in; try again")
+        if table in (one.table for one in log.received):
+            return before, None
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        return before, Received(at=at, who=who, kind="outcomes", table=table, rows=statements.height)
+
+    log, before = append_received(storage, make)
+    after = newest_statements(storage, log)
+    arrived, overruled = known_encounters(storage, log), _changed(after, statements)
+    return OutcomesTakenIn(
+        rows=statements.height,
+        changed=_changed(before, after),
+        repeated=statements.height - _news(before, after) - overruled,
+        overruled=overruled,
+        unknown=statements.filter(~pl.col("encounter_id").is_in(arrived.implode())).height,
+        batches=tuple(settle(storage, params)),
+    )
 
 
 def _changed(before: pl.DataFrame, after: pl.DataFrame) -> int:

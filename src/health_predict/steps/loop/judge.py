@@ -5,10 +5,9 @@ import polars as pl
 from health_predict.adapters.monitoring_runs import log_judged
 from health_predict.adapters.registry import Registry
 from health_predict.bundle.model import require_target
-from health_predict.data.cohort import outcome
 from health_predict.errors import DataError
 from health_predict.evaluation.metrics import Metrics
-from health_predict.monitoring.performance import Performance, performance
+from health_predict.monitoring.performance import Performance, performance_of
 from health_predict.params import Params
 from health_predict.store import layout
 from health_predict.store.approvals import approved
@@ -63,14 +62,6 @@ def _judged(storage: Storage, registry: Registry, params: Params, number: int) -
 def _measured(became: pl.DataFrame, reference: Metrics, params: Params) -> tuple[Performance | None, str | None]:
     """How good a version was, or why that cannot be known: a small batch can have no readmission at all."""
     try:
-        found = performance(
-            outcome(became),
-            became["probability"].to_numpy(),
-            became["patient_nbr"].to_numpy(),
-            reference,
-            params.performance,
-            params.bootstrap,
-        )
+        return performance_of(became, reference, params), None
     except DataError as error:
         return None, str(error)
-    return found, None

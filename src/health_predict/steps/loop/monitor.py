@@ -13,11 +13,11 @@ from health_predict.adapters.monitoring_runs import log_monitoring
 from health_predict.adapters.registry import Registry
 from health_predict.bundle.model import Bundle, load_bundle, require_target
 from health_predict.bundle.profile import read_reference
-from health_predict.data.cohort import LabelledEncounters, outcome, select_cohort
+from health_predict.data.cohort import LabelledEncounters, select_cohort
 from health_predict.errors import ConflictError, DataError, Declined
 from health_predict.monitoring.alarms import Watched, measures, news
 from health_predict.monitoring.drift import field_drift
-from health_predict.monitoring.performance import performance, prediction_drift
+from health_predict.monitoring.performance import performance_of, prediction_drift
 from health_predict.monitoring.reference import Reference, profile, value_counts
 from health_predict.monitoring.separation import separation
 from health_predict.params import Params
@@ -278,14 +278,7 @@ def _became(
         rows=unseen.height,
         left_out=joined.height - cohort.height,
         seen=known,
-        performance=performance(
-            outcome(became),
-            became["probability"].to_numpy(),
-            became["patient_nbr"].to_numpy(),
-            reference,
-            params.performance,
-            params.bootstrap,
-        ),
+        performance=performance_of(became, reference, params),
     )
 
 

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass, replace
 import polars as pl
 
 from health_predict import __version__
-from health_predict.adapters.ray_cluster import cluster, is_here
-from health_predict.adapters.ray_search import Search, Trial, only_trial, search
 from health_predict.adapters.registry import Registry
 from health_predict.adapters.training_runs import FINGERPRINT, WINNER, experiment, log_best, log_search, parent_run
 from health_predict.bundle.export import Provenance, git_revision
@@ -26,6 +24,7 @@ from health_predict.store.storage import Storage
 from health_predict.store.tables import json_bytes, keep_table, read_table
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import Fitted, Prepared, fit, prepare
+from health_predict.training.search import Search, Trial, only_trial
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,13 @@ def _fitted(
     by_family: Mapping[Family, Prepared], params: SearchParams, ray_address: str | None, progress: Progress
 ) -> Iterator[tuple[Search, Fitted]]:
     """Each family's search with its best configuration fitted. For a single trial no cluster is started."""
-    if params.trials == 1 and is_here(ray_address):
+    if params.trials == 1 and ray_address is None:
         for family, prepared in by_family.items():
             yield only_trial(family, prepared, params, progress.trial)
         return
+    from health_predict.adapters.ray_cluster import cluster  # noqa: PLC0415  (a second to import)
+    from health_predict.adapters.ray_search import search  # noqa: PLC0415
+
     with cluster(ray_address):
         folds = {family: prepared.fold for family, prepared in by_family.items()}
         for found in search(folds, params, progress.trial):
