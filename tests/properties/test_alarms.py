@@ -6,7 +6,8 @@ from typing import get_args
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from health_predict.monitoring.alarms import Kind, Measure, Watched, news
+from health_predict.monitoring.alarms import Watched, news
+from health_predict.monitoring.measures import Kind, Measure
 from health_predict.params import Params
 
 PARAMS = Params()

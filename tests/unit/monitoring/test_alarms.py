@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from health_predict.evaluation.metrics import Interval, evaluate
-from health_predict.monitoring.alarms import ADVICE, INPUTS, Alarm, Kind, Measure, Watched, measures, news
+from health_predict.monitoring.alarms import ADVICE, INPUTS, Alarm, Watched, news
 from health_predict.monitoring.drift import Drift, FieldDrift, Statistics
+from health_predict.monitoring.measures import Kind, Measure, measures
 from health_predict.monitoring.performance import Performance, PredictionDrift
 from health_predict.monitoring.separation import Separation
 from health_predict.params import BootstrapParams, Params

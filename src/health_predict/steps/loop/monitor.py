@@ -15,8 +15,9 @@ from health_predict.bundle.model import Bundle, load_bundle, require_target
 from health_predict.bundle.profile import read_reference
 from health_predict.data.cohort import LabelledEncounters, select_cohort
 from health_predict.errors import ConflictError, DataError, Declined
-from health_predict.monitoring.alarms import Watched, measures, news
+from health_predict.monitoring.alarms import Watched, news
 from health_predict.monitoring.drift import field_drift
+from health_predict.monitoring.measures import measures
 from health_predict.monitoring.performance import performance_of, prediction_drift
 from health_predict.monitoring.reference import Reference, profile, value_counts
 from health_predict.monitoring.separation import separation
