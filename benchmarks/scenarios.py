@@ -46,6 +46,7 @@ from health_predict.store.manifests import publish
 from health_predict.store.monitoring_reports import MonitoringReport
 from health_predict.store.storage import Folder
 from health_predict.store.tables import read_table, table_bytes
+from health_predict.workspace import Workspace
 from health_predict.workspace.production import decide, drafted, subject_of
 
 PAGE = Path("docs/results.md")
@@ -113,6 +114,10 @@ class World:
     @property
     def root(self) -> Path:
         return Path(self.storage.root)
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.storage, lambda: self.registry, self.root / "cache")
 
 
 def main() -> None:
@@ -185,8 +190,8 @@ def _with_champion(world: World, months: pl.DataFrame, seed: int) -> World:
     publish(world.storage, layout.VALIDATION_MANIFEST, inputs={}, files=files, result={"synthetic": False})
     split(world.storage, DEALT)
     silent = Progress(lambda *_: None, lambda *_: None)
-    trained = train(world.storage, world.registry, PARAMS, "lt30", None, silent)
-    evaluate(world.storage, world.registry, PARAMS, WHO, trained.winner)
+    trained = train(world.workspace, PARAMS, "lt30", None, silent)
+    evaluate(world.workspace, PARAMS, WHO, trained.winner)
     # Past the gate, which these few encounters may not convince: any model can be watched.
     version = world.registry.register(trained.winner, {})
     with tempfile.TemporaryDirectory() as scratch:
@@ -195,20 +200,20 @@ def _with_champion(world: World, months: pl.DataFrame, seed: int) -> World:
         keep_bundle(world.storage, folder)
     ledger, subject = read_ledger(world.storage), subject_of(bundle, version.version)
     moves = (version.version, None)
-    promoted = drafted(world.storage, world.registry, ledger, "promoted", subject, WHO, moves=moves)
-    decide(world.storage, world.registry, ledger, promoted)
+    promoted = drafted(world.workspace, ledger, "promoted", subject, WHO, moves=moves)
+    decide(world.workspace, ledger, promoted)
     return world
 
 
 def _watch(world: World, number: int, scenario: str) -> MonitoringReport:
     """A batch arrives, the outcomes of the one before mature, it is judged, and scored."""
-    storage, registry = world.storage, world.registry
+    storage = world.storage
     arrive(storage, PARAMS.scenario, number, scenario, BEGINS)
     if number > 1:
         mature(storage, number - 1)
-    judge(storage, registry, PARAMS)
-    report = monitor(storage, registry, PARAMS, number)
-    score(storage, registry, number, str(read_ledger(storage).production))
+    judge(world.workspace, PARAMS)
+    report = monitor(world.workspace, PARAMS, number)
+    score(world.workspace, number, str(read_ledger(storage).production))
     return report
 
 

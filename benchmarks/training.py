@@ -96,6 +96,7 @@ def ours(root: Path) -> dict[str, float]:
     from health_predict.params import Params, SearchParams
     from health_predict.steps.model.train import Progress, train
     from health_predict.store.storage import Folder
+    from health_predict.workspace import Workspace
 
     sampler, scores = Sampler(), []
 
@@ -105,8 +106,9 @@ def ours(root: Path) -> dict[str, float]:
 
     params = Params(search=SearchParams(families=("xgboost",), trials=TRIALS))
     registry = Registry(f"sqlite:///{root}/ours.db", "Ours", f"{root}/ours")
+    workspace = Workspace(Folder(str(root)), lambda: registry, root / "cache")
     with sampler.watch():
-        train(Folder(str(root)), registry, params, "lt30", None, Progress(on_trial, lambda _model: None), force=True)
+        train(workspace, params, "lt30", None, Progress(on_trial, lambda _model: None), force=True)
     return {"cpu": sampler.cpu_per_trial, "memory": sampler.peak, "auroc": max(scores)}
 
 

@@ -14,7 +14,8 @@ from health_predict.steps.data.fetch import fetch
 from health_predict.steps.data.split import split
 from health_predict.steps.data.validate import validate
 from health_predict.store.simulations import existing_world
-from health_predict.store.storage import Folder
+from health_predict.store.storage import Folder, Storage
+from health_predict.workspace import Workspace
 
 FAMILIES: tuple[Family, ...] = ("lightgbm", "logistic_regression")
 TRAIN_COMMAND = ("train", "--families", ",".join(FAMILIES), "--trials", "2", "--json")
@@ -49,6 +50,10 @@ class Place:
         artifacts = self.artifacts or settings.artifact_root
         return Registry(settings.resolved_tracking_uri, settings.model_name, artifacts)
 
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.storage, lambda: self.registry, self.settings.cache)
+
     def simulation(self, name: str) -> "Place":
         """The world of a replay that was begun in this store, as a place of its own."""
         storage, found = existing_world(self.storage, name)
@@ -72,6 +77,11 @@ class Place:
         with self.command(*arguments) as process:
             out, err = process.communicate(timeout=timeout)
         return process.returncode, out, err
+
+
+def workspace_of(storage: Storage, registry: Any) -> Workspace:
+    """A workspace of parts; the registry may be one that stands for MLflow."""
+    return Workspace(storage, lambda: registry, Path(storage.root) / "cache")
 
 
 def environment_of(root: Path) -> dict[str, str]:

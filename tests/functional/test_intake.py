@@ -351,8 +351,8 @@ def test_a_file_that_is_not_there_is_told(storage, tmp_path):
 def test_two_months_go_through_the_loop_by_commands(store: Trained, month, health_predict):
     """As an orchestrator calls it: what arrives is watched and scored, and once outcomes are known it is judged."""
     root, winner = store.root, store.winner
-    evaluate(store.storage, store.registry, Params(), "tester", winner)
-    promote(store.storage, store.registry, PASSES, "tester", winner)
+    evaluate(store.workspace, Params(), "tester", winner)
+    promote(store.workspace, PASSES, "tester", winner)
     assert health_predict(root, "loop", "next", "--json").json["action"] is None
     for number in (1, 2):
         _, encounters, outcomes = month(number, rows=1_500, first_id=900_000_000 + number * 10_000)
@@ -379,8 +379,8 @@ def test_two_months_go_through_the_loop_by_commands(store: Trained, month, healt
 def test_what_became_of_a_batch_is_judged_though_it_was_known_before_the_batch_was_scored(
     store: Trained, month, health_predict
 ):
-    evaluate(store.storage, store.registry, Params(), "tester", store.winner)
-    promote(store.storage, store.registry, PASSES, "tester", store.winner)
+    evaluate(store.workspace, Params(), "tester", store.winner)
+    promote(store.workspace, PASSES, "tester", store.winner)
     _, encounters, outcomes = month(1, rows=1_500, first_id=900_000_000)
     for kind, source in (("outcomes", outcomes), ("encounters", encounters)):
         assert health_predict(store.root, "intake", kind, "--from", str(source)).code == 0
@@ -393,8 +393,8 @@ def test_what_became_of_a_batch_is_judged_though_it_was_known_before_the_batch_w
 def test_a_small_batch_that_was_judged_with_a_later_one_by_hand_does_not_stop_the_loop(
     store: Trained, month, health_predict
 ):
-    evaluate(store.storage, store.registry, Params(), "tester", store.winner)
-    promote(store.storage, store.registry, PASSES, "tester", store.winner)
+    evaluate(store.workspace, Params(), "tester", store.winner)
+    promote(store.workspace, PASSES, "tester", store.winner)
     for number, rows in ((1, 100), (2, 1_500)):
         _, encounters, _ = month(number, rows=rows, first_id=900_000_000 + number * 10_000)
         assert health_predict(store.root, "intake", "encounters", "--from", str(encounters)).code == 0

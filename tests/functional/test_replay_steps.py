@@ -39,6 +39,7 @@ from health_predict.store.reports import read_evaluation, write_evaluation
 from health_predict.store.storage import Folder
 from health_predict.store.tables import read_json, table_bytes
 from loop import RUN, Registry, crown, export_champion, put_into_production
+from stores import workspace_of
 
 TABLE = encounters(1_600)
 PARAMS = Params(
@@ -78,7 +79,7 @@ def storage(champion, tmp_path) -> Folder:
 
 def judged(storage: Folder, champion: Path, current: Path, outcomes: Path | None = None) -> MonitoringReport:
     known = str(outcomes) if outcomes else None
-    return monitor_file(storage, Registry(champion), PARAMS, str(current), outcomes=known)
+    return monitor_file(workspace_of(storage, Registry(champion)), PARAMS, str(current), outcomes=known)
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def test_who_died_is_left_out_and_counted_at_every_door(storage, champion, tmp_p
 
     def compared(current: Path, reference: Path, outcomes: Path) -> MonitoringReport:
         registry, files = Registry(champion), (str(current), str(reference), str(outcomes))
-        return monitor_file(storage, registry, PARAMS, *files)
+        return monitor_file(workspace_of(storage, registry), PARAMS, *files)
 
     expected, found = compared(living, living, living), compared(dying, dying, dying)
     assert (expected.left_out, expected.reference_left_out, expected.outcomes[0].left_out) == (0, 0, 0)
@@ -205,7 +206,7 @@ def test_what_the_service_scored_on_a_day_is_judged_as_the_same_encounters_from_
         log.put(ScoredEncounter("t", "r", "1", "0", 0.1, patient="p", encounter=row))
     log.close(timeout=10)
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    found = monitor_logged(storage, Registry(champion), PARAMS, storage, day)
+    found = monitor_logged(workspace_of(storage, Registry(champion)), PARAMS, storage, day)
     expected = judged(storage, champion, current)
     assert found.left_out == expected.left_out + 40
     assert (found.status, found.drift, found.predictions) == (expected.status, expected.drift, expected.predictions)
@@ -213,22 +214,22 @@ def test_what_the_service_scored_on_a_day_is_judged_as_the_same_encounters_from_
     assert read_watched_days(storage, "9999-12-31") == [found]
     assert read_watched_days(storage, day) == []
     with pytest.raises(StorageError, match="no scored encounters of 1999-01-01"):
-        monitor_logged(storage, Registry(champion), PARAMS, storage, "1999-01-01")
+        monitor_logged(workspace_of(storage, Registry(champion)), PARAMS, storage, "1999-01-01")
     with pytest.raises(StorageError, match="no scored encounters"):
-        monitor_logged(storage, Registry(champion), PARAMS, storage, day[:6])
+        monitor_logged(workspace_of(storage, Registry(champion)), PARAMS, storage, day[:6])
 
 
 def test_a_finding_is_new_once_and_then_known_since_the_batch_that_told_of_it(storage, champion, tmp_path):
     arrive(storage, PARAMS.scenario, 1, "missing_feed", from_batch=1)
     registry = Registry(champion)
-    first = monitor(storage, registry, PARAMS, 1)
+    first = monitor(workspace_of(storage, registry), PARAMS, 1)
     assert first.alarm.raised
     assert registry.logged[-1]["alarm_raised"] == 1
     assert "  new: diag_1 missing in 100% of encounters" in shown(tables.monitored(first))
     again, reference = tmp_path / "again.parquet", tmp_path / "reference.parquet"
     read_arrival(storage, 1).write_parquet(again)
     TABLE.head(500).write_parquet(reference)
-    known = monitor_file(storage, registry, PARAMS, str(again))
+    known = monitor_file(workspace_of(storage, registry), PARAMS, str(again))
     assert (known.status, known.reasons) == (first.status, first.reasons)
     assert (known.alarm.raised, known.alarm.new, known.alarm.worse) == (False, (), ())
     assert {item.since for item in known.alarm.known} == {"batch 1"}
@@ -240,7 +241,7 @@ def test_a_finding_is_new_once_and_then_known_since_the_batch_that_told_of_it(st
     (missing,) = [item for item in known.alarm.known if item.kind == "missing"]
     worse = replace(known, alarm=replace(known.alarm, raised=True, worse=(replace(missing, before=0.5),)))
     assert "worse (0.50 to 1.00), known since batch 1: diag_1 missing in 100%" in shown(tables.monitored(worse))
-    other = monitor_file(storage, registry, PARAMS, str(again), str(reference))
+    other = monitor_file(workspace_of(storage, registry), PARAMS, str(again), str(reference))
     assert other.alarm.raised  # against another reference, nothing is known
 
 
@@ -260,16 +261,16 @@ def test_a_model_of_another_outcome_judges_and_scores_nothing(storage, champion,
     registry = Registry(other)
     put_into_production(storage, other, "2")
     refusals = [
-        lambda: monitor_file(storage, registry, PARAMS, str(current)),
-        lambda: monitor(storage, registry, PARAMS, 1),
-        lambda: score(storage, registry, 1, "1"),
+        lambda: monitor_file(workspace_of(storage, registry), PARAMS, str(current)),
+        lambda: monitor(workspace_of(storage, registry), PARAMS, 1),
+        lambda: score(workspace_of(storage, registry), 1, "1"),
     ]
     for refused in refusals:
         with pytest.raises(BundleError, match="readmission at any time"):
             refused()
     mature(storage, 1)
     with pytest.raises(BundleError, match="readmission at any time"):
-        recalibrate(storage, registry, EASY, 2, "2")
+        recalibrate(workspace_of(storage, registry), EASY, 2, "2")
 
 
 def test_only_the_batch_that_is_taken_in_is_read_and_it_has_to_be_the_one_that_was_set_aside(storage):

@@ -127,7 +127,7 @@ def test_what_a_replay_promotes_is_its_own(replayed):
     winner = read_json(place.simulation(NAME).storage, layout.TRAINING)["winner"]
     assert place.registry.bundle(winner).manifest.simulation == NAME
     with pytest.raises(BundleError, match=f"was trained in the simulation {NAME}, and can be neither "):
-        evaluate(place.storage, place.registry, Params(), "tester", winner)
+        evaluate(place.workspace, Params(), "tester", winner)
 
 
 def test_what_arrives_has_no_outcomes_and_what_was_said_stands_beside_what_became(replayed):
@@ -212,21 +212,21 @@ def test_another_replay_under_the_same_name_needs_a_restart(begun, tmp_path):
 
 
 def test_a_replay_begins_with_what_is_in_production_and_leaves_it_alone(store):
-    evaluate(store.storage, store.registry, Params(), "tester", store.winner)
-    promote(store.storage, store.registry, PASSES, "tester", store.winner)
+    evaluate(store.workspace, Params(), "tester", store.winner)
+    promote(store.workspace, PASSES, "tester", store.winner)
     before = (store.storage.read(layout.LEDGER), store.registry.at(PRODUCTION), store.registry.holders())
     plan = Plan("none", 1, ("lightgbm",), 1, 1)
-    begun = begin(store.storage, store.registry, "tester", "what-if", plan, restart=False)
-    first = read_ledger(begun.storage)
+    begun = begin(store.workspace, "tester", "what-if", plan, restart=False)
+    first = read_ledger(begun.workspace.storage)
     assert (first.production, first.entries[0].simulation) == ("1", "what-if")
     assert first.version("1").run_id == store.winner
-    assert begun.registry.at(PRODUCTION).run_id == store.winner
-    again = begin(store.storage, store.registry, "tester", "what-if", plan, restart=False)
-    assert again.registry.model_name == begun.registry.model_name
-    anew = begin(store.storage, store.registry, "tester", "what-if", plan, restart=True)
-    assert anew.registry.model_name != begun.registry.model_name
+    assert begun.workspace.registry.at(PRODUCTION).run_id == store.winner
+    again = begin(store.workspace, "tester", "what-if", plan, restart=False)
+    assert again.workspace.registry.model_name == begun.workspace.registry.model_name
+    anew = begin(store.workspace, "tester", "what-if", plan, restart=True)
+    assert anew.workspace.registry.model_name != begun.workspace.registry.model_name
     with pytest.raises(DataError, match="cannot begin with batch 99"):
-        begin(store.storage, store.registry, "tester", "what-if", replace(plan, from_batch=99), restart=True)
+        begin(store.workspace, "tester", "what-if", replace(plan, from_batch=99), restart=True)
     assert before == (store.storage.read(layout.LEDGER), store.registry.at(PRODUCTION), store.registry.holders())
 
 

@@ -53,6 +53,7 @@ from health_predict.store.storage import Folder
 from health_predict.store.tables import keep_table, read_table, table_bytes
 from health_predict.training.fit import prepare
 from loop import RUN, Registry, crown, decide_on, export_champion, put_into_production
+from stores import workspace_of
 
 pytestmark = pytest.mark.slow
 
@@ -133,9 +134,9 @@ class Loop:
 
     def watch(self, number: int) -> str:
         """What the policy decides; "none" while too few have arrived to judge."""
-        judge(self.storage, self.registry, PARAMS)
+        judge(workspace_of(self.storage, self.registry), PARAMS)
         try:
-            monitor(self.storage, self.registry, PARAMS, number)
+            monitor(workspace_of(self.storage, self.registry), PARAMS, number)
         except Declined:
             return "none"
         return decide(self.storage, PARAMS, number).action
@@ -144,7 +145,7 @@ class Loop:
         """Do what was decided, and let the gate, were it to accept, decide. Declined as the steps do."""
         storage, registry, champion = self.storage, self.registry, str(read_ledger(self.storage).production)
         if action == "recalibrate":
-            made = recalibrate(storage, registry, PARAMS, number, champion)
+            made = recalibrate(workspace_of(storage, registry), PARAMS, number, champion)
             run_id, dataset = made.run_id, made.dataset
         else:
             dataset = assemble(storage, PARAMS, number).dataset
@@ -227,7 +228,7 @@ def test_nothing_is_compared_on_what_a_model_has_seen_or_what_was_asked_before(c
                     loop.remedy(action, number, accepted=not no)
                 except Declined as declined:
                     assert "are needed" in str(declined)
-            score(loop.storage, loop.registry, number, "1")
+            score(workspace_of(loop.storage, loop.registry), number, "1")
             known.append(number)
 
 
@@ -242,7 +243,7 @@ def test_a_loop_over_small_batches_promotes_again_and_again(champion, size):
             action = loop.watch(number)
             if action != "none":
                 loop.remedy(action, number, accepted=True)
-            score(loop.storage, loop.registry, number, "1")
+            score(workspace_of(loop.storage, loop.registry), number, "1")
         assert loop.promoted >= 2
 
 
@@ -258,7 +259,7 @@ def test_a_declined_training_leaves_its_data_new_and_does_not_train_again_before
             if action != "none":
                 loop.remedy(action, number, accepted=False)
                 tried.append(number)
-            score(loop.storage, loop.registry, number, "1")
+            score(workspace_of(loop.storage, loop.registry), number, "1")
         assert loop.declined >= 2
         least = PARAMS.gate.min_rows / (size * PARAMS.assembly.max_share)
         assert all(later - earlier > least for earlier, later in pairwise(tried))

@@ -30,7 +30,9 @@ from health_predict.store.manifests import publish
 from health_predict.store.monitoring_reports import read_judgements, read_watched
 from health_predict.store.storage import Folder
 from health_predict.store.tables import json_bytes, read_json, table_bytes
+from health_predict.workspace import Workspace
 from loop import Registry, crown, decide_on, export_champion
+from stores import workspace_of
 
 pytestmark = pytest.mark.slow
 
@@ -99,10 +101,10 @@ def walk(world: World, champion: Path, scenario: str, upto: int) -> dict[str, by
         if number > 1:
             mature(storage, number - 1)
             assemble(storage, PARAMS, number)
-        judge(storage, registry, PARAMS)
-        monitor(storage, registry, PARAMS, number)
+        judge(workspace_of(storage, registry), PARAMS)
+        monitor(workspace_of(storage, registry), PARAMS, number)
         decide(storage, PARAMS, number)
-        score(storage, registry, number, str(read_ledger(storage).production))
+        score(workspace_of(storage, registry), number, str(read_ledger(storage).production))
         assert matured(storage, number + 1) == list(range(1, number))
     tables = [layout.arrival(number) for number in range(1, upto + 1)]
     others = [key for key in storage.list() if not key.startswith(UNUSED)]
@@ -151,10 +153,10 @@ def test_a_judgement_that_was_stopped_before_it_was_written_is_logged_once(champ
         patch("health_predict.steps.loop.monitor.publish", side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),
     ):
-        monitor(world.storage, registry, PARAMS, 1)
-    found = monitor(world.storage, registry, PARAMS, 1)
+        monitor(workspace_of(world.storage, registry), PARAMS, 1)
+    found = monitor(workspace_of(world.storage, registry), PARAMS, 1)
     assert len(registry.logged) == 1
-    assert replace(found, skipped=True) == monitor(world.storage, registry, PARAMS, 1)
+    assert replace(found, skipped=True) == monitor(workspace_of(world.storage, registry), PARAMS, 1)
     assert read_json(world.storage, layout.drift_numbers(found.name))["status"] == found.status
 
 
@@ -194,13 +196,13 @@ def set_aside(storage: Folder, sizes: list[int]) -> None:
     publish(storage, layout.SPLIT_MANIFEST, inputs={}, files=files, result=RESULT, replaces=layout.FUTURE)
 
 
-def watch(storage: Folder, registry: Registry, number: int) -> None:
-    judge(storage, registry, PARAMS)
+def watch(workspace: Workspace, number: int) -> None:
+    judge(workspace, PARAMS)
     try:
-        monitor(storage, registry, PARAMS, number)
+        monitor(workspace, PARAMS, number)
     except Declined:
         return
-    decide(storage, PARAMS, number)
+    decide(workspace.storage, PARAMS, number)
 
 
 @given(history=histories(), data=st.data())
@@ -218,13 +220,13 @@ def test_each_matured_batch_is_judged_once_under_the_version_that_scored_it(cham
             for one in data.draw(st.permutations(history.due(number))):
                 mature(storage, one)
             if number > len(history.sizes):
-                judge(storage, registry, PARAMS)
+                judge(workspace_of(storage, registry), PARAMS)
             else:
-                watch(storage, registry, number)
+                watch(workspace_of(storage, registry), number)
                 if history.promotions[number - 1]:
                     version = str(len(read_ledger(storage).entries) + 1)
                     decide_on(storage, "promoted", champion, version, moves=(version, "1"))
-                said[number] = score(storage, registry, number, "1").version
+                said[number] = score(workspace_of(storage, registry), number, "1").version
             judged = {one.batch: one.version for one in read_judgements(storage)}
             assert judged == {one: said[one] for one in matured(storage)}
             for one in judged:
@@ -247,9 +249,9 @@ def test_small_batches_wait_and_are_judged_together(champion, tmp_path):
     for number in (1, 2, 3):
         arrive(storage, PARAMS.scenario, number, "none", from_batch=1)
     with pytest.raises(Declined, match=r"100 .* are needed"):
-        monitor(storage, registry, PARAMS, 1)
-    found = monitor(storage, registry, PARAMS, 2)
+        monitor(workspace_of(storage, registry), PARAMS, 1)
+    found = monitor(workspace_of(storage, registry), PARAMS, 2)
     assert found.batches == (1, 2)
     assert found.drift.rows == read_arrival(storage, 1).height + read_arrival(storage, 2).height
-    assert monitor(storage, registry, PARAMS, 1) == replace(found, skipped=True)
-    assert monitor(storage, registry, PARAMS, 3).batches == (3,)
+    assert monitor(workspace_of(storage, registry), PARAMS, 1) == replace(found, skipped=True)
+    assert monitor(workspace_of(storage, registry), PARAMS, 3).batches == (3,)

@@ -25,6 +25,7 @@ from health_predict.steps.model.status import status
 from health_predict.steps.model.train import train
 from health_predict.store.ledger import read_ledger
 from health_predict.workspace.production import holder_of, settle
+from stores import workspace_of
 
 pytestmark = pytest.mark.slow
 
@@ -57,10 +58,10 @@ def prepared(world: World) -> Prepared:
     store, runs = world.store("one"), {}
     world.reset()
     for seed, name in zip((0, 1, 2, 4), "ABCD", strict=True):  # none is the bad one
-        runs[name] = train(store.storage, store.registry, training(seed), "lt30", None, SILENT).winner
-        evaluate(store.storage, store.registry, PARAMS, "tester", runs[name])
+        runs[name] = train(store.workspace, training(seed), "lt30", None, SILENT).winner
+        evaluate(store.workspace, PARAMS, "tester", runs[name])
         if name in "AB":
-            promote(store.storage, store.registry, PARAMS.gate, "tester", runs[name])
+            promote(store.workspace, PARAMS.gate, "tester", runs[name])
     world.save("prepared")
     return Prepared(world, runs)
 
@@ -71,15 +72,15 @@ def wanted(world: World) -> dict[tuple[str, str], str]:
     `held`: the first store was faster, and has another one that could be next."""
 
     def evaluated(at: Store, seed: int) -> str:
-        run_id = train(at.storage, at.registry, training(seed), "lt30", None, SILENT).winner
-        evaluate(at.storage, at.registry, PARAMS, "tester", run_id)
+        run_id = train(at.workspace, training(seed), "lt30", None, SILENT).winner
+        evaluate(at.workspace, PARAMS, "tester", run_id)
         return run_id
 
     world.reset()
     one, two = world.store("one"), world.store("two")
     first, other = evaluated(one, 0), evaluated(two, 1)
     world.save("evaluated")
-    promote(one.storage, one.registry, PARAMS.gate, "tester", first)
+    promote(one.workspace, PARAMS.gate, "tester", first)
     following = evaluated(one, 2)
     world.save("held")
     return {("evaluated", "one"): first, ("evaluated", "two"): other, ("held", "one"): following}
@@ -97,12 +98,12 @@ def decision(prepared: Prepared, store: Store, asked: tuple[Any, ...]) -> Answer
     try:
         match asked:
             case ("promote", name, _):
-                done = promote(storage, registry, PARAMS.gate, "tester", prepared.runs[name])
+                done = promote(workspace_of(storage, registry), PARAMS.gate, "tester", prepared.runs[name])
             case ("rollback", to, left):
                 numbers = {"A": "1", "B": "2", None: None}
-                done = rollback(storage, registry, "tester", "it looks wrong", numbers[to], numbers[left])
+                done = rollback(workspace_of(storage, registry), "tester", "it looks wrong", numbers[to], numbers[left])
             case _:
-                return "seen", prepared.named(status(storage, registry).production.run_id)
+                return "seen", prepared.named(status(workspace_of(storage, registry)).production.run_id)
     except ConflictError as error:
         assert "copy" not in str(error), "a store is taken for a copy of itself"
         return "conflict", None
@@ -149,7 +150,7 @@ def test_a_command_killed_among_others_is_one_that_happened_or_did_not(prepared,
     commands = [(asked[0], death), *((one, None) for one in asked[1:])]
     _history(prepared, commands, turns)
     store = prepared.world.store("one")
-    ledger = settle(store.storage, store.registry)
+    ledger = settle(store.workspace)
     assert pointed(prepared.world) == (ledger.production, ledger.previous)
 
 
@@ -183,8 +184,8 @@ def test_of_two_stores_that_want_one_model_one_holds_it_and_the_other_is_told(wo
     def ask(at: Store, step: str) -> Any:
         try:
             if step == "adopt":
-                return adopt(at.storage, at.registry, "tester", "it moved").version.version
-            return promote(at.storage, at.registry, PARAMS.gate, "tester", wanted[saved, at.name]).version.version
+                return adopt(at.workspace, "tester", "it moved").version.version
+            return promote(at.workspace, PARAMS.gate, "tester", wanted[saved, at.name]).version.version
         except ConflictError:
             return None
 
@@ -198,9 +199,9 @@ def test_of_two_stores_that_want_one_model_one_holds_it_and_the_other_is_told(wo
     assert succeeded and succeeded[-1] == mine.name, "a command succeeded for a store that does not hold the model"
     if step == "promote":
         assert succeeded == [mine.name], "two stores promoted into one model"
-    ledger = settle(mine.storage, mine.registry)
+    ledger = settle(mine.workspace)
     assert pointed(world) == (ledger.production, ledger.previous)
     before = world.registry_state()
     with pytest.raises(ConflictError):
-        settle(other.storage, other.registry)
+        settle(other.workspace)
     assert world.registry_state() == before

@@ -155,7 +155,7 @@ class ControlPlane(RuleBasedStateMachine):
     @rule(store=stores, source=st.none() | stores, death=deaths)
     def adopt(self, store: str, source: str | None, death: Death | None) -> None:
         def step(at: Store) -> Any:
-            return adopt(at.storage, at.registry, WHO, "it moved", self.stores[source].storage if source else None)
+            return adopt(at.workspace, WHO, "it moved", self.stores[source].storage if source else None)
 
         self.decision(store, "adopt", step, death)
 
@@ -176,8 +176,8 @@ class ControlPlane(RuleBasedStateMachine):
         plan = Plan("none", 1, ("lightgbm",), 1, 1)
 
         def step(at: Store) -> Any:
-            begun = begin(at.storage, at.registry, WHO, name, plan, restart)
-            within = Store(name, begun.storage, begun.registry, at.cache)
+            begun = begin(at.workspace, WHO, name, plan, restart)
+            within = Store(name, begun.workspace)
             run_id = _train(within, seed, False).winner
             _evaluate(within, run_id)
             promoted = _promote(within, run_id)
@@ -193,7 +193,7 @@ class ControlPlane(RuleBasedStateMachine):
     def read(self, store: str) -> None:
         before = self.world.everything()
         self.command(store, "fetch-bundle", _fetch, None)
-        found = self.command(store, "status", lambda at: status(at.storage, at.registry), None)
+        found = self.command(store, "status", lambda at: status(at.workspace), None)
         assert found is not None, "status answers whatever there is"
         ledger = read_ledger(self.stores[store].storage)
         assert (found.production and found.production.version, found.previous) == (ledger.production, ledger.previous)
@@ -231,7 +231,7 @@ class ControlPlane(RuleBasedStateMachine):
         if result is None:
             return
         at = self.stores[store]
-        ledger, found = read_ledger(at.storage), status(at.storage, at.registry)
+        ledger, found = read_ledger(at.storage), status(at.workspace)
         assert self.holder() == ledger.id
         assert self.pointed() == (ledger.production, ledger.previous)
         assert result.version.version == ledger.production
@@ -373,7 +373,7 @@ def released(world: World) -> World:
 KILLED: dict[str, tuple[str, Callable[[Store, Store], Any]]] = {  # in which store; handed that one and the other
     "promote": ("one", lambda at, _: _promote(at, _evaluated(at))),
     "rollback": ("one", lambda at, _: _rollback(at)),
-    "adopt": ("two", lambda at, other: adopt(at.storage, at.registry, WHO, "it moved", other.storage)),
+    "adopt": ("two", lambda at, other: adopt(at.workspace, WHO, "it moved", other.storage)),
     "recalibrate": ("one", lambda at, _: _evaluate(at, _recalibrate(at, "2").run_id)),
     "retrain": ("one", lambda at, _: _evaluate(at, _retrain(at, 0, "2").winner)),
 }
@@ -390,10 +390,10 @@ def test_killed_after_any_write_and_run_again_it_ends_as_if_it_had_not_been_kill
         with acting(Actor(Death(write, "after"))) as actor, suppress(Killed):
             step(at, other)
         left = released.registry_state()
-        status(at.storage, at.registry)
+        status(at.workspace)
         assert released.registry_state() == left, "a look completes what only a decision may"
         step(at, other)
-        found = status(at.storage, at.registry)
+        found = status(at.workspace)
         decisions = [(entry.decision, entry.production, entry.previous) for entry in reversed(found.decisions)]
         return len(actor.writes), (decisions, found.production.version, released.aliases(), found.problems)
 
@@ -419,7 +419,7 @@ def test_nothing_wrong_reaches_production_whatever_is_done_in_whatever_order(rel
 
 
 def _train(at: Store, seed: int, force: bool, target: str = "lt30") -> Any:
-    return train(at.storage, at.registry, training(seed), target, None, SILENT, force)
+    return train(at.workspace, training(seed), target, None, SILENT, force)
 
 
 def _mature(at: Store, number: int) -> Any:
@@ -429,15 +429,15 @@ def _mature(at: Store, number: int) -> Any:
 
 def _retrain(at: Store, seed: int, version: str) -> Any:
     dataset = assemble(at.storage, PARAMS, SPLIT.batches + 1, version).dataset
-    return train(at.storage, at.registry, training(seed), "lt30", None, SILENT, dataset=dataset)
+    return train(at.workspace, training(seed), "lt30", None, SILENT, dataset=dataset)
 
 
 def _recalibrate(at: Store, version: str) -> Any:
-    return recalibrate(at.storage, at.registry, PARAMS, SPLIT.batches + 1, version)
+    return recalibrate(at.workspace, PARAMS, SPLIT.batches + 1, version)
 
 
 def _evaluate(at: Store, run_id: str) -> Any:
-    return evaluate(at.storage, at.registry, PARAMS, WHO, run_id)
+    return evaluate(at.workspace, PARAMS, WHO, run_id)
 
 
 def _evaluated(at: Store) -> str:
@@ -446,12 +446,12 @@ def _evaluated(at: Store) -> str:
 
 
 def _promote(at: Store, run_id: str, allow: str | None = None) -> Any:
-    return promote(at.storage, at.registry, PARAMS.gate, WHO, run_id, allow)
+    return promote(at.workspace, PARAMS.gate, WHO, run_id, allow)
 
 
 def _rollback(at: Store, to: str | None = None, left: str | None = None, allow: str | None = None) -> Any:
-    return rollback(at.storage, at.registry, WHO, "it looks wrong", to, left, allow)
+    return rollback(at.workspace, WHO, "it looks wrong", to, left, allow)
 
 
 def _fetch(at: Store) -> Any:
-    return fetch_bundle(at.storage, lambda: at.registry, MODEL_NAME, None, "production", at.cache)
+    return fetch_bundle(at.workspace, MODEL_NAME, None, "production")

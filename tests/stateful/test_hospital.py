@@ -50,6 +50,7 @@ from health_predict.store.monitoring_reports import read_judgements, read_watche
 from health_predict.store.storage import Folder
 from health_predict.store.tables import read_table, table_bytes
 from loop import Registry, crown, decide_on, export_champion
+from stores import workspace_of
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +125,8 @@ def machine(champion: Path) -> type[RuleBasedStateMachine]:
             self.said: set[str] = set()  # contents of the files of outcomes
             begun(self.storage)
             crown(self.storage, champion, PARAMS)
-            self.loop = Loop(Settings(), PARAMS, SimpleNamespace(say=lambda _text: None), self.storage, self.registry)  # type: ignore[arg-type]
+            silent: Any = SimpleNamespace(say=lambda _text: None)
+            self.loop = Loop(Settings(), PARAMS, silent, workspace_of(self.storage, self.registry))
 
         def teardown(self) -> None:
             if hasattr(self, "folder"):

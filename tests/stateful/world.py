@@ -47,10 +47,11 @@ from health_predict.steps.model.train import Progress
 from health_predict.store import layout
 from health_predict.store.datasets import INITIAL
 from health_predict.store.reports import BestModel
-from health_predict.store.storage import Folder
+from health_predict.store.storage import Folder, Storage
 from health_predict.store.tables import read_table
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
+from health_predict.workspace import Workspace
 from stores import prepare as prepare_store
 
 MODEL_NAME = "Invented"
@@ -94,9 +95,15 @@ class Store:
     """One of the stores, as the commands are given it."""
 
     name: str
-    storage: Watched
-    registry: Registry
-    cache: Path
+    workspace: Workspace
+
+    @property
+    def storage(self) -> Storage:
+        return self.workspace.storage
+
+    @property
+    def registry(self) -> Registry:
+        return self.workspace.registry
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,8 @@ class World:
             saved.backup(database)  # in place, as MLflow keeps its connections
 
     def store(self, name: str) -> Store:
-        return Store(name, Watched(Folder(str(self.root / name)), self.note), self._registry(), self.root / "cache")
+        storage = Watched(Folder(str(self.root / name)), self.note)
+        return Store(name, Workspace(storage, self._registry, self.root / "cache"))
 
     def note(self, key: str, data: bytes) -> None:
         """Remember who is in a table."""

@@ -13,10 +13,10 @@ import polars as pl
 from numpy.typing import NDArray
 from rich.table import Table
 
-from health_predict.adapters.registry import Registry
 from health_predict.bundle.model import Bundle, load_bundle
 from health_predict.cli import simulate, tables
 from health_predict.cli.console import Output
+from health_predict.cli.opening import workspace_of
 from health_predict.cli.service import service
 from health_predict.data.schema import CLINICAL
 from health_predict.errors import Declined, ServiceError
@@ -34,8 +34,9 @@ from health_predict.store import layout
 from health_predict.store.ledger import read_ledger
 from health_predict.store.reports import EvaluationReport, read_evaluation
 from health_predict.store.simulations import world
-from health_predict.store.storage import Storage, open_storage
+from health_predict.store.storage import Storage
 from health_predict.store.tables import read_table
+from health_predict.workspace import Workspace
 
 SYNTHETIC_ENCOUNTERS = 60_000  # fewer leave the gate's intervals too wide for a clear verdict
 ASKED = 1_000  # held-out encounters posted to the API
@@ -47,7 +48,8 @@ AGREEMENT = 1e-9  # JSON carries a double whole
 def run(settings: Settings, synthetic: bool, trials: int) -> None:
     """Do every step that is not done yet, then report. Raises what the steps raise."""
     output, began = Output(), time.monotonic()
-    storage = open_storage(settings.storage, settings.s3_endpoint)
+    workspace = workspace_of(settings)
+    storage = workspace.storage
     params = Params(search=SearchParams(trials=trials))
 
     _heading(output, "1/7 data: fetch, validate, split")
@@ -60,23 +62,22 @@ def run(settings: Settings, synthetic: bool, trials: int) -> None:
     output.say(tables.split(split(storage, params.split)))
 
     _heading(output, f"2/7 train: five families, {trials} trials each")
-    registry = Registry(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
     with output.training(params.search) as progress:
-        training = train(storage, registry, params, "lt30", settings.ray_address, progress)
+        training = train(workspace, params, "lt30", settings.ray_address, progress)
 
     _heading(output, "3/7 evaluate: on encounters that no model has seen")
     approved = _approved(storage, training.winner)  # by an earlier run; what came after it is the loop's
-    evaluation = approved or evaluate(storage, registry, params, settings.actor, training.winner)
+    evaluation = approved or evaluate(workspace, params, settings.actor, training.winner)
 
     _heading(output, "4/7 gate and promotion")
     decision = (
         "it went into production in an earlier run"
         if approved
-        else _decide(storage, registry, params, settings, training.winner)
+        else _decide(workspace, params, settings, training.winner)
     )
 
     _heading(output, "5/7 serve, and ask the API")
-    folder = fetch_bundle(storage, lambda: registry, settings.model_name, None, settings.model_alias, settings.cache)
+    folder = fetch_bundle(workspace, settings.model_name, None, settings.model_alias)
     encounters = read_table(storage, layout.INITIAL_TEST).head(ASKED)
     with service(folder) as running:
         answers = _ask(running.address, encounters)
@@ -105,7 +106,7 @@ def run(settings: Settings, synthetic: bool, trials: int) -> None:
     out.print(f"\nThe loop, a simulation of its own ({simulate.DEMO_NAME}): retrained beside never retrained")
     out.print(tables.replayed(replay))
     out.print(f"\nIn production: version {production} of {settings.model_name}")
-    out.print(_where(settings, storage, registry, time.monotonic() - began))
+    out.print(_where(settings, storage, workspace.registry.tracking_uri, time.monotonic() - began))
 
 
 def _approved(storage: Storage, run_id: str) -> EvaluationReport | None:
@@ -115,12 +116,12 @@ def _approved(storage: Storage, run_id: str) -> EvaluationReport | None:
     return read_evaluation(storage, run_id) if promoted else None
 
 
-def _decide(storage: Storage, registry: Registry, params: Params, settings: Settings, run_id: str) -> str:
+def _decide(workspace: Workspace, params: Params, settings: Settings, run_id: str) -> str:
     """What became of the winner. Where a version is in production already, a no of the gate is a result as well."""
     try:
-        return str(tables.promoted(promote(storage, registry, params.gate, settings.actor, run_id)))
+        return str(tables.promoted(promote(workspace, params.gate, settings.actor, run_id)))
     except Declined as declined:
-        production = read_ledger(storage).production
+        production = read_ledger(workspace.storage).production
         if production is None:
             raise
         return f"{declined}\nversion {production} stays in production"
@@ -160,7 +161,7 @@ def _risks(answers: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _where(settings: Settings, storage: Storage, registry: Registry, seconds: float) -> str:
+def _where(settings: Settings, storage: Storage, tracking_uri: str, seconds: float) -> str:
     setting = f"HEALTH_PREDICT_STORAGE={settings.storage} " if "storage" in settings.model_fields_set else ""
     command = f"{setting}{os.path.relpath(sys.argv[0])}"
     return f"""
@@ -168,7 +169,7 @@ Done in {seconds:.0f} s.
 Everything is in   {storage.root}
 Reports            {storage.path(layout.TRAINING)} and beside it
 The loop           {world(storage, simulate.DEMO_NAME).path(layout.REPLAY_PAGE)}
-Runs and models    {_to_see_runs(registry.tracking_uri)}
+Runs and models    {_to_see_runs(tracking_uri)}
 Try next           {command} serve     then open http://127.0.0.1:8000/docs
                    {command} status
                    {command} monitor --batch 10 --simulation {simulate.DEMO_NAME}

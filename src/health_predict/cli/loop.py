@@ -9,9 +9,9 @@ from health_predict.cli.console import Output
 from health_predict.cli.opening import (
     prediction_log_key,
     prediction_log_of,
-    registry_of,
     settings_of_environment,
     storage_of,
+    workspace_of,
     world_of,
 )
 from health_predict.cli.options import BatchNumber, Families, InSimulation, Json, Seed, Trials, families_named, is_day
@@ -64,23 +64,22 @@ def monitor(
     if logged is not None and not is_day(logged):
         raise typer.BadParameter("give one day as YYYY-MM-DD, such as 2026-01-31", param_hint="--logged")
     settings = settings_of_environment()
-    storage, registry = world_of(settings, simulation)
-    params = Params()
+    workspace, params = world_of(settings, simulation), Params()
     if matured:
-        found = judge(storage, registry, params)
+        found = judge(workspace, params)
         if not found:
             raise Declined("nothing has matured that was not judged before", [])
         Output(json).result(found, tables.judged)
         return
     if batch is not None:
-        judge(storage, registry, params)
-        report = step(storage, registry, params, batch)
+        judge(workspace, params)
+        report = step(workspace, params, batch)
     elif logged is not None:
-        report = monitor_logged(storage, registry, params, prediction_log_of(settings), logged)
+        report = monitor_logged(workspace, params, prediction_log_of(settings), logged)
     else:
         current = cast("str", current)
         endpoint = settings.s3_endpoint
-        report = monitor_file(storage, registry, params, current, reference, outcomes, endpoint)
+        report = monitor_file(workspace, params, current, reference, outcomes, endpoint)
     Output(json).result(report, tables.monitored)
 
 
@@ -164,7 +163,7 @@ def run_(
 
     settings, output = settings_of_environment(), Output(json)
     params = Params(search=SearchParams(families=families_named(families), trials=trials, seed=seed))
-    found = Loop(settings, params, output, storage_of(settings), registry_of(settings)).run()
+    found = Loop(settings, params, output, workspace_of(settings)).run()
     output.result([due for due, _ in islice(found, 1 if once else None)], tables.done)
 
 
@@ -211,9 +210,9 @@ def recalibrate(batch: BatchNumber, json: Json = False) -> None:
     from health_predict.steps.loop.recalibrate import recalibrate as step  # noqa: PLC0415
     from health_predict.workspace.production import in_production  # noqa: PLC0415
 
-    settings = settings_of_environment()
-    storage, registry = storage_of(settings), registry_of(settings)
-    Output(json).result(step(storage, registry, Params(), batch, in_production(storage)), tables.recalibrated)
+    workspace = workspace_of(settings_of_environment())
+    report = step(workspace, Params(), batch, in_production(workspace.storage))
+    Output(json).result(report, tables.recalibrated)
 
 
 @loop.command()
@@ -226,9 +225,8 @@ def score(batch: BatchNumber, json: Json = False) -> None:
     from health_predict.steps.loop.score import score as step  # noqa: PLC0415
     from health_predict.workspace.production import first_version  # noqa: PLC0415
 
-    settings = settings_of_environment()
-    storage = storage_of(settings)
-    report = step(storage, registry_of(settings), batch, first_version(storage))
+    workspace = workspace_of(settings_of_environment())
+    report = step(workspace, batch, first_version(workspace.storage))
     Output(json).result(report, tables.batch_scored)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, get_args
 import typer
 
 from health_predict.cli.console import Output
-from health_predict.cli.opening import registry_of, settings_of_environment, storage_of, world_of
+from health_predict.cli.opening import settings_of_environment, storage_of, workspace_of, world_of
 from health_predict.cli.options import InSimulation, Json, OnDataset, OnTarget, Run, families_named
 from health_predict.params import LIVE_TARGET, Family, Params, Protocol, SearchParams, Target
 
@@ -43,11 +43,11 @@ def train(
     settings, output = settings_of_environment(), Output(json)
     search = SearchParams(families=families_named(families), trials=trials, minutes=minutes, seed=seed)
     with output.training(search) as progress:
-        storage, registry, params = storage_of(settings), registry_of(settings), Params(search=search)
+        workspace, params = workspace_of(settings), Params(search=search)
         chosen = named(dataset) if dataset else INITIAL
-        if dataset is None and target == LIVE_TARGET and matured(storage):
-            chosen = assemble(storage, params, next_assembly(storage)).dataset
-        report = step(storage, registry, params, target, settings.ray_address, progress, force, chosen)
+        if dataset is None and target == LIVE_TARGET and matured(workspace.storage):
+            chosen = assemble(workspace.storage, params, next_assembly(workspace.storage)).dataset
+        report = step(workspace, params, target, settings.ray_address, progress, force, chosen)
     output.result(report, tables.trained)
 
 
@@ -82,7 +82,7 @@ def evaluate(
         from health_predict.store.datasets import named  # noqa: PLC0415
 
         chosen = named(dataset) if dataset else None
-        report = compare(storage_of(settings), registry_of(settings), Params(), settings.actor, run, chosen)
+        report = compare(workspace_of(settings), Params(), settings.actor, run, chosen)
         output.result(report, tables.evaluated)
         return
     if dataset:
@@ -118,8 +118,7 @@ def promote(
     from health_predict.steps.model.promote import promote as step  # noqa: PLC0415
 
     settings = settings_of_environment()
-    storage, registry = storage_of(settings), registry_of(settings)
-    report = step(storage, registry, Params().gate, settings.actor, run, allow_rolled_back)
+    report = step(workspace_of(settings), Params().gate, settings.actor, run, allow_rolled_back)
     Output(json).result(report, tables.promoted)
 
 
@@ -149,8 +148,7 @@ def rollback(
     from health_predict.steps.model.rollback import rollback as step  # noqa: PLC0415
 
     settings = settings_of_environment()
-    storage, registry = storage_of(settings), registry_of(settings)
-    report = step(storage, registry, settings.actor, reason, to, if_production, allow_rolled_back)
+    report = step(workspace_of(settings), settings.actor, reason, to, if_production, allow_rolled_back)
     Output(json).result(report, tables.rolled_back)
 
 
@@ -175,12 +173,10 @@ def adopt(
     from health_predict.workspace.production import holder_of  # noqa: PLC0415
 
     settings = settings_of_environment()
-    storage, registry = storage_of(settings), registry_of(settings)
-    before = holder_of(registry)
+    workspace = workspace_of(settings)
+    before = holder_of(workspace.registry)
     other = source or (before.store if before else None)
-    report = step(
-        storage, registry, settings.actor, reason, open_storage(other, settings.s3_endpoint) if other else None
-    )
+    report = step(workspace, settings.actor, reason, open_storage(other, settings.s3_endpoint) if other else None)
     Output(json).result(report, tables.adopted)
 
 
@@ -193,9 +189,4 @@ def status(simulation: InSimulation = None, json: Json = False) -> None:
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.steps.model.status import status as step  # noqa: PLC0415
 
-    settings = settings_of_environment()
-    if simulation is None and settings.has_no_registry:
-        report = step(storage_of(settings), None)
-    else:
-        report = step(*world_of(settings, simulation))
-    Output(json).result(report, tables.status)
+    Output(json).result(step(world_of(settings_of_environment(), simulation)), tables.status)

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from health_predict.adapters.registry import Registry
     from health_predict.settings import Settings
     from health_predict.store.storage import Storage
+    from health_predict.workspace import Workspace
 
 
 def settings_of_environment() -> "Settings":
@@ -44,7 +43,7 @@ def prediction_log_key() -> bytes:
     return key.get_secret_value().encode()
 
 
-def registry_of(settings: "Settings") -> "Registry":
+def _registry_of(settings: "Settings") -> "Registry":
     from health_predict.adapters.registry import Registry  # noqa: PLC0415
 
     return Registry(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
@@ -57,27 +56,31 @@ def bundle_folder(settings: "Settings", bundle: str | None) -> Path:
         return copy_bundle(bundle, settings.cache, settings.s3_endpoint)
     from health_predict.steps.model.fetch_bundle import fetch_bundle  # noqa: PLC0415
 
-    return fetch_bundle(*model_of(settings))
+    return fetch_bundle(world_of(settings), settings.model_name, settings.model_version, settings.model_alias)
 
 
-def model_of(settings: "Settings") -> "tuple[Storage, Callable[[], Registry], str, str | None, str, Path]":
-    """What says which version is meant, and where its bundle is copied to."""
-    version, alias, cache = settings.model_version, settings.model_alias, settings.cache
-    return storage_of(settings), lambda: existing_registry(settings), settings.model_name, version, alias, cache
+def workspace_of(settings: "Settings") -> "Workspace":
+    """The workspace of a command that decides: a registry that was never written to is made."""
+    from health_predict.workspace import Workspace  # noqa: PLC0415
+
+    return Workspace(storage_of(settings), lambda: _registry_of(settings), settings.cache)
 
 
-def world_of(settings: "Settings", simulation: str | None) -> "tuple[Storage, Registry]":
-    """The store and the registry; with the name of a replay, those of its world."""
+def world_of(settings: "Settings", simulation: str | None = None) -> "Workspace":
+    """The workspace of a command that only reads; with the name of a replay, that of its world."""
+    from health_predict.workspace import Workspace  # noqa: PLC0415
+
+    storage, there = storage_of(settings), not settings.has_no_registry
     if simulation is None:
-        return storage_of(settings), existing_registry(settings)
+        return Workspace(storage, lambda: _existing_registry(settings), settings.cache, there)
     from health_predict.store.simulations import existing_world  # noqa: PLC0415
 
-    place, found = existing_world(storage_of(settings), simulation)
-    return place, existing_registry(settings).for_model(found.model)
+    place, found = existing_world(storage, simulation)
+    return Workspace(place, lambda: _existing_registry(settings).for_model(found.model), settings.cache, there)
 
 
-def existing_registry(settings: "Settings") -> "Registry":
-    """The registry, for what only reads: it makes none. TrackingError where there is none yet."""
+def _existing_registry(settings: "Settings") -> "Registry":
+    """The registry, for what only reads: none is made. TrackingError where there is none yet."""
     if settings.has_no_registry:
         from health_predict.errors import TrackingError  # noqa: PLC0415
 
@@ -85,4 +88,4 @@ def existing_registry(settings: "Settings") -> "Registry":
             f"nothing was trained in {settings.storage}, so nothing is in production; `health-predict demo` does it "
             "all, or train, evaluate, and run `health-predict promote` first"
         )
-    return registry_of(settings)
+    return _registry_of(settings)

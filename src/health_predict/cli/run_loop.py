@@ -7,7 +7,6 @@ batch's record before the next action, so that a loop that is stopped anywhere g
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from health_predict.adapters.registry import Registry
 from health_predict.cli.console import Output
 from health_predict.errors import Declined
 from health_predict.monitoring.next_action import BatchRecord, Due, LoopState, next_action
@@ -25,7 +24,7 @@ from health_predict.steps.model.train import train
 from health_predict.store.datasets import named
 from health_predict.store.intake import settle
 from health_predict.store.loop import read_state, write_record
-from health_predict.store.storage import Storage
+from health_predict.workspace import Workspace
 from health_predict.workspace.production import first_version
 
 
@@ -40,8 +39,7 @@ class Loop:
     settings: Settings
     params: Params
     output: Output
-    storage: Storage
-    registry: Registry
+    workspace: Workspace
     ask: Ask | None = None
     take_up: Callable[[str, int], int | None] = lambda _version, _batch: None
 
@@ -51,19 +49,19 @@ class Loop:
         An intake that was stopped half-way is completed first. Raises what the steps raise; a `Declined` of a remedy is
         the end of the remedy, noted as objections.
         """
-        settle(self.storage, self.params.intake)
-        while next_action(state := read_state(self.storage)).action is not None:
+        settle(self.workspace.storage, self.params.intake)
+        while next_action(state := read_state(self.workspace.storage)).action is not None:
             while (due := next_action(state)).action is not None:  # what an action changes is known without reading
                 state, record = self._perform(due, state)
                 yield due, record
 
     def _perform(self, due: Due, state: LoopState) -> tuple[LoopState, BatchRecord | None]:
         if due.action == "judge":
-            judge(self.storage, self.registry, self.params)
+            judge(self.workspace, self.params)
             return replace(state, unjudged=()), None
         record = state.first if state.production is None else next(one for one in state.open if one.batch == due.batch)
         done = self._advance(due, record)
-        write_record(self.storage, done)
+        write_record(self.workspace.storage, done)
         if state.production is None:
             return replace(state, first=done, production=done.promoted), done
         return replace(state, open=[done if one.batch == done.batch else one for one in state.open]), done
@@ -74,12 +72,12 @@ class Loop:
             case "monitor":
                 return self._monitor(record)
             case "decide":
-                decided = decide(self.storage, self.params, number)
+                decided = decide(self.workspace.storage, self.params, number)
                 if decided.action != "none":
                     self.output.say(f"  {decided.action}: {' '.join(decided.reasons)}")
                 return replace(record, action=decided.action, version=decided.version)
             case "score":
-                score(self.storage, self.registry, number, first_version(self.storage), self.ask)
+                score(self.workspace, number, first_version(self.workspace.storage), self.ask)
                 return replace(record, scored=True)
         try:
             return self._remedy(due, record)
@@ -89,7 +87,7 @@ class Loop:
 
     def _monitor(self, record: BatchRecord) -> BatchRecord:
         try:
-            found = monitor(self.storage, self.registry, self.params, record.batch)
+            found = monitor(self.workspace, self.params, record.batch)
         except Declined as waits:
             self.output.say(str(waits))
             return replace(record, waits=True)
@@ -108,24 +106,24 @@ class Loop:
         # For the version that was decided about: after a promotion and a stop, another is in production already.
         match due.action:
             case "assemble":
-                assembled = assemble(self.storage, self.params, record.batch, record.version)
+                assembled = assemble(self.workspace.storage, self.params, record.batch, record.version)
                 return replace(record, dataset=assembled.dataset.name)
             case "recalibrate":
-                found = recalibrate(self.storage, self.registry, self.params, record.batch, str(record.version))
+                found = recalibrate(self.workspace, self.params, record.batch, str(record.version))
                 return replace(record, dataset=found.dataset.name, run_id=found.run_id)
             case "train":
                 return replace(record, run_id=self._train(str(record.dataset)))
             case "evaluate":
                 dataset = named(str(record.dataset))
-                evaluate(self.storage, self.registry, self.params, self.settings.actor, record.run_id, dataset)
+                evaluate(self.workspace, self.params, self.settings.actor, record.run_id, dataset)
                 return replace(record, evaluated=True)
         gate = self.params.gate
-        version = promote(self.storage, self.registry, gate, self.settings.actor, record.run_id).version.version
+        version = promote(self.workspace, gate, self.settings.actor, record.run_id).version.version
         self.output.say(f"  version {version} is in production")
         return replace(record, promoted=version, answered_meanwhile=self.take_up(version, record.batch))
 
     def _train(self, dataset: str) -> str:
         address = self.settings.ray_address
         with self.output.training(self.params.search) as progress:
-            report = train(self.storage, self.registry, self.params, "lt30", address, progress, dataset=named(dataset))
+            report = train(self.workspace, self.params, "lt30", address, progress, dataset=named(dataset))
         return report.winner

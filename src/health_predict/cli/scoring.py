@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from health_predict.cli.console import Output
-from health_predict.cli.opening import bundle_folder, model_of, settings_of_environment
+from health_predict.cli.opening import bundle_folder, settings_of_environment, world_of
 from health_predict.cli.options import FromBundle, Json
 from health_predict.params import Params
 
@@ -90,7 +90,7 @@ def serve(
     def resolve() -> Path:
         from health_predict.steps.model.fetch_bundle import download_bundle  # noqa: PLC0415
 
-        return download_bundle(*model_of(settings))
+        return download_bundle(world_of(settings), settings.model_name, settings.model_version, settings.model_alias)
 
     code = supervise(
         resolve,

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from health_predict.adapters.registry import Registry
 from health_predict.cli.console import Output
+from health_predict.cli.opening import workspace_of
 from health_predict.cli.run_loop import Loop
 from health_predict.cli.service import service
 from health_predict.data.schema import CLINICAL
@@ -33,7 +33,7 @@ from health_predict.store.bundles import fetch_bundle
 from health_predict.store.ledger import read_ledger
 from health_predict.store.loop import read_ended, read_state, write_record
 from health_predict.store.replay import Plan, future_batches
-from health_predict.store.storage import Storage, open_storage
+from health_predict.store.storage import Storage
 
 DEFAULT_NAME = "replay"  # of the world where nothing is injected
 DEMO_NAME = "demo"  # of the world of the demo, which nobody else may begin
@@ -64,24 +64,23 @@ class Options:
 
 def run(settings: Settings, params: Params, options: Options, output: Output) -> Replay:
     """Replay what has not been replayed yet, then report. Raises what the steps raise."""
-    storage = open_storage(settings.storage, settings.s3_endpoint)
-    registry = Registry(settings.resolved_tracking_uri, settings.model_name, settings.artifact_root)
     search = params.search
     plan = Plan(options.scenario, options.from_batch, search.families, search.trials, search.seed)
-    begun = begin(storage, registry, settings.actor, options.world, plan, options.restart)
-    output.say(f"simulation {options.world}: everything happens in {begun.storage.root}, nothing in production")
-    loop = Loop(settings, params, output, begun.storage, begun.registry)
-    available = len(future_batches(begun.storage))
+    begun = begin(workspace_of(settings), settings.actor, options.world, plan, options.restart)
+    storage = begun.workspace.storage
+    output.say(f"simulation {options.world}: everything happens in {storage.root}, nothing in production")
+    loop = Loop(settings, params, output, begun.workspace)
+    available = len(future_batches(storage))
     last = available if options.batches is None else min(options.batches, available)
     _ensure_champion(loop)
-    pending = [number for number in range(1, last + 1) if read_ended(begun.storage, number) is None]
+    pending = [number for number in range(1, last + 1) if read_ended(storage, number) is None]
     if pending:
         with _served(loop, options) as ready:
             for number in pending:
                 _replay(ready, options, number)
-        _mature(begun.storage, last)
+        _mature(storage, last)
         _exhaust(loop)
-    return report_replay(begun.storage, params.bootstrap)
+    return report_replay(storage, params.bootstrap)
 
 
 def _ensure_champion(loop: Loop) -> None:
@@ -89,12 +88,12 @@ def _ensure_champion(loop: Loop) -> None:
 
     Raises Declined where the gate has objections to that model.
     """
-    if read_ledger(loop.storage).production is not None:
+    if read_ledger(loop.workspace.storage).production is not None:
         return
     loop.output.say("nothing is in production yet: the first model is trained on the initial data")
     _exhaust(loop)
-    if read_ledger(loop.storage).production is None:
-        raise Declined("the replay cannot begin:", [next_action(read_state(loop.storage)).reason])
+    if read_ledger(loop.workspace.storage).production is None:
+        raise Declined("the replay cannot begin:", [next_action(read_state(loop.workspace.storage)).reason])
 
 
 @contextmanager
@@ -103,10 +102,10 @@ def _served(loop: Loop, options: Options) -> Iterator[Loop]:
     if not options.api:
         yield loop
         return
-    with service(_bundle(loop, str(read_ledger(loop.storage).production))) as running:
+    with service(_bundle(loop, str(read_ledger(loop.workspace.storage).production))) as running:
 
         def take_up(version: str, number: int) -> int:
-            arrival = read_arrival(loop.storage, number).select(field.name for field in CLINICAL)
+            arrival = read_arrival(loop.workspace.storage, number).select(field.name for field in CLINICAL)
             return running.take_up(_bundle(loop, version), version, arrival.row(0, named=True))
 
         yield replace(loop, ask=running.ask, take_up=take_up)
@@ -114,17 +113,17 @@ def _served(loop: Loop, options: Options) -> Iterator[Loop]:
 
 def _bundle(loop: Loop, version: str) -> Path:
     """The folder of a version's bundle."""
-    found = read_ledger(loop.storage).version(version)
-    return fetch_bundle(loop.storage, lambda: loop.registry, found, loop.settings.cache)
+    found = read_ledger(loop.workspace.storage).version(version)
+    return fetch_bundle(loop.workspace.storage, loop.workspace.connect, found, loop.workspace.cache)
 
 
 def _replay(loop: Loop, options: Options, number: int) -> None:
     """A batch arrives, outcomes of those that were scored before it mature, and the loop does what is due."""
-    arrived = arrive(loop.storage, loop.params.scenario, number, options.scenario, options.from_batch)
-    _mature(loop.storage, number - 1)
+    arrived = arrive(loop.workspace.storage, loop.params.scenario, number, options.scenario, options.from_batch)
+    _mature(loop.workspace.storage, number - 1)
     if arrived.refused:
         loop.output.say(f"batch {number}: refused. {arrived.refused}")
-        write_record(loop.storage, BatchRecord(number, refused=True))
+        write_record(loop.workspace.storage, BatchRecord(number, refused=True))
         return
     _exhaust(loop)
 

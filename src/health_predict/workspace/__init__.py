@@ -1,0 +1,35 @@
+"""What is in production, and what the steps that decide about it work with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from health_predict.store.storage import Storage
+
+if TYPE_CHECKING:  # MLflow takes seconds to import, and what the ledger knows needs none of it
+    from health_predict.adapters.registry import Registry
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A store, the registry with the model that the store's ledger speaks for, and this machine's cache of bundles.
+
+    The registry is opened when it is first needed. `has_registry`: False where MLflow is a file that nothing was
+    written to yet; what only reads must not make it.
+    """
+
+    storage: Storage
+    open_registry: Callable[[], "Registry"]
+    cache: Path
+    has_registry: bool = True
+
+    @cached_property
+    def registry(self) -> "Registry":
+        """Raises what `open_registry` raises: TrackingError where MLflow does not answer."""
+        return self.open_registry()
+
+    def connect(self) -> "Registry":
+        """The registry, for what may turn out not to need it."""
+        return self.registry

@@ -18,6 +18,7 @@ from health_predict.errors import ConflictError
 from health_predict.store.ledger import Decision, Entry, Ledger, Subject, append, entry, read_ledger
 from health_predict.store.simulations import simulation_of
 from health_predict.store.storage import Storage
+from health_predict.workspace import Workspace
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -57,12 +58,13 @@ def first_version(storage: Storage) -> str:
     return str(first.production)
 
 
-def checked(storage: Storage, registry: Registry) -> Ledger:
+def checked(workspace: Workspace) -> Ledger:
     """The ledger, if it may speak for the registered model. Reads only.
 
     Raises ConflictError where the ledger speaks for another model, or another ledger (a copy of this one that has gone
     on, too) holds this model, or nobody does and something is in production all the same.
     """
+    storage, registry = workspace.storage, workspace.registry
     holder = holder_of(registry)  # before the ledger: what goes on meanwhile, goes on from what is read here
     ledger = read_ledger(storage)
     if ledger.model not in (None, registry.model_name):
@@ -95,30 +97,31 @@ def _has_production(registry: Registry, ledger: Ledger) -> bool:
     return registry.run_of(number) == ledger.subject(number).run_id
 
 
-def settle(storage: Storage, registry: Registry) -> Ledger:
+def settle(workspace: Workspace) -> Ledger:
     """As `checked`, and the aliases say what the ledger says: whatever was interrupted between the two is completed."""
-    ledger = checked(storage, registry)
+    ledger = checked(workspace)
     while ledger.moved:
-        hold(storage, registry, ledger)
-        registry.follow(ledger.production, ledger.previous)
-        again = read_ledger(storage)
+        hold(workspace, ledger)
+        workspace.registry.follow(ledger.production, ledger.previous)
+        again = read_ledger(workspace.storage)
         if again.state == ledger.state:
             return again
         ledger = again
     return ledger
 
 
-def decide(storage: Storage, registry: Registry, ledger: Ledger, entry: Entry) -> Ledger:
+def decide(workspace: Workspace, ledger: Ledger, entry: Entry) -> Ledger:
     """Append a decision to the ledger as it was read, then settle. ConflictError when somebody decided meanwhile."""
-    append(storage, ledger, entry)
-    return settle(storage, registry)
+    append(workspace.storage, ledger, entry)
+    return settle(workspace)
 
 
-def hold(storage: Storage, registry: Registry, ledger: Ledger, over: Holder | None = None) -> None:
+def hold(workspace: Workspace, ledger: Ledger, over: Holder | None = None) -> None:
     """Let the ledger hold the registered model, which is made if there is none.
 
     Raises ConflictError where another ledger holds it by now, unless that is the one that was to be taken `over`.
     """
+    storage, registry = workspace.storage, workspace.registry
     found = holder_of(registry)
     generation = found.generation if found else 1
     if found is not None and not is_of(found, ledger):
@@ -184,17 +187,15 @@ def subject_of(bundle: Bundle, version: str | None = None) -> Subject:
     return Subject(found.run_id, found.target, bundle.sha256, found.content, found.lineage, version)
 
 
-def drafted(
-    storage: Storage, registry: Registry, ledger: Ledger, decision: Decision, subject: Subject, who: str, **rest: Any
-) -> Entry:
+def drafted(workspace: Workspace, ledger: Ledger, decision: Decision, subject: Subject, who: str, **rest: Any) -> Entry:
     """An entry about a registered model by `who`, to be decided; `rest` as in `ledger.entry`."""
     return entry(
         ledger,
         decision,
         subject,
         who=who,
-        registry=registry.tracking_uri,
-        model=registry.model_name,
-        simulation=simulation_of(storage),
+        registry=workspace.registry.tracking_uri,
+        model=workspace.registry.model_name,
+        simulation=simulation_of(workspace.storage),
         **rest,
     )

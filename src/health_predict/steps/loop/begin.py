@@ -3,7 +3,6 @@
 import secrets
 from dataclasses import dataclass
 
-from health_predict.adapters.registry import Registry
 from health_predict.bundle.model import load_bundle
 from health_predict.errors import ConflictError, DataError
 from health_predict.store import layout
@@ -14,25 +13,26 @@ from health_predict.store.replay import Plan, future_batches, read_plan, write_p
 from health_predict.store.simulations import Simulation, read_simulation, world, write_simulation
 from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table, kept_table
+from health_predict.workspace import Workspace
 from health_predict.workspace.production import checked, drafted, settle, subject_of
 
 
 @dataclass(frozen=True)
 class Begun:
-    """The replay's store, and the registry with the model that it promotes into."""
+    """The replay's workspace: its world, and the registry with the model that it promotes into."""
 
     plan: Plan
-    storage: Storage
-    registry: Registry
+    workspace: Workspace
 
 
-def begin(storage: Storage, registry: Registry, who: str, name: str, plan: Plan, restart: bool) -> Begun:
+def begin(workspace: Workspace, who: str, name: str, plan: Plan, restart: bool) -> Begun:
     """The world of a replay: the split data, and the version in production, if there is one, as the first version.
 
     It is made whole or not at all; a replay that was begun so goes on in it. `restart` drops what is in it, and begins
     with what is in production now. Nothing outside of it is changed. Raises ConflictError where another replay was
     begun under the name, DataError where there is no batch for the scenario to begin with.
     """
+    storage = workspace.storage
     available = len(future_batches(storage))
     if plan.from_batch > available:
         raise DataError(f"the scenario cannot begin with batch {plan.from_batch}: `data split` made {available}")
@@ -45,19 +45,22 @@ def begin(storage: Storage, registry: Registry, who: str, name: str, plan: Plan,
                 f"{', '.join(begun.families)} with {begun.trials} trials, seed {begun.seed}. Say the same, --restart "
                 "to drop it, or --name to begin another"
             )
-        return Begun(begun, place, registry.for_model(simulation.model))
+        return Begun(begun, _within(workspace, place, simulation))
     place.delete(layout.REPLAY)  # with it, the world is whole
     for key in place.list():
         place.delete(key)
-    simulation = Simulation(name, f"{registry.model_name}_Simulation_{name}_{secrets.token_hex(3)}")
+    simulation = Simulation(name, f"{workspace.registry.model_name}_Simulation_{name}_{secrets.token_hex(3)}")
     write_simulation(place, simulation)
     _copy_split(storage, place)
-    own = registry.for_model(simulation.model)
-    ledger = checked(storage, registry)
+    own, ledger = _within(workspace, place, simulation), checked(workspace)
     if ledger.production:
-        _bring(storage, place, registry, own, ledger, who)
+        _bring(workspace, own, ledger, who)
     write_plan(place, plan)
-    return Begun(plan, place, own)
+    return Begun(plan, own)
+
+
+def _within(workspace: Workspace, place: Storage, simulation: Simulation) -> Workspace:
+    return Workspace(place, lambda: workspace.registry.for_model(simulation.model), workspace.cache)
 
 
 def _copy_split(storage: Storage, place: Storage) -> None:
@@ -66,10 +69,11 @@ def _copy_split(storage: Storage, place: Storage) -> None:
         place.write(key, storage.read(key))
 
 
-def _bring(storage: Storage, place: Storage, registry: Registry, own: Registry, ledger: Ledger, who: str) -> None:
+def _bring(workspace: Workspace, own: Workspace, ledger: Ledger, who: str) -> None:
     """The version in production, and what is known of it, becomes the world's first."""
+    storage, place = workspace.storage, own.storage
     version = ledger.version(str(ledger.production))
-    with unpacked(storage, lambda: registry, version) as folder:
+    with unpacked(storage, workspace.connect, version) as folder:
         bundle = load_bundle(folder)
         keep_bundle(place, folder)
     for table in bundle.manifest.trained_on:
@@ -78,10 +82,10 @@ def _bring(storage: Storage, place: Storage, registry: Registry, own: Registry, 
         key = layout.evaluation_report(run_id)
         if storage.exists(key):
             place.write(key, storage.read(key))
-    first: Version = own.register(version.run_id, {"family": bundle.manifest.family})
+    first: Version = own.registry.register(version.run_id, {"family": bundle.manifest.family})
     empty = read_ledger(place)
-    reason = f"version {version.version} of {registry.model_name} is what the replay begins with"
+    reason = f"version {version.version} of {workspace.registry.model_name} is what the replay begins with"
     subject = subject_of(bundle, first.version)
     moves = (first.version, None)
-    append(place, empty, drafted(place, own, empty, "adopted", subject, who, reasons=[reason], moves=moves))
-    settle(place, own)
+    append(place, empty, drafted(own, empty, "adopted", subject, who, reasons=[reason], moves=moves))
+    settle(own)

@@ -3,7 +3,6 @@
 import polars as pl
 
 from health_predict.adapters.monitoring_runs import log_judged
-from health_predict.adapters.registry import Registry
 from health_predict.bundle.model import require_target
 from health_predict.errors import DataError
 from health_predict.evaluation.metrics import Metrics
@@ -17,28 +16,30 @@ from health_predict.store.holdouts import seen
 from health_predict.store.ledger import read_ledger
 from health_predict.store.manifests import completed
 from health_predict.store.monitoring_reports import Judged, write_judged
-from health_predict.store.storage import Storage
+from health_predict.workspace import Workspace
 
 
-def judge(storage: Storage, registry: Registry, params: Params) -> tuple[Judged, ...]:
+def judge(workspace: Workspace, params: Params) -> tuple[Judged, ...]:
     """Judge the outcomes of every batch that was scored and has matured; returns the judgements made now, by number.
 
     Each batch is judged once, under the version that scored it, however late and in whatever order outcomes mature:
     what was judged is there already. A batch that matured without having been scored has nothing to be judged. The
     next batch that is monitored reports the judgements. Raises BundleError for a version of another outcome.
     """
+    storage = workspace.storage
     said = set(scored(storage))
     waiting = [
         number for number in matured(storage) if number in said and not storage.exists(layout.performance(number))
     ]
-    return tuple(_judged(storage, registry, params, number) for number in waiting)
+    return tuple(_judged(workspace, params, number) for number in waiting)
 
 
-def _judged(storage: Storage, registry: Registry, params: Params, number: int) -> Judged:
+def _judged(workspace: Workspace, params: Params, number: int) -> Judged:
+    storage = workspace.storage
     result = completed(storage, layout.manifest(layout.predictions(number)), SCORES)["result"]
     arrival = completed(storage, layout.manifest(layout.arrival(number)), ARRIVES)["result"]
     version = read_ledger(storage).version(result["version"])
-    bundle = open_version(storage, lambda: registry, version)
+    bundle = open_version(storage, workspace.connect, version)
     require_target(bundle.manifest)
     said = read_predictions(storage, number).select("encounter_id", "probability")
     became = read_matured(storage, number).join(said, on="encounter_id", maintain_order="left")
@@ -54,7 +55,7 @@ def _judged(storage: Storage, registry: Registry, params: Params, number: int) -
         performance=found,
         unjudged=unjudged,
     )
-    log_judged(registry, number, judged)
+    log_judged(workspace.registry, number, judged)
     write_judged(storage, number, judged)
     return judged
 

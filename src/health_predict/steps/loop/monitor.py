@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 
 from health_predict.adapters.monitoring_runs import log_monitoring
-from health_predict.adapters.registry import Registry
 from health_predict.bundle.model import Bundle, load_bundle, require_target
 from health_predict.bundle.profile import read_reference
 from health_predict.data.cohort import LabelledEncounters, select_cohort
@@ -44,6 +43,7 @@ from health_predict.store.received import read_file, read_logged, read_outcomes
 from health_predict.store.simulations import simulation_of
 from health_predict.store.storage import Storage
 from health_predict.store.tables import json_bytes
+from health_predict.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class _Batch:
     left_out: int
 
 
-def monitor(storage: Storage, registry: Registry, params: Params, number: int) -> MonitoringReport:
+def monitor(workspace: Workspace, params: Params, number: int) -> MonitoringReport:
     """Judge a batch that has arrived under the version in production; report outcomes judged since the last one.
 
     Earlier batches that were too small to be judged are judged with it. Writes `drift.json` and `report.html`, and logs
@@ -79,6 +79,7 @@ def monitor(storage: Storage, registry: Registry, params: Params, number: int) -
     Declined while too few encounters have arrived; what keeps a check from running: StorageError before the batch
     arrived, ConflictError with nothing in production.
     """
+    storage = workspace.storage
     name = layout.batch(number)
     record = completed(storage, layout.manifest(layout.arrival(number)), ARRIVES)
     inputs = {"arrival": record["files"], "params": _choices(params)}
@@ -86,7 +87,7 @@ def monitor(storage: Storage, registry: Registry, params: Params, number: int) -
         return replace(read_monitoring(storage, name), skipped=True)
     if record["result"]["refused"]:
         raise DataError(f"batch {number} was refused and cannot be judged: {record['result']['refused']}")
-    against = _champion(storage, registry)
+    against = _champion(workspace)
     others = [report for report in read_watched(storage) if report.batch != number]
     together = [report for report in others if number in report.batches]
     if together:
@@ -96,7 +97,7 @@ def monitor(storage: Storage, registry: Registry, params: Params, number: int) -
     outcomes = tuple(judged for judged in read_judgements(storage) if judged.batch not in told)
     report = _judge(batch, number, against, outcomes, params)
     report = _with_news(report, [one for one in others if (one.batch or 0) < number], params)
-    _write(storage, registry, params, report, inputs, batch.encounters, against)
+    _write(workspace, params, report, inputs, batch.encounters, against)
     return report
 
 
@@ -119,8 +120,7 @@ def _pooled(storage: Storage, others: list[MonitoringReport], number: int, param
 
 
 def monitor_file(
-    storage: Storage,
-    registry: Registry,
+    workspace: Workspace,
     params: Params,
     current: str,
     reference: str | None = None,
@@ -136,33 +136,33 @@ def monitor_file(
     received = read_file(current, endpoint)
     others = read_file(reference, endpoint) if reference else None
     became = read_outcomes(outcomes, endpoint) if outcomes else None
-    against = _champion(storage, registry)
+    against = _champion(workspace)
     if others is not None:
         against = _with_reference(against, others, params)
-    judged = () if became is None else (_became(storage, registry, against, received, became, params),)
+    judged = () if became is None else (_became(workspace, against, received, became, params),)
     name = layout.judged_file(Path(shown(current)).stem, _digest(received, others, became))
     batch = _cohort(name, received)
     report = _judge(batch, None, against, judged, params)
-    report = _with_news(report, read_watched(storage) if others is None else [], params)
+    report = _with_news(report, read_watched(workspace.storage) if others is None else [], params)
     files = {"current": current, "reference": reference, "outcomes": outcomes}
     inputs = {**files, "version": against.version, "params": _choices(params)}
-    _write(storage, registry, params, report, inputs, batch.encounters, against)
+    _write(workspace, params, report, inputs, batch.encounters, against)
     return report
 
 
-def monitor_logged(storage: Storage, registry: Registry, params: Params, store: Storage, day: str) -> MonitoringReport:
+def monitor_logged(workspace: Workspace, params: Params, store: Storage, day: str) -> MonitoringReport:
     """As `monitor`, for the cohort in what the service scored on a day, from the prediction log in `store`.
 
     The encounters are judged by the version in production, whichever answered. The report is named after the day and
     what was logged until now.
     """
     received = read_logged(store, day)
-    against = _champion(storage, registry)
+    against = _champion(workspace)
     batch = _cohort(layout.judged_file(f"logged-{day}", _digest(received)), received)
     report = _judge(batch, None, against, (), params)
-    report = _with_news(report, [*read_watched(storage), *read_watched_days(storage, day)], params)
+    report = _with_news(report, [*read_watched(workspace.storage), *read_watched_days(workspace.storage, day)], params)
     inputs = {"logged": day, "version": against.version, "params": _choices(params)}
-    _write(storage, registry, params, report, inputs, batch.encounters, against)
+    _write(workspace, params, report, inputs, batch.encounters, against)
     return report
 
 
@@ -218,11 +218,12 @@ def _judge(
     )
 
 
-def _champion(storage: Storage, registry: Registry) -> _Against:
+def _champion(workspace: Workspace) -> _Against:
+    storage = workspace.storage
     ledger = read_ledger(storage)
     if ledger.production is None:
         raise ConflictError("nothing is in production to watch; run `health-predict promote` first")
-    with unpacked(storage, lambda: registry, ledger.version(ledger.production)) as folder:
+    with unpacked(storage, workspace.connect, ledger.version(ledger.production)) as folder:
         bundle, reference = load_bundle(folder), read_reference(folder)
     require_target(bundle.manifest)
     fitted_on = bundle.manifest.trained_on[0]
@@ -247,14 +248,14 @@ def _with_reference(against: _Against, received: pl.DataFrame, params: Params) -
 
 
 def _became(
-    storage: Storage,
-    registry: Registry,
+    workspace: Workspace,
     against: _Against,
     received: pl.DataFrame,
     outcomes: pl.DataFrame,
     params: Params,
 ) -> Judged:
     """How good production is on the cohort of a file, where outcomes are known and production has not seen them."""
+    storage = workspace.storage
     joined = received.join(outcomes, on="encounter_id", maintain_order="left")
     if joined.height != outcomes.height:
         raise DataError(
@@ -284,8 +285,7 @@ def _became(
 
 
 def _write(
-    storage: Storage,
-    registry: Registry,
+    workspace: Workspace,
     params: Params,
     report: MonitoringReport,
     inputs: Mapping[str, object],
@@ -296,9 +296,9 @@ def _write(
         layout.drift_numbers(report.name): json_bytes(msgspec.to_builtins(report)),
         layout.drift_report(report.name): html(against.encounters, encounters, params.drift),
     }
-    log_monitoring(registry, report)
+    log_monitoring(workspace.registry, report)
     result = {"status": report.status, "reasons": list(report.reasons)}
-    publish(storage, layout.drift_manifest(report.name), inputs=inputs, files=files, result=result)
+    publish(workspace.storage, layout.drift_manifest(report.name), inputs=inputs, files=files, result=result)
 
 
 def _digest(*tables: pl.DataFrame | None) -> str:

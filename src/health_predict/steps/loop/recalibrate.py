@@ -28,9 +28,9 @@ from health_predict.store.holdouts import candidates, holdout_bytes, known
 from health_predict.store.ledger import read_ledger
 from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.simulations import simulation_of
-from health_predict.store.storage import Storage
 from health_predict.store.tables import json_bytes, keep_table, table_bytes
 from health_predict.training.fit import recalibration as fit
+from health_predict.workspace import Workspace
 
 BELOW = 1e-9  # of a threshold; two encounters' float32 log-odds are the same or 1e-7 apart
 
@@ -68,7 +68,7 @@ class _Renewed:
     reference: bytes
 
 
-def recalibrate(storage: Storage, registry: Registry, params: Params, number: int, version: str) -> Recalibrated:
+def recalibrate(workspace: Workspace, params: Params, number: int, version: str) -> Recalibrated:
     """Calibrate a version anew on a part of the newest outcomes that matured before `number`; the gate has the other.
 
     Both are fresh, as in `assemble`: neither the version nor the first approved model has seen them, and no earlier
@@ -76,6 +76,7 @@ def recalibrate(storage: Storage, registry: Registry, params: Params, number: in
     fewer encounters are fresh than the gate needs to decide, BundleError for a version of another outcome, DataError
     as `metrics.evaluate` does.
     """
+    storage = workspace.storage
     numbers = matured(storage, number)
     became = {one: completed(storage, layout.manifest(layout.outcomes(one)), MATURES)["files"] for one in numbers}
     choices = [asdict(choice) for choice in (params.assembly, params.gate, params.bundle, params.bootstrap)]
@@ -90,13 +91,13 @@ def recalibrate(storage: Storage, registry: Registry, params: Params, number: in
         files = {key: table_bytes(part, key) for key, part in ((dataset.validation, validation), (dataset.test, test))}
         files[holdout] = holdout_bytes(test, holdout)
         before = read_ledger(storage).version(version)
-        with unpacked(storage, lambda: registry, before) as folder:
+        with unpacked(storage, workspace.connect, before) as folder:
             bundle = load_bundle(folder)
             require_target(bundle.manifest)
             labelled, digest = label(validation, bundle.manifest.target), keep_table(storage, files[dataset.validation])
             table = TableDigest(dataset.validation, validation.height, int(labelled.outcomes.sum()), digest)
             renewed = _renew(bundle, folder, labelled, table, dataset.name, simulation_of(storage), params)
-            run_id = _log(registry, before.run_id, folder, bundle, renewed)
+            run_id = _log(workspace.registry, before.run_id, folder, bundle, renewed)
         result = Recalibrated(
             batch=number,
             matured=numbers[-1],

@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from health_predict.adapters.registry import Registry
 from health_predict.bundle.model import require_target
 from health_predict.errors import ServiceError
 from health_predict.store import layout
@@ -15,7 +14,7 @@ from health_predict.store.batches import ARRIVES, PREDICTIONS, parquet, read_arr
 from health_predict.store.bundles import open_version
 from health_predict.store.ledger import read_ledger
 from health_predict.store.manifests import Made, completed, rerunnable
-from health_predict.store.storage import Storage
+from health_predict.workspace import Workspace
 from health_predict.workspace.production import in_production
 
 
@@ -43,7 +42,7 @@ class Scored:
     skipped: bool = False
 
 
-def score(storage: Storage, registry: Registry, number: int, first: str, ask: Ask | None = None) -> Scored:
+def score(workspace: Workspace, number: int, first: str, ask: Ask | None = None) -> Scored:
     """Score a batch that has arrived with production, by asking a service or, without one, its bundle.
 
     Beside each probability stands what the version `first` would have said. Skipped when the batch was scored,
@@ -51,18 +50,19 @@ def score(storage: Storage, registry: Registry, number: int, first: str, ask: As
     production, BundleError for a model of another outcome, ServiceError where the service does not answer or answers
     with another version.
     """
+    storage = workspace.storage
     arrived = completed(storage, layout.manifest(layout.arrival(number)), ARRIVES)
     key, inputs = layout.predictions(number), {"arrival": arrived["files"], "first": first}
 
     def make() -> Made[Scored]:
         decisions, production = len(read_ledger(storage).entries), in_production(storage)
         encounters = read_arrival(storage, number)
-        beside = _predict(storage, registry, first, encounters)
+        beside = _predict(workspace, first, encounters)
         if ask is not None:
             answers = ask(encounters)
         else:
             same = production == first
-            answers = Answers(beside if same else _predict(storage, registry, production, encounters), production)
+            answers = Answers(beside if same else _predict(workspace, production, encounters), production)
         if answers.version != production:
             raise ServiceError(
                 f"the API answers with version {answers.version}, but version {production} is in production"
@@ -81,7 +81,7 @@ def score(storage: Storage, registry: Registry, number: int, first: str, ask: As
     return rerunnable(storage, layout.manifest(key), inputs, Scored, make)
 
 
-def _predict(storage: Storage, registry: Registry, version: str, encounters: pl.DataFrame) -> NDArray[np.float64]:
-    bundle = open_version(storage, lambda: registry, read_ledger(storage).version(version))
+def _predict(workspace: Workspace, version: str, encounters: pl.DataFrame) -> NDArray[np.float64]:
+    bundle = open_version(workspace.storage, workspace.connect, read_ledger(workspace.storage).version(version))
     require_target(bundle.manifest)
     return bundle.predict_proba(encounters)

@@ -10,6 +10,7 @@ from health_predict.store.bundles import keep_version
 from health_predict.store.ledger import Entry, Ledger, Question, Version, append, read_ledger
 from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table, kept_table
+from health_predict.workspace import Workspace
 from health_predict.workspace.production import Holder, drafted, hold, holder_of, is_of, settle, subject_of
 
 
@@ -25,7 +26,7 @@ class Adopted:
     skipped: bool = False
 
 
-def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: Storage | None = None) -> Adopted:
+def adopt(workspace: Workspace, who: str, reason: str, source: Storage | None = None) -> Adopted:
     """Let this store speak for the registered model from now on; the store that did is told when it next decides.
 
     What is in production is what this store's ledger says, or, where that never said anything or is behind the other,
@@ -34,10 +35,11 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
     hold-outs were asked counts. Raises ConflictError where the ledger speaks for another model, or there is nothing to
     adopt; StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or of a study.
     """
+    storage, registry = workspace.storage, workspace.registry
     holder = holder_of(registry)
     ledger = read_ledger(storage)
     if holder and ledger.production and is_of(holder, ledger):
-        ledger = settle(storage, registry)
+        ledger = settle(workspace)
         return Adopted(ledger.version(str(ledger.production)), from_ledger=True, skipped=True)
     if ledger.model not in (None, registry.model_name):
         raise ConflictError(f"the ledger in {storage.root} speaks for {ledger.model}; use another storage root")
@@ -47,12 +49,11 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
     if version is None:
         raise ConflictError(f"no version of {registry.model_name} is in production, so there is nothing to adopt")
     _require_same(ledger, registry, version)
-    bundle = keep_version(storage, lambda: registry, version)
+    bundle = keep_version(storage, workspace.connect, version)
     require_target(bundle.manifest)
     _copy_dependencies(storage, source, bundle)
     entry = drafted(
-        storage,
-        registry,
+        workspace,
         ledger,
         "adopted",
         subject_of(bundle, version.version),
@@ -63,8 +64,8 @@ def adopt(storage: Storage, registry: Registry, who: str, reason: str, source: S
         asked=_news(ledger, before),
     )
     ledger = ledger if _is_said(ledger, entry) else append(storage, ledger, entry)
-    hold(storage, registry, ledger, over=holder)
-    ledger = settle(storage, registry)
+    hold(workspace, ledger, over=holder)
+    ledger = settle(workspace)
     return Adopted(ledger.version(version.version), from_ledger=own)
 
 

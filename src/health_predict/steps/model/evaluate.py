@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from health_predict.adapters.registry import Registry
 from health_predict.adapters.training_runs import log_evaluation
 from health_predict.bundle.model import Bundle, require_run, require_target
 from health_predict.data.cohort import LabelledEncounters
@@ -19,6 +18,7 @@ from health_predict.store.reports import EvaluationReport, read_evaluation, read
 from health_predict.store.simulations import require_world, simulation_of
 from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table
+from health_predict.workspace import Workspace
 from health_predict.workspace.production import checked, drafted, subject_of
 
 
@@ -36,8 +36,7 @@ class _Models:
 
 
 def evaluate(
-    storage: Storage,
-    registry: Registry,
+    workspace: Workspace,
     params: Params,
     who: str,
     run_id: str | None,
@@ -52,12 +51,13 @@ def evaluate(
     be known what a model was trained on, Declined when too few encounters are left that no model has seen, and
     ConflictError for a run that was promoted against another version than is in production now.
     """
+    storage = workspace.storage
     run_id = run_id or read_training(storage).winner
-    ledger = checked(storage, registry)
+    ledger = checked(workspace)
     report = read_evaluation(storage, run_id)
     if report and _was_promoted(ledger, run_id):
         return _approved(ledger, report)
-    models = _models(storage, registry, ledger, run_id)
+    models = _models(workspace, ledger, run_id)
     dataset = dataset or named(models.challenger.manifest.dataset)
     vouched = vouch(storage, dataset)
     made_from = {"test": vouched.files[dataset.test], "rules": repr((params.gate, params.bootstrap))}
@@ -69,7 +69,7 @@ def evaluate(
     ):
         return replace(report, skipped=True)
     data, left_out = _unseen(storage, vouched, models, params.gate)
-    question = _asked(storage, registry, ledger, models, vouched, who)
+    question = _asked(workspace, ledger, models, vouched, who)
     comparison = compare_models(
         data.encounters,
         data.outcomes,
@@ -93,7 +93,7 @@ def evaluate(
         comparison=comparison,
         checks=tuple(checks(comparison, params.gate)),
     )
-    log_evaluation(registry, report)  # first: what is in the store is not made again
+    log_evaluation(workspace.registry, report)  # first: what is in the store is not made again
     write_evaluation(storage, report)
     return report
 
@@ -116,16 +116,16 @@ def _approved(ledger: Ledger, report: EvaluationReport) -> EvaluationReport:
     return replace(report, skipped=True)
 
 
-def _models(storage: Storage, registry: Registry, ledger: Ledger, run_id: str) -> _Models:
-    challenger = registry.bundle(run_id)
+def _models(workspace: Workspace, ledger: Ledger, run_id: str) -> _Models:
+    challenger = workspace.registry.bundle(run_id)
     require_run(challenger.manifest, run_id)
     require_target(challenger.manifest)
-    require_world(challenger.manifest, simulation_of(storage))
+    require_world(challenger.manifest, simulation_of(workspace.storage))
 
     def opened(number: str | None) -> tuple[str, Bundle] | None:
         if number is None:
             return None
-        bundle = open_version(storage, lambda: registry, ledger.version(number))
+        bundle = open_version(workspace.storage, workspace.connect, ledger.version(number))
         require_target(bundle.manifest)
         return number, bundle
 
@@ -159,10 +159,9 @@ def _too_few(rows: int, kept: LabelledEncounters, left_out: dict[str, int], gate
     ]
 
 
-def _asked(
-    storage: Storage, registry: Registry, ledger: Ledger, models: _Models, vouched: Vouched, who: str
-) -> Question:
+def _asked(workspace: Workspace, ledger: Ledger, models: _Models, vouched: Vouched, who: str) -> Question:
     """The question as the ledger counts it: an equal model against the same version is not asked about twice."""
+    storage = workspace.storage
     subject, holdout = subject_of(models.challenger), vouched.files[vouched.dataset.test]
     table = storage.read(vouched.dataset.test)
     keep_table(storage, table)
@@ -172,7 +171,7 @@ def _asked(
     ids = pl.read_parquet(table, columns=["encounter_id"])["encounter_id"]
     look = 1 + asked_before(storage, ledger.questions(), ids)
     question = Question(holdout, ledger.production, look)
-    append(storage, ledger, drafted(storage, registry, ledger, "evaluated", subject, who, question=question))
+    append(storage, ledger, drafted(workspace, ledger, "evaluated", subject, who, question=question))
     return question
 
 

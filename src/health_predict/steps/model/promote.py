@@ -4,7 +4,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from health_predict.adapters.registry import BUNDLE, Registry
+from health_predict.adapters.registry import BUNDLE
 from health_predict.bundle.model import Bundle, require_run, require_target
 from health_predict.errors import ConflictError, Declined, StorageError
 from health_predict.evaluation.gate import Comparison, objections
@@ -13,7 +13,7 @@ from health_predict.store.bundles import describe_kept, keep_bundle, keep_versio
 from health_predict.store.ledger import Entry, Ledger, Question, Subject, Version
 from health_predict.store.reports import EvaluationReport, read_evaluation, read_training
 from health_predict.store.simulations import require_world, simulation_of
-from health_predict.store.storage import Storage
+from health_predict.workspace import Workspace
 from health_predict.workspace.production import decide, drafted, hold, settle, subject_of
 
 
@@ -28,8 +28,7 @@ class Promotion:
 
 
 def promote(
-    storage: Storage,
-    registry: Registry,
+    workspace: Workspace,
     params: GateParams,
     who: str,
     run_id: str | None,
@@ -43,16 +42,17 @@ def promote(
     ConflictError when production, or the run's model, changed since the evaluation, or production while deciding;
     BundleError when the run lacks a part or its model is for study or from a replay, StorageError before `evaluate`.
     """
-    ledger, simulation = settle(storage, registry), simulation_of(storage)
+    storage = workspace.storage
+    ledger, simulation = settle(workspace), simulation_of(storage)
     run_id = run_id or read_training(storage).winner
     if ledger.production and ledger.version(ledger.production).run_id == run_id:
-        keep_version(storage, lambda: registry, ledger.version(ledger.production))
+        keep_version(storage, workspace.connect, ledger.version(ledger.production))
         describe_kept(storage, ledger.version(ledger.production))
         return Promotion(ledger.version(ledger.production), ledger.previous, simulation, skipped=True)
     report = read_evaluation(storage, run_id)
     if report is None:
         raise StorageError(f"the run {run_id} has no evaluation in {storage.root}; run `health-predict evaluate` first")
-    bundle = registry.complete_bundle(run_id)
+    bundle = workspace.registry.complete_bundle(run_id)
     require_target(bundle.manifest)
     require_run(bundle.manifest, run_id)
     require_world(bundle.manifest, simulation)
@@ -73,19 +73,17 @@ def promote(
     reasons = barred or objections(report.comparison, params)
     told = {"numbers": _numbers(report.comparison), "question": question}
     if reasons:
-        declined = drafted(storage, registry, ledger, "declined", subject, who, reasons=reasons, **told)
+        declined = drafted(workspace, ledger, "declined", subject, who, reasons=reasons, **told)
         if not _said(ledger, declined):
-            decide(storage, registry, ledger, declined)
+            decide(workspace, ledger, declined)
         who_declines = "the ledger keeps out" if barred else "the gate declines"
         raise Declined(f"{who_declines} the {report.family} of run {run_id}:", reasons)
-    version = _registered(storage, registry, ledger, report, bundle)
+    version = _registered(workspace, ledger, report, bundle)
     ledger = decide(
-        storage,
-        registry,
+        workspace,
         ledger,
         drafted(
-            storage,
-            registry,
+            workspace,
             ledger,
             "promoted",
             subject_of(bundle, version.version),
@@ -125,15 +123,13 @@ def _said(ledger: Ledger, declined: Entry) -> bool:
     )
 
 
-def _registered(
-    storage: Storage, registry: Registry, ledger: Ledger, report: EvaluationReport, bundle: Bundle
-) -> Version:
+def _registered(workspace: Workspace, ledger: Ledger, report: EvaluationReport, bundle: Bundle) -> Version:
     """All that can fail comes before the version is registered: behind it there is only the ledger."""
-    hold(storage, registry, ledger)
+    hold(workspace, ledger)
     with tempfile.TemporaryDirectory() as folder:
-        keep_bundle(storage, registry.download(bundle.manifest.run_id, BUNDLE, Path(folder)))
+        keep_bundle(workspace.storage, workspace.registry.download(bundle.manifest.run_id, BUNDLE, Path(folder)))
     tags = {"family": report.family, "synthetic": str(report.synthetic).lower(), "target": bundle.manifest.target}
-    version = registry.register(bundle.manifest.run_id, tags)
+    version = workspace.registry.register(bundle.manifest.run_id, tags)
     if version.version in ledger.numbers and ledger.version(version.version).run_id != version.run_id:
         raise ConflictError(
             f"MLflow gave the number {version.version} of {version.name} a second time, so it is not the MLflow that "

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from health_predict.adapters.registry import Registry
 from health_predict.bundle.model import require_target
 from health_predict.errors import ConflictError, Declined
 from health_predict.store.bundles import keep_version
 from health_predict.store.ledger import Ledger, Version
-from health_predict.store.storage import Storage
+from health_predict.workspace import Workspace
 from health_predict.workspace.production import decide, drafted, settle
 
 
@@ -22,8 +21,7 @@ class RolledBack:
 
 
 def rollback(
-    storage: Storage,
-    registry: Registry,
+    workspace: Workspace,
     who: str,
     reason: str,
     to: str | None = None,
@@ -38,7 +36,7 @@ def rollback(
     something else is in production, or somebody else decided meanwhile; Declined for a version that was itself rolled
     back, without `allow_rolled_back`; BundleError when its bundle is nowhere whole.
     """
-    ledger = settle(storage, registry)
+    ledger = settle(workspace)
     now = ledger.production
     if now is None:
         raise ConflictError("nothing is in production, so there is nothing to roll back")
@@ -64,10 +62,10 @@ def rollback(
                 "it return, with --allow-rolled-back REASON."
             ],
         )
-    require_target(keep_version(storage, lambda: registry, version).manifest)  # whole, before anything is said
+    bundle = keep_version(workspace.storage, workspace.connect, version)  # whole, before anything is said
+    require_target(bundle.manifest)
     entry = drafted(
-        storage,
-        registry,
+        workspace,
         ledger,
         "rolled_back",
         ledger.subject(now),
@@ -76,7 +74,7 @@ def rollback(
         moves=(target, ledger.before(target)),
         allowed=allow_rolled_back,
     )
-    ledger = decide(storage, registry, ledger, entry)
+    ledger = decide(workspace, ledger, entry)
     return RolledBack(version, now, ledger.previous)
 
 

@@ -14,6 +14,7 @@ from health_predict.store.loop import read_state
 from health_predict.store.simulations import simulation_of, simulations
 from health_predict.store.storage import Storage
 from health_predict.store.tables import read_json
+from health_predict.workspace import Workspace
 from health_predict.workspace.production import Aliases, aliases, checked
 
 
@@ -39,11 +40,12 @@ class Status:
     advice: str
 
 
-def status(storage: Storage, registry: Registry | None) -> Status:
-    """Look, and change nothing; without a registry, as none was made yet.
+def status(workspace: Workspace) -> Status:
+    """Look, and change nothing, also where there is no registry yet.
 
     TrackingError when MLflow does not answer, DataError for an unreadable ledger.
     """
+    storage = workspace.storage
     steps = {
         name: read_json(storage, key)["result"] if storage.exists(key) else None
         for name, key in (
@@ -57,32 +59,32 @@ def status(storage: Storage, registry: Registry | None) -> Status:
     move = ledger.newest_move
     return Status(
         storage=storage.root,
-        tracking_uri=registry.tracking_uri if registry else None,
+        tracking_uri=workspace.registry.tracking_uri if workspace.has_registry else None,
         simulation=simulation_of(storage),
         steps=steps,
         production=ledger.version(ledger.production) if ledger.production else None,
         why=tuple(move.reasons) if move else (),
         previous=ledger.previous,
-        problems=tuple(_problems(storage, registry, ledger)),
+        problems=tuple(_problems(workspace, ledger)),
         decisions=tuple(reversed(ledger.entries)),
         simulations=tuple(simulations(storage)),
         advice=_advice(storage, steps, ledger),
     )
 
 
-def _problems(storage: Storage, registry: Registry | None, ledger: Ledger) -> Iterator[str]:
-    if registry is None:
+def _problems(workspace: Workspace, ledger: Ledger) -> Iterator[str]:
+    if not workspace.has_registry:
         if ledger.moved:
             yield f"the ledger speaks for {ledger.model} of an MLflow that is not there: {ledger.entries[-1].registry}"
         return
     try:
-        checked(storage, registry)
+        checked(workspace)
     except ConflictError as error:
         yield str(error)
         return
-    yield from _about_aliases(registry, ledger)
+    yield from _about_aliases(workspace.registry, ledger)
     for number in filter(None, (ledger.production, ledger.previous)):
-        yield from _about_bundle(storage, registry, ledger.version(number))
+        yield from _about_bundle(workspace, ledger.version(number))
 
 
 def _about_aliases(registry: Registry, ledger: Ledger) -> Iterator[str]:
@@ -103,11 +105,12 @@ def _about_aliases(registry: Registry, ledger: Ledger) -> Iterator[str]:
         )
 
 
-def _about_bundle(storage: Storage, registry: Registry, version: Version) -> Iterator[str]:
+def _about_bundle(workspace: Workspace, version: Version) -> Iterator[str]:
+    storage = workspace.storage
     if is_kept(storage, version):
         return
     try:
-        open_version(storage, lambda: registry, version)
+        open_version(storage, workspace.connect, version)
     except HealthPredictError as error:
         yield f"version {version.version} cannot be served: {error}"
     else:

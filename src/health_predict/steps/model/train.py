@@ -25,6 +25,7 @@ from health_predict.store.tables import json_bytes, keep_table, read_table
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import Fitted, Prepared, fit, prepare
 from health_predict.training.search import Search, Trial, only_trial
+from health_predict.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,7 @@ class _Data:
 
 
 def train(
-    storage: Storage,
-    registry: Registry,
+    workspace: Workspace,
     params: Params,
     target: Target,
     ray_address: str | None,
@@ -59,19 +59,20 @@ def train(
     StorageError before the data set is made, Declined where no model of the data set could be compared with production,
     TrackingError when MLflow does not answer, BundleError when a model cannot be exported faithfully.
     """
+    storage = workspace.storage
     vouched = vouch(storage, dataset)
     for key in (dataset.train, dataset.validation, dataset.test):  # also where it is skipped: one may have been lost
         keep_table(storage, storage.read(key))
     fingerprint = _fingerprint(vouched, params, target)
-    if not force and (done := _finished(storage, registry, fingerprint)):
+    if not force and (done := _finished(workspace, fingerprint)):
         return done
     if target == LIVE_TARGET:
         _require_holdout(storage, vouched, params.gate)
     data = _read(storage, vouched, params, target)
-    with parent_run(registry, fingerprint, {"target": target, **asdict(params.search)}) as run_id:
-        searches, models = _search_and_fit(registry, run_id, data, params, ray_address, progress)
+    with parent_run(workspace.registry, fingerprint, {"target": target, **asdict(params.search)}) as run_id:
+        searches, models = _search_and_fit(workspace.registry, run_id, data, params, ray_address, progress)
         report = _report(run_id, fingerprint, data.provenance, searches, models)
-        registry.log(run_id, tags={WINNER: report.winner})
+        workspace.registry.log(run_id, tags={WINNER: report.winner})
     write_training(storage, report)
     return report
 
@@ -167,15 +168,15 @@ def _require_holdout(storage: Storage, vouched: Vouched, gate: GateParams) -> No
         )
 
 
-def _finished(storage: Storage, registry: Registry, fingerprint: str) -> TrainingReport | None:
+def _finished(workspace: Workspace, fingerprint: str) -> TrainingReport | None:
     """The report of the same training, if MLflow still has its runs; it is the newest again."""
-    report = finished_training(storage, fingerprint)
+    report = finished_training(workspace.storage, fingerprint)
     if report is None:
         return None
-    runs = registry.finished_runs(experiment(registry.model_name), {FINGERPRINT: fingerprint})
+    runs = workspace.registry.finished_runs(experiment(workspace.registry.model_name), {FINGERPRINT: fingerprint})
     if report.run_id not in [run.info.run_id for run in runs]:
         return None
-    write_training(storage, report)
+    write_training(workspace.storage, report)
     return replace(report, skipped=True)
 
 
