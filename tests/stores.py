@@ -1,12 +1,11 @@
 """Stores of this test run: a folder with invented data, MLflow inside it, and commands that run on it."""
 
 import os
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from forked import Command
 from health_predict.adapters.registry import Registry
 from health_predict.params import Family, SplitParams, ValidationParams
 from health_predict.settings import Settings
@@ -61,16 +60,9 @@ class Place:
         environment = {"MLFLOW_TRACKING_URI": tracking_uri, "MODEL_NAME": found.model}
         return Place(Path(storage.root), environment, self.settings.artifact_root)
 
-    def command(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    def command(self, *arguments: str, start_new_session: bool = False) -> Command:
         """Start `health-predict` as a process of its own on this store."""
-        return subprocess.Popen(
-            [sys.executable, "-c", "from health_predict.cli import main; main()", *arguments],
-            env={**environment_of(self.root), **self.environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
+        return Command(arguments, {**environment_of(self.root), **self.environment}, start_new_session)
 
     def run(self, *arguments: str, timeout: float = 300) -> tuple[int, str, str]:
         """Run `health-predict` as a process to its end: exit code, stdout, stderr."""

@@ -93,8 +93,9 @@ def read_matured(storage: Storage, number: int) -> pl.DataFrame:
 
 def arrived(storage: Storage, upto: int | None = None) -> list[int]:
     """Numbers of the batches, up to this one, that have arrived and were not refused, in order."""
+    kept = set(storage.list(layout.ARRIVALS))
     numbers = _batches(storage, layout.ARRIVALS)
-    return [one for one in numbers if (upto is None or one <= upto) and storage.exists(layout.arrival(one))]
+    return [one for one in numbers if (upto is None or one <= upto) and layout.arrival(one) in kept]
 
 
 def matured(storage: Storage, before: int | None = None) -> list[int]:

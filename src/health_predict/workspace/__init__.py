@@ -1,11 +1,12 @@
 """What is in production, and what the steps that decide about it work with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from health_predict.store.read_once import ReadOnce
 from health_predict.store.storage import Storage
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, and what the ledger knows needs none of it
@@ -29,6 +30,10 @@ class Workspace:
     def registry(self) -> "Registry":
         """Raises what `open_registry` raises: TrackingError where MLflow does not answer."""
         return self.open_registry()
+
+    def reading_once(self) -> "Workspace":
+        """The same for one step, which reads each document once (`store.read_once`)."""
+        return replace(self, storage=ReadOnce(self.storage), open_registry=self.connect)
 
     def connect(self) -> "Registry":
         """The registry, for what may turn out not to need it."""

@@ -14,6 +14,7 @@ from health_predict.store.datasets import INITIAL, Dataset, retraining, vouch
 from health_predict.store.holdouts import candidates, holdout_bytes, known
 from health_predict.store.ledger import read_ledger
 from health_predict.store.manifests import Made, completed, rerunnable
+from health_predict.store.read_once import ReadOnce
 from health_predict.store.storage import Storage
 from health_predict.store.tables import json_bytes, read_table, table_bytes
 
@@ -51,6 +52,7 @@ def assemble(storage: Storage, params: Params, number: int, version: str | None 
     Declined, with nothing written, where fewer encounters are fresh than the gate needs to decide; StorageError before
     `data split`.
     """
+    storage = ReadOnce(storage)
     version = version or read_ledger(storage).production
     initial = vouch(storage, INITIAL)
     numbers = matured(storage, number)

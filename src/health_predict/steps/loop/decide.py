@@ -17,6 +17,7 @@ from health_predict.store.holdouts import known, read_seen
 from health_predict.store.ledger import Ledger, read_ledger
 from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.monitoring_reports import read_judgements, read_watched
+from health_predict.store.read_once import ReadOnce
 from health_predict.store.storage import Storage
 from health_predict.store.tables import read_json
 from health_predict.workspace.production import in_production
@@ -39,6 +40,7 @@ def decide(storage: Storage, params: Params, number: int) -> Decided:
 
     Raises StorageError before `monitor`, ConflictError with nothing in production.
     """
+    storage = ReadOnce(storage)
     key = layout.retraining_report(layout.batch(number))
     watched = completed(storage, layout.drift_manifest(layout.batch(number)), f"monitor --batch {number}")
     inputs = {"monitored": watched["files"], "params": asdict(params.retraining)}

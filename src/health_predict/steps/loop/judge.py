@@ -26,6 +26,7 @@ def judge(workspace: Workspace, params: Params) -> tuple[Judged, ...]:
     what was judged is there already. A batch that matured without having been scored has nothing to be judged. The
     next batch that is monitored reports the judgements. Raises BundleError for a version of another outcome.
     """
+    workspace = workspace.reading_once()
     storage = workspace.storage
     said = set(scored(storage))
     waiting = [

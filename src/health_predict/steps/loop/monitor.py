@@ -79,6 +79,7 @@ def monitor(workspace: Workspace, params: Params, number: int) -> MonitoringRepo
     Declined while too few encounters have arrived; what keeps a check from running: StorageError before the batch
     arrived, ConflictError with nothing in production.
     """
+    workspace = workspace.reading_once()
     storage = workspace.storage
     name = layout.batch(number)
     record = completed(storage, layout.manifest(layout.arrival(number)), ARRIVES)
@@ -133,6 +134,7 @@ def monitor_file(
     on are left out of it. The report is named after the file and the content of all three. Raises DataError with too
     few encounters, or too few outcomes that are new to production.
     """
+    workspace = workspace.reading_once()
     received = read_file(current, endpoint)
     others = read_file(reference, endpoint) if reference else None
     became = read_outcomes(outcomes, endpoint) if outcomes else None
@@ -156,6 +158,7 @@ def monitor_logged(workspace: Workspace, params: Params, store: Storage, day: st
     The encounters are judged by the version in production, whichever answered. The report is named after the day and
     what was logged until now.
     """
+    workspace = workspace.reading_once()
     received = read_logged(store, day)
     against = _champion(workspace)
     batch = _cohort(layout.judged_file(f"logged-{day}", _digest(received)), received)

@@ -76,6 +76,7 @@ def recalibrate(workspace: Workspace, params: Params, number: int, version: str)
     fewer encounters are fresh than the gate needs to decide, BundleError for a version of another outcome, DataError
     as `metrics.evaluate` does.
     """
+    workspace = workspace.reading_once()
     storage = workspace.storage
     numbers = matured(storage, number)
     became = {one: completed(storage, layout.manifest(layout.outcomes(one)), MATURES)["files"] for one in numbers}

@@ -16,6 +16,7 @@ from health_predict.store.batches import ARRIVES, SCORES, read_matured, read_pre
 from health_predict.store.loop import read_ended
 from health_predict.store.manifests import completed
 from health_predict.store.monitoring_reports import Judged, read_judged, read_monitoring
+from health_predict.store.read_once import ReadOnce
 from health_predict.store.replay import read_plan
 from health_predict.store.simulations import simulation_of
 from health_predict.store.storage import Storage
@@ -27,6 +28,7 @@ def report_replay(storage: Storage, params: BootstrapParams) -> Replay:
 
     Raises StorageError before `simulate` began.
     """
+    storage = ReadOnce(storage)
     plan = read_plan(storage)
     if plan is None:
         raise StorageError(f"no replay was begun in {storage.root}; run `health-predict simulate` first")

@@ -50,6 +50,7 @@ def score(workspace: Workspace, number: int, first: str, ask: Ask | None = None)
     production, BundleError for a model of another outcome, ServiceError where the service does not answer or answers
     with another version.
     """
+    workspace = workspace.reading_once()
     storage = workspace.storage
     arrived = completed(storage, layout.manifest(layout.arrival(number)), ARRIVES)
     key, inputs = layout.predictions(number), {"arrival": arrived["files"], "first": first}

@@ -51,6 +51,7 @@ def evaluate(
     be known what a model was trained on, Declined when too few encounters are left that no model has seen, and
     ConflictError for a run that was promoted against another version than is in production now.
     """
+    workspace = workspace.reading_once()
     storage = workspace.storage
     run_id = run_id or read_training(storage).winner
     ledger = checked(workspace)
