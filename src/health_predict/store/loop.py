@@ -11,6 +11,7 @@ from health_predict.store.batches import arrived, matured, scored
 from health_predict.store.datasets import INITIAL
 from health_predict.store.ledger import read_ledger
 from health_predict.store.monitoring_reports import judged_batches
+from health_predict.store.read_once import ReadOnce
 from health_predict.store.storage import Storage
 from health_predict.store.tables import read_json, write_json
 
@@ -20,6 +21,7 @@ def read_state(storage: Storage) -> LoopState:
 
     A batch whose outcomes have matured without its having been scored has nothing to be judged.
     """
+    storage = ReadOnce(storage)
     ended = set(_numbers(storage))
     judged, said = set(judged_batches(storage)), set(scored(storage))
     return LoopState(

@@ -12,6 +12,7 @@ from health_predict.simulation.scenarios import inject
 from health_predict.store import layout
 from health_predict.store.batches import Arrival, arrival_bytes
 from health_predict.store.manifests import Made, rerunnable
+from health_predict.store.read_once import ReadOnce
 from health_predict.store.replay import future_batches, read_future
 from health_predict.store.storage import Storage
 
@@ -23,6 +24,7 @@ def arrive(storage: Storage, params: ScenarioParams, number: int, scenario: str,
     kept. Skipped when the same batch has arrived. Raises DataError for a batch or a scenario that there is not,
     StorageError for a batch that was altered.
     """
+    storage = ReadOnce(storage)
     key, name = layout.arrival(number), "none" if number < from_batch else scenario
     elapsed = max(number - from_batch, 0)
     inputs = {

@@ -10,6 +10,7 @@ from health_predict.simulation.scenarios import inject
 from health_predict.store import layout
 from health_predict.store.batches import OUTCOMES, parquet
 from health_predict.store.manifests import Made, completed, rerunnable
+from health_predict.store.read_once import ReadOnce
 from health_predict.store.replay import read_future
 from health_predict.store.storage import Storage
 
@@ -29,6 +30,7 @@ def mature(storage: Storage, number: int) -> Matured:
 
     Skipped when they are there. Raises StorageError before the batch arrived, DataError when it was refused.
     """
+    storage = ReadOnce(storage)
     key = layout.outcomes(number)
     arrived = completed(storage, layout.manifest(layout.arrival(number)), "simulate")
     if arrived["result"]["refused"]:

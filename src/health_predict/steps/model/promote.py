@@ -42,8 +42,8 @@ def promote(
     ConflictError when production, or the run's model, changed since the evaluation, or production while deciding;
     BundleError when the run lacks a part or its model is for study or from a replay, StorageError before `evaluate`.
     """
-    storage = workspace.storage
-    ledger, simulation = settle(workspace), simulation_of(storage)
+    ledger, once = settle(workspace), workspace.reading_once()
+    storage, simulation = once.storage, simulation_of(once.storage)
     run_id = run_id or read_training(storage).winner
     if ledger.production and ledger.version(ledger.production).run_id == run_id:
         keep_version(storage, workspace.connect, ledger.version(ledger.production))
@@ -73,17 +73,18 @@ def promote(
     reasons = barred or objections(report.comparison, params)
     told = {"numbers": _numbers(report.comparison), "question": question}
     if reasons:
-        declined = drafted(workspace, ledger, "declined", subject, who, reasons=reasons, **told)
+        declined = drafted(once, ledger, "declined", subject, who, reasons=reasons, **told)
         if not _said(ledger, declined):
             decide(workspace, ledger, declined)
         who_declines = "the ledger keeps out" if barred else "the gate declines"
         raise Declined(f"{who_declines} the {report.family} of run {run_id}:", reasons)
-    version = _registered(workspace, ledger, report, bundle)
+    hold(workspace, ledger)
+    version = _registered(once, ledger, report, bundle)
     ledger = decide(
         workspace,
         ledger,
         drafted(
-            workspace,
+            once,
             ledger,
             "promoted",
             subject_of(bundle, version.version),
@@ -125,7 +126,6 @@ def _said(ledger: Ledger, declined: Entry) -> bool:
 
 def _registered(workspace: Workspace, ledger: Ledger, report: EvaluationReport, bundle: Bundle) -> Version:
     """All that can fail comes before the version is registered: behind it there is only the ledger."""
-    hold(workspace, ledger)
     with tempfile.TemporaryDirectory() as folder:
         keep_bundle(workspace.storage, workspace.registry.download(bundle.manifest.run_id, BUNDLE, Path(folder)))
     tags = {"family": report.family, "synthetic": str(report.synthetic).lower(), "target": bundle.manifest.target}
