@@ -7,11 +7,10 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from health_predict.data.schema import CLINICAL
+from health_predict.data.schema import CLINICAL, MISSING
 from health_predict.errors import DataError
 from health_predict.evaluation.metrics import auroc
 from health_predict.monitoring.drift import CHECKS
-from health_predict.monitoring.reference import MISSING, is_ordered
 from health_predict.params import DriftParams
 
 Floats = NDArray[np.float64]
@@ -92,7 +91,7 @@ def _matrix(encounters: pl.DataFrame, params: DriftParams) -> NDArray[np.float32
     columns = []
     for field in used:
         values = encounters[field.name]
-        if not is_ordered(field):
+        if not field.is_quantity:
             texts = values.cast(pl.String).fill_null(MISSING).alias("value")
             counted = texts.value_counts().sort("count", "value", descending=True)["value"]
             values = texts.replace_strict(counted, pl.Series(range(len(counted)), dtype=pl.Int64))
