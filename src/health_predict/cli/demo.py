@@ -36,6 +36,7 @@ from health_predict.store.reports import EvaluationReport, read_evaluation
 from health_predict.store.simulations import world
 from health_predict.store.storage import Storage, open_storage
 from health_predict.store.tables import read_table
+from health_predict.training.candidates import CANDIDATES
 
 SYNTHETIC_ENCOUNTERS = 60_000  # fewer leave the gate's intervals too wide for a clear verdict
 ASKED = 1_000  # held-out encounters posted to the API
@@ -48,7 +49,7 @@ def run(settings: Settings, synthetic: bool, trials: int) -> None:
     """Do every step that is not done yet, then report. Raises what the steps raise."""
     output, began = Output(), time.monotonic()
     storage = open_storage(settings.storage, settings.s3_endpoint)
-    params = Params(search=SearchParams(trials=trials))
+    params = Params(search=SearchParams(families=tuple(CANDIDATES), trials=trials))
 
     _heading(output, "1/7 data: fetch, validate, split")
     rows = SYNTHETIC_ENCOUNTERS if synthetic else None

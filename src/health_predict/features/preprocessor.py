@@ -36,9 +36,8 @@ from health_predict.features.encounters import (
     Total,
     label,
 )
-from health_predict.params import PreprocessorParams
+from health_predict.params import Encoding, PreprocessorParams
 
-Encoding = Literal["target", "one_hot"]
 Matrix: TypeAlias = Any  # NDArray[np.float32], or scipy's csr_matrix of them (it has no types)
 
 

@@ -19,7 +19,7 @@ from health_predict.data.splits import recalibration as divide
 from health_predict.evaluation.metrics import evaluate
 from health_predict.features.calibration import Calibration, log_odds
 from health_predict.monitoring.reference import percentiles
-from health_predict.params import TITLES, Params
+from health_predict.params import Params
 from health_predict.store import layout
 from health_predict.store.batches import MATURES, matured, read_matured
 from health_predict.store.bundles import unpacked
@@ -30,6 +30,7 @@ from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.simulations import simulation_of
 from health_predict.store.storage import Storage
 from health_predict.store.tables import json_bytes, keep_table, table_bytes
+from health_predict.training.candidates import TITLES
 from health_predict.training.fit import recalibration as fit
 
 BELOW = 1e-9  # of a threshold; two encounters' float32 log-odds are the same or 1e-7 apart

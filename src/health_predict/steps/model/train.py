@@ -59,6 +59,7 @@ def train(
     StorageError before the data set is made, Declined where no model of the data set could be compared with production,
     TrackingError when MLflow does not answer, BundleError when a model cannot be exported faithfully.
     """
+    params = replace(params, search=replace(params.search, families=params.search.families or tuple(CANDIDATES)))
     vouched = vouch(storage, dataset)
     for key in (dataset.train, dataset.validation, dataset.test):  # also where it is skipped: one may have been lost
         keep_table(storage, storage.read(key))
