@@ -18,7 +18,7 @@ LONGEST_TEXT = 64  # characters that a text may have; the longest value of the d
 MOST_STEPS = 1_000  # of a decimal: drift compares how often each was seen
 
 _DTYPES: dict[Kind, str] = {"identifier": "Int64", "code": "Int16", "count": "Int32", "decimal": "Float64"}
-_LARGEST = {"Int64": 2**63 - 1, "Int32": 2**31 - 1, "Int16": 2**15 - 1}
+_LARGEST = {"Int64": 2**63 - 1, "Int32": 2**31 - 1, "Int16": 2**15 - 1, "Float64": math.inf}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Field:
     required: bool = True  # in a request to the API
     minimum: float = 0
     maximum: float = 0
-    published: float = 0  # largest in the published data; models read any above it as this. 0: as `maximum`
+    published: float | None = None  # largest in the published data; models read any above it as this
     step: float = 0  # of a decimal: smaller differences are no drift
     unit: str = ""
     example: Value | None = None
@@ -112,6 +112,11 @@ class Field:
         return self.minimum, self.maximum or _LARGEST[self.dtype]
 
     @property
+    def largest(self) -> float:
+        """Of a quantity, as models read it."""
+        return self.maximum if self.published is None else self.published
+
+    @property
     def rule(self) -> str:
         """What a value has to be, for a sentence: `a whole number from 1 to 365`."""
         if self.is_number:
@@ -157,7 +162,7 @@ def _faults(field: Field) -> Iterator[str]:
 def _faults_of_quantity(field: Field) -> Iterator[str]:
     if not field.minimum < field.maximum < math.inf:
         yield f"is a {field.kind} without a range: `maximum` has to be above `minimum`, beyond it nobody's stay lies"
-    elif not field.minimum <= field.published <= field.maximum:
+    elif not field.minimum <= field.largest <= field.maximum:
         yield "has a largest `published` value outside its range"
     if not field.unit:
         yield f"is a {field.kind} without a unit"

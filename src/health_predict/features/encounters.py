@@ -147,7 +147,7 @@ _QUANTITIES = tuple(field for field in CLINICAL if field.is_quantity and field.f
 
 
 def _recorded(field: Field) -> Recorded:
-    return Recorded(field.name, field.published or field.maximum, field.minimum if field.kind == "decimal" else 0)
+    return Recorded(field.name, field.largest, field.minimum if field.kind == "decimal" else 0)
 
 
 # Order matters only in that a combination or a ratio comes after what it reads.

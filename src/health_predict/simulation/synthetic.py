@@ -135,7 +135,7 @@ def _draw(shares: Shares, rows: int, rng: Generator) -> NDArray[Any]:
 def _any_of(field: Field, rows: int, rng: Generator) -> NDArray[Any]:
     """Values that the field may have, each as likely as another; missing in a tenth of the rows, where it may be."""
     if field.is_quantity:
-        drawn = rng.uniform(field.minimum, field.published or field.maximum, rows).round(0 if field.step == 0 else 2)
+        drawn = rng.uniform(field.minimum, field.largest, rows).round(0 if field.step == 0 else 2)
     else:
         drawn = rng.choice(np.array(field.codes or (field.example,), dtype=object), rows)
     values: NDArray[Any] = drawn.astype(field.type).astype(object)
