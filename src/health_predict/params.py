@@ -116,8 +116,6 @@ class DriftParams:
     min_importance: float = 0.05  # of the model's reliance on the drifted clinical fields together
     max_missing_rise: float = 0.05  # of encounters, and beyond chance; a feed that fails loses more
     max_unknown: float = 0.02  # of given values; new diagnosis codes of the data pass it only after eight batches
-    # Fields that say how a hospital bills and sorts, not how ill a patient is: they move whenever a contract does.
-    administrative: tuple[str, ...] = ("payer_code", "medical_specialty", "admission_type_id", "admission_source_id")
     min_rows: int = 500  # of batch and reference; below, a small effect (.1) is missed more often than found
     min_separation_auroc: float = 0.60  # no drift .51, abrupt covariate shift .61, real batches .74 and more
     separation_rows: int = 4_000  # per side

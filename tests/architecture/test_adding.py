@@ -146,6 +146,55 @@ same = {one.field: one for one in field_drift(reference, value_counts(table), Dr
 assert drift["bmi"].drifted and drift["bmi"].distance > 0.5 and not same["bmi"].drifted
 """
 
+KINDS = """
+    Field("falls", "count", "Falls.", nullable=True, maximum=20, unit="falls", example=0, factor="Age"),
+    Field("triage", "code", "Triage.", (1, 2, 3), example=2, factor="Admission type and source"),
+    Field("clinic", "category", "Clinic.", nullable=True, required=False, example="north", factor="Payer"),
+    Field("diag_4", "diagnosis", "Another diagnosis.", nullable=True, example="428", factor="Other diagnoses"),
+    Field("crp", "decimal", "CRP.", maximum=400.0, step=1.0, unit="mg/L", example=5.0, required=False, factor="Age"),
+    Field("ward", "category", "Ward.", ("a", "b"), closed=True, example="a", factor="Payer", feature=False),
+"""
+
+OF_OTHER_KINDS = """
+import json
+from pathlib import Path
+from tempfile import mkdtemp
+import numpy as np, polars as pl
+import factories
+from serving.support import export_bundle
+from health_predict.data.cohort import select_cohort
+from health_predict.data.decode import decode, encode
+from health_predict.data.schema import CLINICAL
+from health_predict.data.validation import validate
+from health_predict.features.encounters import NUMBERS, engineer
+from health_predict.params import ValidationParams
+from health_predict.serving.core.contract import EXAMPLE, check_pairs, encounter_model, parse, read_encounter
+from health_predict.serving.core.model import load_model
+
+table = factories.encounters(2_000, seed=5)
+assert validate(decode(encode(table)), ValidationParams()).encounters.equals(table)
+assert {"falls", "falls_missing", "triage", "clinic", "diag_4_ccs_group", "crp", "crp_missing"} <= set(
+    engineer(table).columns
+) and not {"ward", "diag_4", "triage_missing"} & set(engineer(table).columns)
+assert next(one for one in NUMBERS if one.name == "comorbidities") and "clinic" not in EXAMPLE and "crp" not in EXAMPLE
+model = load_model(export_bundle(Path(mkdtemp())))
+assert "diag_4" in model.bundle.encoder.fields and "ward" not in model.bundle.encoder.fields
+cohort = select_cohort(table).head(100).with_columns(
+    crp=pl.when(pl.int_range(pl.len()) % 3 > 0).then("crp"), falls=pl.when(pl.int_range(pl.len()) % 3 > 0).then("falls")
+)
+rows = [{field.name: row[field.name] for field in CLINICAL} for row in cohort.to_dicts()]
+alone = [model.bundle.predict_one(row) for row in rows]
+np.testing.assert_allclose(alone, model.bundle.predict_proba(cohort), atol=1e-7)
+for row in rows:
+    body = json.dumps(row).encode()
+    read = read_encounter(body)
+    documented = encounter_model().model_validate_json(body).model_dump(exclude_unset=True)
+    assert row == read == check_pairs(parse(body)) == documented
+    explained = model.explainer.explain(read)
+    total = explained.reference_probability + sum(one.amount for one in explained.contributions)
+    assert abs(total - explained.probability) < 1e-9
+"""
+
 OF_A_FAMILY = """
 import numpy as np
 import factories
@@ -207,6 +256,9 @@ assert validate(decode(encode(found)), ValidationParams()).encounters.equals(fou
     ("boxes", "script"),
     [
         pytest.param(FIELDS, OF_A_FIELD, id="fields", marks=pytest.mark.slow),
+        pytest.param(
+            [("data/schema.py", "at the end of", "FIELDS", KINDS)], OF_OTHER_KINDS, id="kinds", marks=pytest.mark.slow
+        ),
         pytest.param(FAMILY, OF_A_FAMILY, id="family", marks=pytest.mark.slow),
         pytest.param(RULE, OF_A_RULE, id="rule"),
         pytest.param(SCENARIO, OF_A_SCENARIO, id="scenario"),

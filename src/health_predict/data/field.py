@@ -56,6 +56,7 @@ class Field:
     raw: str = ""
     factor: str = ""
     feature: bool = True  # False: no model reads it
+    administrative: bool = False  # how a hospital bills and sorts, not how ill a patient is: drifts with any contract
 
     def __post_init__(self) -> None:
         faults = list(_faults(self))

@@ -194,6 +194,7 @@ FIELDS: tuple[Field, ...] = (
         tuple(range(1, 9)),
         example=1,
         factor="Admission type and source",
+        administrative=True,
     ),
     Field(
         "discharge_disposition_id",
@@ -210,6 +211,7 @@ FIELDS: tuple[Field, ...] = (
         tuple(range(1, 27)),
         example=7,
         factor="Admission type and source",
+        administrative=True,
     ),
     Field(
         "time_in_hospital",
@@ -222,7 +224,17 @@ FIELDS: tuple[Field, ...] = (
         example=3,
         factor="Length of stay",
     ),
-    Field("payer_code", "category", "Who pays.", PAYERS, nullable=True, required=False, example="MC", factor="Payer"),
+    Field(
+        "payer_code",
+        "category",
+        "Who pays.",
+        PAYERS,
+        nullable=True,
+        required=False,
+        example="MC",
+        factor="Payer",
+        administrative=True,
+    ),
     Field(
         "medical_specialty",
         "category",
@@ -231,6 +243,7 @@ FIELDS: tuple[Field, ...] = (
         required=False,
         example="InternalMedicine",
         factor="Specialty of the admitting physician",
+        administrative=True,
     ),
     Field(
         "num_lab_procedures",
@@ -380,5 +393,6 @@ INPUTS = tuple(field for field in FIELDS if field.name != OUTCOME)
 CLINICAL = tuple(field for field in FIELDS if field.is_clinical)
 DIAGNOSES = tuple(field.name for field in FIELDS if field.kind == "diagnosis")
 MISSING = "?"  # in the raw file; "None" in max_glu_serum and A1Cresult is a value, not missing
+MISSING_TEXTS = (MISSING, "")  # in files and requests, where a field may be missing
 NOT_MEASURED = "None"
 EXCLUDED_DISPOSITIONS = (11, 13, 14, 19, 20, 21)  # expired or hospice: no readmission to predict

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import polars as pl
 
 from health_predict.data.field import LONGEST_TEXT, Field
-from health_predict.data.schema import FIELDS, MISSING
+from health_predict.data.schema import FIELDS, MISSING_TEXTS
 from health_predict.errors import DataError
 from health_predict.params import ValidationParams
 
 DTYPES: dict[str, pl.DataType] = {field.name: getattr(pl, field.dtype)() for field in FIELDS}
 
-_MISSING = (MISSING, "")
 LINE, REASON = "line", "reason"
 _SHOWN = 5  # findings named in a message
 
@@ -63,7 +62,7 @@ def validate(raw: pl.DataFrame, params: ValidationParams) -> Validated:
 
 def _problems(field: Field, text: pl.Series) -> Iterator[tuple[str, pl.Series]]:
     """Each reason that a value of the field can be refused for, with a flag per row."""
-    given = ~text.is_in(_MISSING)
+    given = ~text.is_in(MISSING_TEXTS)
     if not field.nullable:
         yield "is missing", ~given
     yield f"is not {field.rule}", given & ~_follows(field, text)
@@ -81,7 +80,7 @@ def _follows(field: Field, text: pl.Series) -> pl.Series:
 
 def _typed(field: Field) -> pl.Expr:
     text = pl.col(field.name)
-    return pl.when(~text.is_in(_MISSING)).then(text).cast(DTYPES[field.name]).alias(field.name)
+    return pl.when(~text.is_in(MISSING_TEXTS)).then(text).cast(DTYPES[field.name]).alias(field.name)
 
 
 def _joined(problems: list[tuple[str, str, pl.Series]], rows: int) -> pl.Series:

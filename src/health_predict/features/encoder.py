@@ -111,13 +111,15 @@ class Encoder:
         rows = len(next(column.index if isinstance(column, Codes) else column for column in columns.values()))
         x = np.zeros((self.slots, rows))
         for name, count in self.counts.items():
-            given = np.asarray(columns[name], dtype=np.float64)
-            missing = np.isnan(given)
-            held = np.where(missing, count.minimum, np.clip(given, count.minimum, count.maximum))
+            given = np.asarray(columns[name])
+            held = np.clip(given, count.minimum, count.maximum)
+            if given.dtype.kind == "f":  # whole numbers are all there
+                missing = np.isnan(given)
+                held = np.where(missing, count.minimum, held)
+                for slot in count.absent:
+                    x[slot] += missing
             for slot in count.slots:
                 x[slot] += held
-            for slot in count.absent:
-                x[slot] += missing
         for name, table in self.codes.items():
             column = columns[name]
             if not isinstance(column, Codes):

@@ -267,7 +267,7 @@ def _judged(test: _Tested, reference: Reference, current: ValueCounts, cut: floa
     return FieldDrift(
         field=name,
         importance=reference.importance.get(name, 0.0),
-        administrative=name in params.administrative,
+        administrative=test.field.administrative,
         distance=found.jensen_shannon if found.wasserstein is None else found.wasserstein,
         effect=test.effect,
         statistic=test.statistic,

@@ -65,7 +65,7 @@ def _cross_fitted(pooled: pl.DataFrame, y: NDArray[np.int64], rng: np.random.Gen
     """Score of each row from the half of the patients that it does not belong to."""
     from lightgbm import LGBMClassifier  # noqa: PLC0415  (a second to import, and only this check needs it)
 
-    X = _matrix(pooled, params)
+    X = _matrix(pooled)
     people, index = np.unique(pooled["patient_nbr"].to_numpy(), return_inverse=True)
     half = rng.random(len(people))[index] < 0.5
     scores = np.empty(len(y))
@@ -85,9 +85,9 @@ def _cross_fitted(pooled: pl.DataFrame, y: NDArray[np.int64], rng: np.random.Gen
     return scores
 
 
-def _matrix(encounters: pl.DataFrame, params: DriftParams) -> NDArray[np.float32]:
+def _matrix(encounters: pl.DataFrame) -> NDArray[np.float32]:
     """Numbers as they are; categories as their rank by frequency, which knows nothing of the side a row is on."""
-    used = [field for field in CLINICAL if field.name not in params.administrative]
+    used = [field for field in CLINICAL if not field.administrative]
     columns = []
     for field in used:
         values = encounters[field.name]

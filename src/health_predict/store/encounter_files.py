@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from health_predict.data.field import LONGEST_TEXT, Field
-from health_predict.data.schema import FIELD, IDENTIFIERS, INPUTS, MISSING, NOT_MEASURED, OUTCOME
+from health_predict.data.schema import FIELD, IDENTIFIERS, INPUTS, MISSING, MISSING_TEXTS, NOT_MEASURED, OUTCOME
 from health_predict.data.validation import DTYPES
 from health_predict.errors import DataError
 from health_predict.store.places import shown
@@ -338,7 +338,7 @@ def _wrong(field: Field, values: pl.Series, typed: pl.Series, needed: bool = Fal
     return wrong if wrong.any() else None
 
 
-def _missing(field: Field, values: pl.Series, texts: tuple[str, ...] = (MISSING, "")) -> pl.Series:
+def _missing(field: Field, values: pl.Series, texts: tuple[str, ...] = MISSING_TEXTS) -> pl.Series:
     if values.dtype.is_float():
         return values.is_null() | values.is_nan()
     if values.dtype in _TEXTS:

@@ -23,11 +23,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model, model
 from pydantic import Field as PydanticField
 
 from health_predict.data.field import LONGEST_TEXT, Field
-from health_predict.data.schema import CLINICAL, FIELD, INPUTS, MISSING, OUTCOME
+from health_predict.data.schema import CLINICAL, FIELD, INPUTS, MISSING_TEXTS, OUTCOME
 
 Encounter = dict[str, Any]  # by field name; None, or no entry for optional fields, where missing
-
-_MISSING_TEXTS = (MISSING, "")
 
 MOST_KEYS = 2 * len(INPUTS)  # more cannot be meant
 DEEPEST = 8  # arrays and objects inside each other; an encounter is one flat object
@@ -228,7 +226,7 @@ def _problem(field: Field, found: Encounter) -> Problem | None:
 
 
 def _canonical(field: Field, value: Any) -> Any:
-    return None if field.nullable and isinstance(value, str) and value in _MISSING_TEXTS else value
+    return None if field.nullable and isinstance(value, str) and value in MISSING_TEXTS else value
 
 
 def _is_unicode(value: Any) -> bool:
@@ -250,7 +248,7 @@ def _unknown_key(name: str | None) -> Problem:
 def _pydantic_field(field: Field) -> tuple[Any, Any]:
     kind = _type(field, PydanticField)
     if field.nullable:
-        kind = Annotated[kind, BeforeValidator(lambda value: None if value in _MISSING_TEXTS else value)]
+        kind = Annotated[kind, BeforeValidator(lambda value: None if value in MISSING_TEXTS else value)]
     description = f"{field.description} Unit: {field.unit}." if field.unit else field.description
     if field.codes and not field.closed:
         description += f" Known: {', '.join(map(str, field.codes))}; any other is scored as unknown."
