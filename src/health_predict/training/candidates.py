@@ -1,14 +1,12 @@
-"""The model families: how each is trained and exported, its good default, and what is searched around it.
+"""The model families: how each is trained, its good default, and what is searched around it.
 
 One thread per model: a search runs models side by side, and two OpenMP pools on the same cores cost many times the
 CPU of one. Libraries are imported where they are used, so that a trial loads only its own.
 """
 
-import tempfile
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from health_predict.params import Family
 from health_predict.training.candidate import (
@@ -22,9 +20,7 @@ from health_predict.training.candidate import (
     parts_of,
     validation_auroc,
 )
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
+from health_predict.training.converters import convert_catboost, convert_lightgbm, convert_sklearn, convert_xgboost
 
 
 def _train_logistic_regression(
@@ -206,63 +202,6 @@ def _train_catboost(
     )
 
 
-def _convert_sklearn(model: Classifier, features: int, opset: Mapping[str, int]) -> "ModelProto":
-    from skl2onnx import to_onnx  # noqa: PLC0415
-    from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415
-
-    inputs = [("X", FloatTensorType([None, features]))]
-    return to_onnx(model, initial_types=inputs, target_opset=dict(opset), options={"zipmap": False})
-
-
-def _convert_xgboost(model: Classifier, features: int, opset: Mapping[str, int]) -> "ModelProto":
-    from onnxmltools import convert_xgboost  # noqa: PLC0415
-    from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
-
-    inputs = [("X", FloatTensorType([None, features]))]
-    return convert_xgboost(model, initial_types=inputs, target_opset=opset[""])
-
-
-def _convert_lightgbm(model: Classifier, features: int, opset: Mapping[str, int]) -> "ModelProto":
-    from onnxmltools import convert_lightgbm  # noqa: PLC0415
-    from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
-
-    inputs = [("X", FloatTensorType([None, features]))]
-    return convert_lightgbm(_split_in_float32(model), initial_types=inputs, target_opset=opset[""], zipmap=False)
-
-
-def _convert_catboost(model: Classifier, _features: int, _opset: Mapping[str, int]) -> "ModelProto":
-    import onnx  # noqa: PLC0415
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        model.save_model(str(path), format="onnx")
-        return onnx.load(path)
-
-
-def _split_in_float32(model: Classifier) -> Classifier:
-    """The same booster, as far as float32 inputs can tell, with thresholds that float32 can hold: rounded down.
-
-    The converter rounds to the nearest, and a value that is half-way between two training values changes sides.
-    """
-    from lightgbm import Booster  # noqa: PLC0415
-
-    lines = model.booster_.model_to_string().splitlines()
-    kept = [line for line in lines if not line.startswith("tree_sizes=")]  # in bytes, which change
-    return Booster(model_str="\n".join(map(_with_lower_thresholds, kept)) + "\n")
-
-
-def _with_lower_thresholds(line: str) -> str:
-    import numpy as np  # noqa: PLC0415
-
-    name, _, values = line.partition("=")
-    if name != "threshold" or not values:
-        return line
-    exact = np.array(values.split(), dtype=np.float64)
-    nearest = exact.astype(np.float32)
-    lower = np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest)
-    return f"{name}={' '.join(repr(float(value)) for value in lower)}"
-
-
 CANDIDATES: Mapping[Family, Candidate] = by_family(
     Candidate(
         family="logistic_regression",
@@ -273,7 +212,7 @@ CANDIDATES: Mapping[Family, Candidate] = by_family(
         seconds=0.8,
         space={"C": Range(1e-4, 1.0, 0.01, log=True), "max_iter": Range(18, 90, 45, whole=True)},
         train=_train_logistic_regression,
-        convert=_convert_sklearn,
+        convert=convert_sklearn,
     ),
     Candidate(
         family="random_forest",
@@ -289,7 +228,7 @@ CANDIDATES: Mapping[Family, Candidate] = by_family(
             "max_depth": Range(6, 20, 16, whole=True),
         },
         train=_train_random_forest,
-        convert=_convert_sklearn,
+        convert=convert_sklearn,
     ),
     Candidate(
         family="xgboost",
@@ -308,7 +247,7 @@ CANDIDATES: Mapping[Family, Candidate] = by_family(
             "reg_lambda": Range(0.1, 50.0, 5.0, log=True),
         },
         train=_train_xgboost,
-        convert=_convert_xgboost,
+        convert=convert_xgboost,
     ),
     Candidate(
         family="lightgbm",
@@ -327,7 +266,7 @@ CANDIDATES: Mapping[Family, Candidate] = by_family(
             "reg_lambda": Range(0.1, 50.0, 5.0, log=True),
         },
         train=_train_lightgbm,
-        convert=_convert_lightgbm,
+        convert=convert_lightgbm,
     ),
     Candidate(
         family="catboost",
@@ -344,7 +283,7 @@ CANDIDATES: Mapping[Family, Candidate] = by_family(
             "rsm": Range(0.2, 1.0, 0.5),
         },
         train=_train_catboost,
-        convert=_convert_catboost,
+        convert=convert_catboost,
     ),
 )
 TITLES: Mapping[Family, str] = {candidate.family: candidate.title for candidate in CANDIDATES.values()}
