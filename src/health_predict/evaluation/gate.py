@@ -303,6 +303,7 @@ RULES: tuple[Callable[[Comparison, GateParams], Iterator[Check]], ...] = (
 _UNASKED = [
     name
     for name, one in list(globals().items())
+    if name.startswith("_")  # mutation testing puts its mutants beside them, under names of its own
     if getattr(one, "__annotations__", {}).get("return") == Iterator[Check] and one not in RULES
 ]
 if _UNASKED:
