@@ -39,6 +39,9 @@ bench: $(READY)  ## Measure training, serving, batch and drift against the usual
 mutate: $(READY)  ## Count the changes to the modules that decide which no test notices (MODULE=gate: one of them)
 	$(BIN)/python -m benchmarks.mutation $(MODULE)
 
+fields: $(READY)  ## Write docs/fields.md anew from the schema
+	$(BIN)/python -m health_predict.reports.fields_page > docs/fields.md
+
 serve: $(READY)  ## Answer over HTTP with the model in production (PORT=8000)
 	$(BIN)/health-predict serve --port $(or $(PORT),8000)
 
@@ -51,4 +54,4 @@ lock: $(READY)  ## Resolve requirements/ anew from pyproject.toml
 clean:  ## Remove the environment and caches, not the data
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo test lint bench mutate serve lock clean
+.PHONY: help demo test lint bench mutate fields serve lock clean

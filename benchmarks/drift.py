@@ -25,9 +25,9 @@ import polars as pl
 
 from benchmarks.markers import replace_section
 from health_predict.data.cohort import label
-from health_predict.data.schema import CLINICAL
+from health_predict.data.schema import CLINICAL, MISSING
 from health_predict.monitoring.drift import field_drift
-from health_predict.monitoring.reference import MISSING, is_ordered, profile, value_counts
+from health_predict.monitoring.reference import profile, value_counts
 from health_predict.monitoring.separation import separation
 from health_predict.params import DriftParams
 from health_predict.simulation.synthetic import generate
@@ -120,12 +120,12 @@ def evidently(reference: pl.DataFrame, batch: pl.DataFrame) -> Evidently:
 
     imported = time.process_time() - start
     definition = DataDefinition(
-        numerical_columns=[field.name for field in CLINICAL if is_ordered(field)],
-        categorical_columns=[field.name for field in CLINICAL if not is_ordered(field)],
+        numerical_columns=[field.name for field in CLINICAL if field.is_quantity],
+        categorical_columns=[field.name for field in CLINICAL if not field.is_quantity],
     )
     tables = [
         table.select(
-            pl.col(field.name) if is_ordered(field) else pl.col(field.name).cast(pl.String).fill_null(MISSING)
+            pl.col(field.name) if field.is_quantity else pl.col(field.name).cast(pl.String).fill_null(MISSING)
             for field in CLINICAL
         ).to_pandas()
         for table in (reference, batch)

@@ -40,7 +40,8 @@ from health_predict.steps.data.validate import validate
 from health_predict.store import layout
 from health_predict.store.storage import Folder
 from health_predict.store.tables import read_table
-from health_predict.training.candidates import CANDIDATES, Fold, predict_proba
+from health_predict.training.candidate import Fold, predict_proba
+from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import calibrate
 
 PAGE = Path("docs/gate.md")

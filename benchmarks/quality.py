@@ -9,10 +9,11 @@ from pathlib import Path
 
 from benchmarks.markers import replace_section
 from health_predict.evaluation.metrics import Interval
-from health_predict.params import TITLES, Params, Protocol
+from health_predict.params import Params, Protocol
 from health_predict.settings import Settings
 from health_predict.steps.model.study import StudyReport, study
 from health_predict.store.storage import open_storage
+from health_predict.training.candidates import TITLES
 
 PAGE = Path("docs/results.md")
 PROTOCOLS: tuple[Protocol, ...] = ("grouped-cv", "chronological")

@@ -194,7 +194,8 @@ def _fit_usual(config: dict[str, Any], train: Any, validation: Any, report: Any)
 
     from health_predict.data.schema import CLINICAL
     from health_predict.params import SearchParams
-    from health_predict.training.candidates import CANDIDATES, Fold
+    from health_predict.training.candidate import Fold
+    from health_predict.training.candidates import CANDIDATES
 
     params = SearchParams()
     numbers = [field.name for field in CLINICAL if field.kind == "count"]

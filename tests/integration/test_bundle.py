@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -34,7 +34,7 @@ from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import Fitted, fit, prepare
 
 RAW_DATA = os.environ.get("HEALTH_PREDICT_RAW_DATA")
-FAMILIES = get_args(Family)
+FAMILIES = tuple(CANDIDATES)
 PROVENANCE = Provenance("run", "initial", "lt30", (), synthetic=True, simulation=None, git_revision="unknown", seed=1)
 Parts = tuple[LabelledEncounters, LabelledEncounters, pl.DataFrame]
 

@@ -165,7 +165,7 @@ def test_a_wrong_type_in_every_row_is_refused_and_nothing_is_written(tmp_path):
     wrong = TABLE.with_columns(time_in_hospital=pl.lit("long"))
     _fetch(store, tmp_path / "d.csv", factories.raw_csv(wrong))
     before = store.list()
-    with pytest.raises(DataError, match="time_in_hospital is not a whole number in 1000 rows"):
+    with pytest.raises(DataError, match="time_in_hospital is not a whole number from 1 to 365 in 1000 rows"):
         validate(store, ValidationParams())
     assert store.list() == before
 

@@ -13,8 +13,9 @@ from health_predict.adapters.registry import BUNDLE, PREPROCESSOR, REQUIRED
 from health_predict.adapters.training_runs import experiment
 from health_predict.bundle.model import load_bundle
 from health_predict.features.encounters import columns, engineer
-from health_predict.params import TITLES, SearchParams
+from health_predict.params import SearchParams
 from health_predict.store import layout
+from health_predict.training.candidates import TITLES
 
 METRICS = ("val_f1_score", "val_roc_auc", "val_average_precision", "val_brier_score", "val_calibration_slope")
 

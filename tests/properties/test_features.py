@@ -10,7 +10,8 @@ from polars.testing import assert_frame_equal
 from scipy import sparse
 
 import factories
-from health_predict.data.schema import CLINICAL, Field
+from health_predict.data.field import Field
+from health_predict.data.schema import CLINICAL
 from health_predict.data.validation import DTYPES
 from health_predict.features.encoder import Encoder
 from health_predict.features.encounters import columns, engineer

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from health_predict.bundle.model import Bundle, load_bundle
-from health_predict.data.schema import CLINICAL, Field
+from health_predict.data.field import Field
+from health_predict.data.schema import CLINICAL
 from health_predict.data.validation import DTYPES
 from health_predict.steps.model.predict import predict
 from serving.support import export_bundle, running

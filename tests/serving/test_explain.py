@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import factories
-from health_predict.bundle.explain import FACTORS, _design, typical_encounter
+from health_predict.bundle.explain import _design, typical_encounter
 from health_predict.data.cohort import select_cohort
+from health_predict.data.schema import FACTORS
 from health_predict.serving.core.model import load_model
 from serving.support import CLINICAL_NAMES
 

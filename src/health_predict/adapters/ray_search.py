@@ -17,7 +17,8 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from health_predict.params import Family, SearchParams
-from health_predict.training.candidates import CANDIDATES, Fold, Range
+from health_predict.training.candidate import Fold, Range
+from health_predict.training.candidates import CANDIDATES
 from health_predict.training.search import METRIC, Search, Trial
 
 
@@ -35,14 +36,10 @@ def search(
     with ThreadPoolExecutor(min(workers, len(folds))) as pool:
         searches = [
             pool.submit(_search_family, family, len(folds[family].y_train), params, on_trial)
-            for family in sorted(folds, key=_COST.index)
+            for family in sorted(folds, key=lambda family: -CANDIDATES[family].seconds)  # no core waits for a slow one
         ]
         for running in searches:
             yield running.result()
-
-
-# Longest first, so that no core waits for a slow family at the end.
-_COST: tuple[Family, ...] = ("catboost", "random_forest", "logistic_regression", "xgboost", "lightgbm")
 
 
 def _trainable(family: Family, fold: ray.ObjectRef, params: SearchParams) -> Callable[[dict[str, Any]], None]:

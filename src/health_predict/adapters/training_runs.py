@@ -16,17 +16,17 @@ from health_predict.bundle.export import Provenance, export
 from health_predict.bundle.model import Bundle
 from health_predict.data.cohort import LabelledEncounters
 from health_predict.evaluation.metrics import Metrics, evaluate
-from health_predict.params import TITLES, Family, Params
+from health_predict.params import Params
 from health_predict.reports.figures import quality_figures
 from health_predict.store.reports import BestModel, EvaluationReport
 from health_predict.store.tables import json_bytes
+from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import Fitted, importance
 from health_predict.training.search import METRIC, Search, Trial
 
 FINGERPRINT = "health_predict.fingerprint"
 WINNER = "health_predict.winner_run_id"
 FAMILY = "health_predict.family"
-FLAVOURS: Mapping[Family, str] = {"xgboost": "xgboost", "lightgbm": "lightgbm", "catboost": "catboost"}
 
 
 def experiment(model_name: str) -> str:
@@ -68,7 +68,7 @@ def log_best(
 
     Raises BundleError when the exported model does not score what the fitted one scores.
     """
-    title = TITLES[fitted.family]
+    title = CANDIDATES[fitted.family].title
     y_proba = fitted.predict_proba(validation.encounters)
     metrics = evaluate(validation.outcomes, y_proba, validation.patients, fitted.threshold, params.bootstrap)
     tags = {FAMILY: fitted.family, "health_predict.git_revision": provenance.git_revision}
@@ -146,8 +146,7 @@ def _write_model(folder: Path, fitted: Fitted) -> None:
     import importlib  # noqa: PLC0415
     from importlib.metadata import version  # noqa: PLC0415
 
-    flavour = FLAVOURS.get(fitted.family, "sklearn")
-    library = {"xgboost": "xgboost-cpu", "sklearn": "scikit-learn"}.get(flavour, flavour)
+    flavour, library = CANDIDATES[fitted.family].flavour, CANDIDATES[fitted.family].library
     # The research copy of the model; skops, the default, refuses forests.
     options = {"serialization_format": "cloudpickle"} if flavour == "sklearn" else {}
     importlib.import_module(f"mlflow.{flavour}").save_model(

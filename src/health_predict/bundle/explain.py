@@ -20,44 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from health_predict.bundle.model import Bundle
-from health_predict.data.schema import DRUGS, FIELD
+from health_predict.data.field import Factor, Value
+from health_predict.data.schema import FACTORS, FIELD, MISSING
 from health_predict.features.encoder import Codes
 
 EXACT_UP_TO = 6  # factors that differ: 64 scores; one more doubles them
 ORDERS = 12  # of sampled orders, half of them the reverse of another
 SEED = 0
-
-_ORAL = tuple(drug.replace("-", "_") for drug in DRUGS if drug != "insulin")
-
-
-@dataclass(frozen=True)
-class Factor:
-    """Fields that mean one thing to a clinician. `can_be_influenced`: by care during the stay or at discharge."""
-
-    name: str
-    fields: tuple[str, ...]
-    can_be_influenced: bool = False
-
-
-FACTORS = (
-    Factor("Hospital use in the year before", ("number_inpatient", "number_emergency", "number_outpatient")),
-    Factor("Primary diagnosis", ("diag_1",)),
-    Factor("Other diagnoses", ("diag_2", "diag_3", "number_diagnoses")),
-    Factor("Discharge destination", ("discharge_disposition_id",), can_be_influenced=True),
-    Factor("Length of stay", ("time_in_hospital",), can_be_influenced=True),
-    Factor("Tests and procedures", ("num_lab_procedures", "num_procedures"), can_be_influenced=True),
-    Factor("Number of medications", ("num_medications",), can_be_influenced=True),
-    Factor("Insulin", ("insulin",), can_be_influenced=True),
-    Factor("Other diabetes medication", (*_ORAL, "change", "diabetesMed"), can_be_influenced=True),
-    Factor("Blood sugar control", ("A1Cresult", "max_glu_serum"), can_be_influenced=True),
-    Factor("Admission type and source", ("admission_type_id", "admission_source_id")),
-    Factor("Age", ("age",)),
-    Factor("Sex", ("gender",)),
-    Factor("Race", ("race",)),
-    Factor("Weight", ("weight",)),
-    Factor("Payer", ("payer_code",)),
-    Factor("Specialty of the admitting physician", ("medical_specialty",)),
-)
 
 
 @dataclass(frozen=True)
@@ -80,12 +49,12 @@ def typical_encounter(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]
     most frequent value. `?` counts as missing, which is None. It is no patient's row.
     """
     return {
-        name: _median(found) if FIELD[name].kind == "count" else _mode(name, found) for name, found in counts.items()
+        name: _median(name, found) if FIELD[name].is_quantity else _mode(name, found) for name, found in counts.items()
     }
 
 
-def _median(counts: Mapping[str, int]) -> int | None:
-    numbers = sorted((int(value), count) for value, count in counts.items() if value != "?")
+def _median(name: str, counts: Mapping[str, int]) -> Value | None:
+    numbers = sorted((FIELD[name].type(value), count) for value, count in counts.items() if value != MISSING)
     half, seen = sum(count for _, count in numbers) / 2, 0
     for number, count in numbers:
         seen += count
@@ -94,11 +63,9 @@ def _median(counts: Mapping[str, int]) -> int | None:
     return None
 
 
-def _mode(name: str, counts: Mapping[str, int]) -> str | int | None:
-    value = max(sorted(counts), key=lambda value: counts[value], default="?")
-    if value == "?":
-        return None
-    return int(value) if FIELD[name].is_whole_number else value
+def _mode(name: str, counts: Mapping[str, int]) -> Value | None:
+    value = max(sorted(counts), key=lambda value: counts[value], default=MISSING)
+    return None if value == MISSING else FIELD[name].type(value)
 
 
 class Explainer:
@@ -142,7 +109,7 @@ class Explainer:
             index = coalitions[:, member[name]].astype(np.intp) if name in member else nowhere
             values = [self.reference.get(name), encounter.get(name)]
             if name in self.bundle.encoder.counts:
-                columns[name] = np.array([value or 0 for value in values])[index]
+                columns[name] = np.array([np.nan if value is None else value for value in values])[index]
             else:
                 columns[name] = Codes(index, values)
         return self.bundle.encoder.encode_table(columns)

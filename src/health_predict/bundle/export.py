@@ -30,10 +30,11 @@ from health_predict.errors import BundleError
 from health_predict.monitoring.reference import percentiles, profile, reliance
 from health_predict.params import BundleParams, Params, Target
 from health_predict.simulation.synthetic import generate
+from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import Fitted
 
 BAND_NAMES = ("low", "moderate", "high", "very high")
-LIBRARIES = ("scikit-learn", "xgboost-cpu", "lightgbm", "catboost", "onnx", "onnxruntime", "skl2onnx", "onnxmltools")
+LIBRARIES = (*(one.library for one in CANDIDATES.values()), "onnx", "onnxruntime", "skl2onnx", "onnxmltools")
 
 
 @dataclass(frozen=True)

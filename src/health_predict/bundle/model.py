@@ -23,6 +23,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from health_predict.data.field import Value
 from health_predict.data.schema import MISSING
 from health_predict.errors import BundleError
 from health_predict.features.calibration import Calibration
@@ -49,7 +50,7 @@ class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An invented encounter and the probability that the model gave it when it was exported."""
 
-    encounter: dict[str, str | int | None]
+    encounter: dict[str, Value | None]
     probability: float
 
 

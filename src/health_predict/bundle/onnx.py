@@ -4,17 +4,15 @@ The converters write classifiers, with labels and probabilities of both classes 
 scores one encounter at a time would spend half of its time on that: here it is one regressor, of the log-odds.
 """
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from health_predict.features.calibration import EDGE
 from health_predict.params import Family
-from health_predict.training.candidates import Classifier
+from health_predict.training.candidate import Classifier
+from health_predict.training.candidates import CANDIDATES
 
 OPSET = {"": 15, "ai.onnx.ml": 3}  # the newest that every converter writes
 INPUT, OUTPUT = "X", "log_odds"
@@ -25,7 +23,8 @@ def to_onnx(family: Family, model: Classifier, features: int) -> bytes:
 
     Not calibrated. Scores agree with the library's own to float32 precision on float32 input; the caller checks.
     """
-    (classifier,) = (n for n in _convert(family, model, features).graph.node if n.op_type.endswith("Classifier"))
+    converted = CANDIDATES[family].convert(model, features, OPSET)
+    (classifier,) = (n for n in converted.graph.node if n.op_type.endswith("Classifier"))
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in classifier.attribute}
     nodes, constants = _regressor(classifier.op_type, attributes), list[TensorProto]()
     if attributes["post_transform"] != b"LOGISTIC":  # a forest's sum is the probability itself
@@ -76,53 +75,3 @@ def _log_odds_of(p: str) -> list[NodeProto]:
         helper.make_node("Div", ["inside", "q"], ["odds"]),
         helper.make_node("Log", ["odds"], [OUTPUT]),
     ]
-
-
-def _convert(family: Family, model: Classifier, features: int) -> onnx.ModelProto:
-    from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: PLC0415
-
-    inputs = [("X", FloatTensorType([None, features]))]
-    if family == "catboost":
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            model.save_model(str(path), format="onnx")
-            return onnx.load(path)
-    if family == "lightgbm":
-        from onnxmltools import convert_lightgbm  # noqa: PLC0415
-
-        return convert_lightgbm(_split_in_float32(model), initial_types=inputs, target_opset=OPSET[""], zipmap=False)
-    if family == "xgboost":
-        from onnxmltools import convert_xgboost  # noqa: PLC0415
-
-        return convert_xgboost(model, initial_types=inputs, target_opset=OPSET[""])
-    from skl2onnx import to_onnx as convert_sklearn  # noqa: PLC0415
-    from skl2onnx.common.data_types import FloatTensorType as SklearnFloatTensorType  # noqa: PLC0415
-
-    return convert_sklearn(
-        model,
-        initial_types=[("X", SklearnFloatTensorType([None, features]))],
-        target_opset=OPSET,
-        options={"zipmap": False},
-    )
-
-
-def _split_in_float32(model: Classifier) -> Classifier:
-    """The same booster, as far as float32 inputs can tell, with thresholds that float32 can hold: rounded down.
-
-    The converter rounds to the nearest, and a value that is half-way between two training values changes sides.
-    """
-    from lightgbm import Booster  # noqa: PLC0415
-
-    lines = model.booster_.model_to_string().splitlines()
-    kept = [line for line in lines if not line.startswith("tree_sizes=")]  # in bytes, which change
-    return Booster(model_str="\n".join(map(_with_lower_thresholds, kept)) + "\n")
-
-
-def _with_lower_thresholds(line: str) -> str:
-    name, _, values = line.partition("=")
-    if name != "threshold" or not values:
-        return line
-    exact = np.array(values.split(), dtype=np.float64)
-    nearest = exact.astype(np.float32)
-    lower = np.where(nearest > exact, np.nextafter(nearest, np.float32(-np.inf)), nearest)
-    return f"{name}={' '.join(repr(float(value)) for value in lower)}"

@@ -36,6 +36,7 @@ from health_predict.store.reports import EvaluationReport, read_evaluation
 from health_predict.store.simulations import world
 from health_predict.store.storage import Storage
 from health_predict.store.tables import read_table
+from health_predict.training.candidates import CANDIDATES
 from health_predict.workspace import Workspace
 
 SYNTHETIC_ENCOUNTERS = 60_000  # fewer leave the gate's intervals too wide for a clear verdict
@@ -50,7 +51,7 @@ def run(settings: Settings, synthetic: bool, trials: int) -> None:
     output, began = Output(), time.monotonic()
     workspace = workspace_of(settings)
     storage = workspace.storage
-    params = Params(search=SearchParams(trials=trials))
+    params = Params(search=SearchParams(families=tuple(CANDIDATES), trials=trials))
 
     _heading(output, "1/7 data: fetch, validate, split")
     rows = SYNTHETIC_ENCOUNTERS if synthetic else None

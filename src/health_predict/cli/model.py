@@ -1,20 +1,21 @@
 """Commands about models: train, evaluate, promote, rollback, adopt, status."""
 
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
 from health_predict.cli.console import Output
 from health_predict.cli.opening import settings_of_environment, storage_of, workspace_of, world_of
 from health_predict.cli.options import InSimulation, Json, OnDataset, OnTarget, Run, families_named
-from health_predict.params import LIVE_TARGET, Family, Params, Protocol, SearchParams, Target
+from health_predict.params import LIVE_TARGET, Params, Protocol, SearchParams, Target
+from health_predict.training.candidates import CANDIDATES
 
 commands = typer.Typer()
 
 
 @commands.command()
 def train(
-    families: Annotated[str, typer.Option(help="Comma-separated model families.")] = ",".join(get_args(Family)),
+    families: Annotated[str, typer.Option(help="Comma-separated model families.")] = ",".join(CANDIDATES),
     trials: Annotated[int, typer.Option(min=1, help="Per family; the first is the family's good default.")] = (
         SearchParams.trials
     ),
@@ -57,7 +58,10 @@ def evaluate(
     protocol: Annotated[
         Protocol | None, typer.Option(help="Study a family's defaults on the whole cohort instead.")
     ] = None,
-    family: Annotated[Family | None, typer.Option(help="With --protocol: which family; lightgbm if left out.")] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(help=f"With --protocol: one of {', '.join(CANDIDATES)}; lightgbm if left out."),
+    ] = None,
     target: Annotated[
         Target | None,
         typer.Option(help="With --protocol: lt30, readmitted within 30 days, if left out; or any, at any time."),
@@ -89,12 +93,15 @@ def evaluate(
         raise typer.BadParameter("--dataset is for a run; with --protocol the whole cohort is used")
     from health_predict.steps.model.study import study  # noqa: PLC0415
 
+    family = family or "lightgbm"
+    if family not in CANDIDATES:
+        raise typer.BadParameter(f"choose from {', '.join(CANDIDATES)}", param_hint="--family")
     with output.progress("folds") as advance:
         found = study(
             storage_of(settings),
             Params(),
             protocol,
-            family or "lightgbm",
+            family,
             target or LIVE_TARGET,
             lambda done, folds: advance(done, folds, ""),
         )

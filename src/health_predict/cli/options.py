@@ -1,11 +1,12 @@
 """Options that several commands have, and what they accept."""
 
 from datetime import datetime
-from typing import Annotated, cast, get_args
+from typing import Annotated
 
 import typer
 
 from health_predict.params import Family, Target
+from health_predict.training.candidates import CANDIDATES
 
 Json = Annotated[bool, typer.Option("--json", help="The result as one JSON document on the last line of stdout.")]
 Run = Annotated[
@@ -32,13 +33,13 @@ BatchNumber = Annotated[int, typer.Option("--batch", min=1, help="Number of a ba
 
 def families_named(listed: str) -> tuple[Family, ...]:
     chosen = tuple(name.strip() for name in listed.split(",") if name.strip())
-    unknown = [name for name in chosen if name not in get_args(Family)]
+    unknown = [name for name in chosen if name not in CANDIDATES]
     if unknown or not chosen:
         raise typer.BadParameter(
-            f"{', '.join(unknown) or 'nothing'} is no model family; choose from {', '.join(get_args(Family))}",
+            f"{', '.join(unknown) or 'nothing'} is no model family; choose from {', '.join(CANDIDATES)}",
             param_hint="--families",
         )
-    return cast("tuple[Family, ...]", chosen)
+    return chosen
 
 
 def is_day(text: str) -> bool:

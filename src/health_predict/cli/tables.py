@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from health_predict.params import TITLES
+from health_predict.training.candidates import TITLES
 
 if TYPE_CHECKING:  # a table needs no reader of what it shows, and some of these take seconds to import
     from health_predict.evaluation.gate import Check, Comparison

@@ -1,56 +1,12 @@
 """What one encounter is: every column of the dataset, its type, codes, range and meaning.
 
-One table, `FIELDS`, that everything derives from: decoding, validation, the Parquet schema, the synthetic
-data, and the API's input model. Plain Python, so that the service can import it.
+One table, `FIELDS`, that everything derives from: decoding, validation, tables and files, features, explanations,
+drift, invented data, the API's contract and docs/fields.md. Plain Python, so that the service can import it.
 
 Source: Strack et al. 2014 (doi 10.1155/2014/781670), table 1, and `IDs_mapping.csv` of UCI dataset 296.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
-Kind = Literal["identifier", "category", "code", "count", "diagnosis", "outcome"]
-
-
-@dataclass(frozen=True)
-class Field:
-    """One column.
-
-    `name` is written with underscores, `raw_name` as in the dataset. A `code` is a small whole number that
-    names a thing. `codes` are the known values; where `closed` is true another value means nothing and is
-    refused, elsewhere it is scored as unknown. `minimum` and `maximum` bound a count: values beyond `maximum`
-    are refused, as nobody's stay.
-    """
-
-    name: str
-    kind: Kind
-    description: str
-    codes: tuple[str | int, ...] = ()
-    closed: bool = False
-    nullable: bool = False
-    required: bool = True  # in a request to the API
-    minimum: int = 0
-    maximum: int = 0
-    unit: str = ""
-    example: str | int | None = None
-    raw: str = ""
-
-    @property
-    def meaning(self) -> tuple[object, ...]:
-        """What decides which values it may have: all but prose."""
-        return (
-            self.name, self.raw_name, self.kind, self.codes, self.closed, self.nullable, self.required, self.minimum,
-            self.maximum,
-        )  # fmt: skip
-
-    @property
-    def raw_name(self) -> str:
-        return self.raw or self.name
-
-    @property
-    def is_whole_number(self) -> bool:
-        return self.kind in ("identifier", "code", "count")
-
+from health_predict.data.field import Factor, Field, factors_of
 
 AGE_BANDS = tuple(f"[{low}-{low + 10})" for low in range(0, 100, 10))
 WEIGHT_BANDS = (*(f"[{low}-{low + 25})" for low in range(0, 200, 25)), ">200")
@@ -81,7 +37,6 @@ DRUGS = (
     "metformin-pioglitazone",
 )
 PAYERS = ("BC", "CH", "CM", "CP", "DM", "FR", "HM", "MC", "MD", "MP", "OG", "OT", "PO", "SI", "SP", "UN", "WC")
-DIAGNOSES = ("diag_1", "diag_2", "diag_3")
 
 # IDs_mapping.csv, in our words.
 _NOT_KNOWN = "not known"
@@ -157,7 +112,30 @@ def _meanings(table: dict[int, str]) -> str:
 def _drug(raw: str) -> Field:
     name = raw.replace("-", "_")
     text = f"{raw.capitalize()} during the stay; No: not prescribed, else what happened to its dose."
-    return Field(name, "category", text, DRUG_CODES, closed=True, example="No", raw=raw)
+    factor = "Insulin" if raw == "insulin" else "Other diabetes medication"
+    return Field(name, "category", text, DRUG_CODES, closed=True, example="No", raw=raw, factor=factor)
+
+
+# In the order of the explanation's answer where contributions are equal.
+_FACTORS = (
+    Factor("Hospital use in the year before"),
+    Factor("Primary diagnosis"),
+    Factor("Other diagnoses"),
+    Factor("Discharge destination", can_be_influenced=True),
+    Factor("Length of stay", can_be_influenced=True),
+    Factor("Tests and procedures", can_be_influenced=True),
+    Factor("Number of medications", can_be_influenced=True),
+    Factor("Insulin", can_be_influenced=True),
+    Factor("Other diabetes medication", can_be_influenced=True),
+    Factor("Blood sugar control", can_be_influenced=True),
+    Factor("Admission type and source"),
+    Factor("Age"),
+    Factor("Sex"),
+    Factor("Race"),
+    Factor("Weight"),
+    Factor("Payer"),
+    Factor("Specialty of the admitting physician"),
+)
 
 
 FIELDS: tuple[Field, ...] = (
@@ -184,6 +162,7 @@ FIELDS: tuple[Field, ...] = (
         ("AfricanAmerican", "Asian", "Caucasian", "Hispanic", "Other"),
         nullable=True,
         example="Caucasian",
+        factor="Race",
     ),
     Field(
         "gender",
@@ -192,8 +171,9 @@ FIELDS: tuple[Field, ...] = (
         ("Female", "Male", "Unknown/Invalid"),
         closed=True,
         example="Female",
+        factor="Sex",
     ),
-    Field("age", "category", "Age band, years.", AGE_BANDS, closed=True, unit="years", example="[70-80)"),
+    Field("age", "category", "Age band, years.", AGE_BANDS, closed=True, unit="years", example="[70-80)", factor="Age"),
     Field(
         "weight",
         "category",
@@ -204,6 +184,8 @@ FIELDS: tuple[Field, ...] = (
         required=False,
         unit="pounds",
         example="[75-100)",
+        factor="Weight",
+        feature=False,
     ),
     Field(
         "admission_type_id",
@@ -211,6 +193,8 @@ FIELDS: tuple[Field, ...] = (
         f"How urgent the admission was: {_meanings(ADMISSION_TYPES)}.",
         tuple(range(1, 9)),
         example=1,
+        factor="Admission type and source",
+        administrative=True,
     ),
     Field(
         "discharge_disposition_id",
@@ -218,6 +202,7 @@ FIELDS: tuple[Field, ...] = (
         f"Where the patient went: {_meanings(DISPOSITIONS)}.",
         tuple(range(1, 31)),
         example=1,
+        factor="Discharge destination",
     ),
     Field(
         "admission_source_id",
@@ -225,9 +210,31 @@ FIELDS: tuple[Field, ...] = (
         f"Where the patient came from: {_meanings(ADMISSION_SOURCES)}.",
         tuple(range(1, 27)),
         example=7,
+        factor="Admission type and source",
+        administrative=True,
     ),
-    Field("time_in_hospital", "count", "Length of stay.", minimum=1, maximum=365, unit="days", example=3),
-    Field("payer_code", "category", "Who pays.", PAYERS, nullable=True, required=False, example="MC"),
+    Field(
+        "time_in_hospital",
+        "count",
+        "Length of stay.",
+        minimum=1,
+        maximum=365,
+        published=14,
+        unit="days",
+        example=3,
+        factor="Length of stay",
+    ),
+    Field(
+        "payer_code",
+        "category",
+        "Who pays.",
+        PAYERS,
+        nullable=True,
+        required=False,
+        example="MC",
+        factor="Payer",
+        administrative=True,
+    ),
     Field(
         "medical_specialty",
         "category",
@@ -235,26 +242,98 @@ FIELDS: tuple[Field, ...] = (
         nullable=True,
         required=False,
         example="InternalMedicine",
+        factor="Specialty of the admitting physician",
+        administrative=True,
     ),
-    Field("num_lab_procedures", "count", "Laboratory tests during the stay.", maximum=1_000, unit="tests", example=44),
     Field(
-        "num_procedures", "count", "Procedures other than laboratory tests.", maximum=100, unit="procedures", example=1
+        "num_lab_procedures",
+        "count",
+        "Laboratory tests during the stay.",
+        maximum=1_000,
+        published=132,
+        unit="tests",
+        example=44,
+        factor="Tests and procedures",
     ),
-    Field("num_medications", "count", "Distinct medications given.", maximum=300, unit="medications", example=15),
-    Field("number_outpatient", "count", "Outpatient visits in the year before.", maximum=500, unit="visits", example=0),
-    Field("number_emergency", "count", "Emergency visits in the year before.", maximum=500, unit="visits", example=0),
-    Field("number_inpatient", "count", "Inpatient stays in the year before.", maximum=200, unit="stays", example=1),
-    Field("diag_1", "diagnosis", "Primary diagnosis, ICD-9-CM.", nullable=True, example="428"),
-    Field("diag_2", "diagnosis", "Secondary diagnosis, ICD-9-CM.", nullable=True, example="250.02"),
-    Field("diag_3", "diagnosis", "Additional secondary diagnosis, ICD-9-CM.", nullable=True, example="V45"),
+    Field(
+        "num_procedures",
+        "count",
+        "Procedures other than laboratory tests.",
+        maximum=100,
+        published=6,
+        unit="procedures",
+        example=1,
+        factor="Tests and procedures",
+    ),
+    Field(
+        "num_medications",
+        "count",
+        "Distinct medications given.",
+        maximum=300,
+        published=81,
+        unit="medications",
+        example=15,
+        factor="Number of medications",
+    ),
+    Field(
+        "number_outpatient",
+        "count",
+        "Outpatient visits in the year before.",
+        maximum=500,
+        published=42,
+        unit="visits",
+        example=0,
+        factor="Hospital use in the year before",
+    ),
+    Field(
+        "number_emergency",
+        "count",
+        "Emergency visits in the year before.",
+        maximum=500,
+        published=76,
+        unit="visits",
+        example=0,
+        factor="Hospital use in the year before",
+    ),
+    Field(
+        "number_inpatient",
+        "count",
+        "Inpatient stays in the year before.",
+        maximum=200,
+        published=21,
+        unit="stays",
+        example=1,
+        factor="Hospital use in the year before",
+    ),
+    Field(
+        "diag_1", "diagnosis", "Primary diagnosis, ICD-9-CM.", nullable=True, example="428", factor="Primary diagnosis"
+    ),
+    Field(
+        "diag_2",
+        "diagnosis",
+        "Secondary diagnosis, ICD-9-CM.",
+        nullable=True,
+        example="250.02",
+        factor="Other diagnoses",
+    ),
+    Field(
+        "diag_3",
+        "diagnosis",
+        "Additional secondary diagnosis, ICD-9-CM.",
+        nullable=True,
+        example="V45",
+        factor="Other diagnoses",
+    ),
     Field(
         "number_diagnoses",
         "count",
         "Diagnoses entered for the stay.",
         minimum=1,
         maximum=100,
+        published=16,
         unit="diagnoses",
         example=9,
+        factor="Other diagnoses",
     ),
     Field(
         "max_glu_serum",
@@ -264,6 +343,7 @@ FIELDS: tuple[Field, ...] = (
         closed=True,
         unit="mg/dL",
         example="None",
+        factor="Blood sugar control",
     ),
     Field(
         "A1Cresult",
@@ -273,6 +353,7 @@ FIELDS: tuple[Field, ...] = (
         closed=True,
         unit="%",
         example=">8",
+        factor="Blood sugar control",
     ),
     *(_drug(raw) for raw in DRUGS),
     Field(
@@ -282,9 +363,16 @@ FIELDS: tuple[Field, ...] = (
         ("No", "Ch"),
         closed=True,
         example="Ch",
+        factor="Other diabetes medication",
     ),
     Field(
-        "diabetesMed", "category", "Was any diabetes medication prescribed.", ("No", "Yes"), closed=True, example="Yes"
+        "diabetesMed",
+        "category",
+        "Was any diabetes medication prescribed.",
+        ("No", "Yes"),
+        closed=True,
+        example="Yes",
+        factor="Other diabetes medication",
     ),
     Field(
         "readmitted",
@@ -296,12 +384,15 @@ FIELDS: tuple[Field, ...] = (
     ),
 )
 
+FACTORS = factors_of(FIELDS, _FACTORS)
 FIELD = {field.name: field for field in FIELDS}
 RAW_COLUMNS = tuple(field.raw_name for field in FIELDS)
 IDENTIFIERS = tuple(field.name for field in FIELDS if field.kind == "identifier")
 OUTCOME = "readmitted"
-CLINICAL = tuple(field for field in FIELDS if field.kind not in ("identifier", "outcome"))
+INPUTS = tuple(field for field in FIELDS if field.name != OUTCOME)
+CLINICAL = tuple(field for field in FIELDS if field.is_clinical)
+DIAGNOSES = tuple(field.name for field in FIELDS if field.kind == "diagnosis")
 MISSING = "?"  # in the raw file; "None" in max_glu_serum and A1Cresult is a value, not missing
+MISSING_TEXTS = (MISSING, "")  # in files and requests, where a field may be missing
 NOT_MEASURED = "None"
-LONGEST_TEXT = 64  # characters that a text may have; the longest value of the dataset has 36
 EXCLUDED_DISPOSITIONS = (11, 13, 14, 19, 20, 21)  # expired or hospice: no readmission to predict

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from health_predict.data.schema import FIELDS, MISSING, Field
+from health_predict.data.field import LONGEST_TEXT, Field
+from health_predict.data.schema import FIELDS, MISSING_TEXTS
 from health_predict.errors import DataError
 from health_predict.params import ValidationParams
 
-_TYPES: dict[str, pl.DataType] = {"identifier": pl.Int64(), "code": pl.Int16(), "count": pl.Int32()}
-DTYPES: dict[str, pl.DataType] = {field.name: _TYPES.get(field.kind, pl.String()) for field in FIELDS}
+DTYPES: dict[str, pl.DataType] = {field.name: getattr(pl, field.dtype)() for field in FIELDS}
 
-_LARGEST: dict[pl.DataType, int] = {pl.Int64(): 2**63 - 1, pl.Int32(): 2**31 - 1, pl.Int16(): 2**15 - 1}
-_MISSING = (MISSING, "")
 LINE, REASON = "line", "reason"
 _SHOWN = 5  # findings named in a message
 
@@ -64,27 +62,25 @@ def validate(raw: pl.DataFrame, params: ValidationParams) -> Validated:
 
 def _problems(field: Field, text: pl.Series) -> Iterator[tuple[str, pl.Series]]:
     """Each reason that a value of the field can be refused for, with a flag per row."""
-    given = ~text.is_in(_MISSING)
+    given = ~text.is_in(MISSING_TEXTS)
     if not field.nullable:
         yield "is missing", ~given
-    if field.is_whole_number:
-        number = text.cast(pl.Int64, strict=False)
-        yield "is not a whole number", given & number.is_null()
-        yield "is out of range", ~number.is_between(*bounds(field)).fill_null(True)
-    elif field.closed:
-        yield "is not a known code", given & ~text.is_in(field.codes)
+    yield f"is not {field.rule}", given & ~_follows(field, text)
     if field.name == "encounter_id":
         yield "is in an earlier line too", given & ~text.is_first_distinct()
 
 
-def bounds(field: Field) -> tuple[int, int]:
-    """Smallest and largest value of a whole number; without a stated maximum, what its type holds."""
-    return field.minimum, field.maximum or _LARGEST[DTYPES[field.name]]
+def _follows(field: Field, text: pl.Series) -> pl.Series:
+    """Which values are as the field's rule says."""
+    if field.is_number:
+        number = text.cast(pl.Int64 if field.is_whole_number else pl.Float64, strict=False)
+        return number.is_between(*field.bounds).fill_null(False)
+    return text.is_in(field.codes) if field.closed else text.str.len_chars() <= LONGEST_TEXT
 
 
 def _typed(field: Field) -> pl.Expr:
     text = pl.col(field.name)
-    return pl.when(~text.is_in(_MISSING)).then(text).cast(DTYPES[field.name]).alias(field.name)
+    return pl.when(~text.is_in(MISSING_TEXTS)).then(text).cast(DTYPES[field.name]).alias(field.name)
 
 
 def _joined(problems: list[tuple[str, str, pl.Series]], rows: int) -> pl.Series:

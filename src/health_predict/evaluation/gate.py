@@ -16,7 +16,7 @@ the mistake is to refuse, and grows with the number of subgroups, over whose tes
 These are not made harder to trip by further looks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,16 +179,7 @@ def objections(comparison: Comparison, params: GateParams) -> list[str]:
 
 def checks(comparison: Comparison, params: GateParams) -> list[Check]:
     """Every rule that applies to this comparison, in the order in which a reader asks."""
-    return [
-        *_target(comparison, params),
-        *_data(comparison, params),
-        *_looks(comparison, params),
-        *_against_clinical_scores(comparison, params),
-        *_calibration(comparison, params),
-        *_against_champion(comparison, params),
-        *_against_first(comparison, params),
-        *_within_subgroups(comparison, params),
-    ]
+    return [check for rule in RULES for check in rule(comparison, params)]
 
 
 def _target(comparison: Comparison, params: GateParams) -> Iterator[Check]:
@@ -297,6 +288,28 @@ def _within_subgroups(comparison: Comparison, params: GateParams) -> Iterator[Ch
                 f"AUROC for {where} minus the champion's is {_signed(lost, tail)}; "
                 f"it may not be below -{params.max_subgroup_auroc_loss:.3f} with the whole interval below 0.",
             )
+
+
+RULES: tuple[Callable[[Comparison, GateParams], Iterator[Check]], ...] = (
+    _target,
+    _data,
+    _looks,
+    _against_clinical_scores,
+    _calibration,
+    _against_champion,
+    _against_first,
+    _within_subgroups,
+)
+_UNASKED = [
+    name
+    for name, one in list(globals().items())
+    if name.startswith("_")  # mutation testing puts its mutants beside them, under names of its own
+    if getattr(one, "__annotations__", {}).get("return") == Iterator[Check] and one not in RULES
+]
+if _UNASKED:
+    raise ValueError(
+        f"the gate would never ask {', '.join(_UNASKED)}: a rule has its place in RULES (evaluation/gate.py)"
+    )
 
 
 def _not_inferior(

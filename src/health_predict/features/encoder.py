@@ -32,22 +32,25 @@ class Contribution(NamedTuple):
     maxima: tuple[tuple[Slot, float], ...] = ()
 
 
-@dataclass(frozen=True)
-class CountTable:
-    """A whole number, clipped to 0..maximum, added to its slots; missing counts as 0."""
+class CountTable(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A number, held within minimum..maximum and added to its slots; missing counts as the minimum, and adds 1 to the
+    `absent` slots."""
 
-    maximum: int
+    maximum: float | int
     slots: tuple[Slot, ...]
+    minimum: float | int = 0
+    absent: tuple[Slot, ...] = ()
 
-    def find(self, value: int | None) -> Contribution:
+    def find(self, value: float | None) -> Contribution:
         """The contribution of a number."""
-        amount = float(min(max(value or 0, 0), self.maximum))
-        return Contribution(tuple((slot, amount) for slot in self.slots))
+        amount = float(self.minimum if value is None else min(max(value, self.minimum), self.maximum))
+        missing = tuple((slot, 1.0) for slot in self.absent if value is None)
+        return Contribution((*((slot, amount) for slot in self.slots), *missing))
 
     @property
     def contributions(self) -> list[Contribution]:
         """Contributions that touch all the slots that any number does."""
-        return [self.find(self.maximum)]
+        return [self.find(self.maximum), self.find(None)]
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,20 @@ class Encoder:
     def encode_table(self, columns: Mapping[str, "NDArray[Any] | Codes"]) -> NDArray[np.float32]:
         """The model's input for a table, shape (rows, len(outputs)), row order kept.
 
-        `columns` holds an integer array for each count and `Codes` for each code field.
+        `columns` holds an array for each number, NaN where it is missing, and `Codes` for each code field.
         """
         rows = len(next(column.index if isinstance(column, Codes) else column for column in columns.values()))
         x = np.zeros((self.slots, rows))
         for name, count in self.counts.items():
-            clipped = np.clip(np.asarray(columns[name]), 0, count.maximum)
+            given = np.asarray(columns[name])
+            held = np.clip(given, count.minimum, count.maximum)
+            if given.dtype.kind == "f":  # whole numbers are all there
+                missing = np.isnan(given)
+                held = np.where(missing, count.minimum, held)
+                for slot in count.absent:
+                    x[slot] += missing
             for slot in count.slots:
-                x[slot] += clipped
+                x[slot] += held
         for name, table in self.codes.items():
             column = columns[name]
             if not isinstance(column, Codes):

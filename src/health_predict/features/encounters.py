@@ -1,11 +1,13 @@
 """Features of one encounter that need no fitting: the same row gives the same features alone or in a table.
 
-Every feature is a line of one of five shapes, so that a table can be computed with polars here and one row can
+Every feature is a line of one shape or another, so that a table can be computed with polars here and one row can
 be computed from plain look-ups in the service (`encoder.py`), from the same lines. None of them reads an
-identifier, another row, or the outcome.
+identifier, another row, or the outcome. Every quantity of the schema has a line, and every category or code that no
+line here says more of; `feature=False` in its row leaves a field out.
 
 Missing values and unknown codes: a category is "missing" or "unknown"; a missing or unknown value adds nothing to
-a sum or a flag. A count beyond the range that the published data covers counts as the end of that range.
+a sum or a flag; a missing quantity counts as the low end of its range, and a flag says so where it may be missing. A
+quantity beyond the range that the published data covers counts as the end of that range.
 """
 
 from collections.abc import Mapping
@@ -15,7 +17,8 @@ from typing import Any, cast
 import polars as pl
 from numpy.typing import NDArray
 
-from health_predict.data.schema import AGE_BANDS, DIAGNOSES, DRUGS, FIELD
+from health_predict.data.field import Field
+from health_predict.data.schema import AGE_BANDS, CLINICAL, DIAGNOSES, DRUGS, FIELD
 from health_predict.features.diagnoses import (
     COMORBIDITIES,
     DIAGNOSIS,
@@ -31,15 +34,24 @@ MISSING, UNKNOWN = "missing", "unknown"
 
 
 @dataclass(frozen=True)
-class Count:
-    """A count as recorded, at most `maximum` (the largest in the published data)."""
+class Recorded:
+    """A quantity as recorded, within `minimum` and `maximum` (the largest in the published data)."""
 
     field: str
-    maximum: int
+    maximum: float
+    minimum: float = 0
 
     @property
     def name(self) -> str:
         return self.field
+
+
+@dataclass(frozen=True)
+class Absent:
+    """1 where the field has no value, else 0."""
+
+    name: str
+    field: str
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,7 @@ class Category:
     table: Mapping[Value, str] | None = None
 
 
-Number = Count | Total | Highest | Combination | Ratio
+Number = Recorded | Absent | Total | Highest | Combination | Ratio
 
 
 _DRUG_FIELDS = tuple(raw.replace("-", "_") for raw in DRUGS)
@@ -131,16 +143,17 @@ _CHARLSON_PARTS = tuple(
     for family, weights in charlson_weights().items()
 )
 
+_QUANTITIES = tuple(field for field in CLINICAL if field.is_quantity and field.feature)
+
+
+def _recorded(field: Field) -> Recorded:
+    return Recorded(field.name, field.largest, field.minimum if field.kind == "decimal" else 0)
+
+
 # Order matters only in that a combination or a ratio comes after what it reads.
 NUMBERS: tuple[Number, ...] = (
-    Count("time_in_hospital", 14),
-    Count("num_lab_procedures", 132),
-    Count("num_procedures", 6),
-    Count("num_medications", 81),
-    Count("number_outpatient", 42),
-    Count("number_emergency", 76),
-    Count("number_inpatient", 21),
-    Count("number_diagnoses", 16),
+    *(_recorded(field) for field in _QUANTITIES),
+    *(Absent(f"{field.name}_missing", field.name) for field in _QUANTITIES if field.may_be_missing),
     Total("age_midpoint", ("age",), {band: 5.0 + 10.0 * decade for decade, band in enumerate(AGE_BANDS)}),
     Ratio("labs_per_day", "num_lab_procedures", "time_in_hospital"),
     Ratio("medications_per_day", "num_medications", "time_in_hospital"),
@@ -159,7 +172,7 @@ NUMBERS: tuple[Number, ...] = (
 )
 HIDDEN = frozenset(part.name for part in _CHARLSON_PARTS)  # read by the index, not by a model
 
-CATEGORIES: tuple[Category, ...] = (
+_CATEGORIES = (
     *(Category(name, name) for name in ("race", "gender", "A1Cresult", "max_glu_serum", "change", "diabetesMed")),
     *(Category(name, name) for name in _COMMON_DRUGS),
     *(Category(name, name) for name in ("admission_type_id", "admission_source_id", "discharge_disposition_id")),
@@ -173,16 +186,26 @@ CATEGORIES: tuple[Category, ...] = (
     ),
 )
 
-CODED_FIELDS = tuple(
-    dict.fromkeys(
-        (
-            *(field for number in NUMBERS if isinstance(number, Total | Highest) for field in number.fields),
-            *(category.field for category in CATEGORIES),
-        )
-    )
+_OF_TOTALS = tuple(field for number in NUMBERS if isinstance(number, Total | Highest) for field in number.fields)
+_READ = {*_OF_TOTALS, *(category.field for category in _CATEGORIES)}
+CATEGORIES: tuple[Category, ...] = (
+    *_CATEGORIES,
+    *(
+        Category(field.name, field.name)
+        for field in CLINICAL
+        if field.kind in ("category", "code") and field.feature and field.name not in _READ
+    ),
 )
+
+CODED_FIELDS = tuple(dict.fromkeys((*_OF_TOTALS, *(category.field for category in CATEGORIES))))
 NUMBER_NAMES = tuple(number.name for number in NUMBERS if number.name not in HIDDEN)
 CATEGORY_NAMES = tuple(category.name for category in CATEGORIES)
+
+_CONTRADICTED = [field.name for field in CLINICAL if field.name in CODED_FIELDS and not field.feature]
+if _CONTRADICTED:
+    raise ValueError(
+        f"a feature reads {', '.join(_CONTRADICTED)}, which data/schema.py says no model reads (`feature`)"
+    )
 
 
 def engineer(encounters: pl.DataFrame) -> pl.DataFrame:
@@ -238,8 +261,10 @@ def _column(name: str, field: str = "") -> str:
 
 def _number(number: Number) -> pl.Expr:
     match number:
-        case Count(field, maximum):
-            return pl.col(field).fill_null(0).clip(0, maximum)
+        case Recorded(field, maximum, minimum):
+            return pl.col(field).fill_null(minimum).clip(minimum, maximum)
+        case Absent(_, field):
+            return pl.col(field).is_null()
         case Total(name, fields, _):
             return pl.sum_horizontal(_column(name, field) for field in fields)
         case Highest(name, fields, _):
@@ -253,7 +278,7 @@ def _number(number: Number) -> pl.Expr:
 def columns(encounters: pl.DataFrame, encoder: Encoder) -> Mapping[str, NDArray[Any] | Codes]:
     """The fields that an encoder reads, as `Encoder.encode_table` wants them."""
     encounters = settle(encounters)
-    counts = {name: encounters[name].fill_null(0).to_numpy() for name in encoder.counts}
+    counts = {name: encounters[name].to_numpy() for name in encoder.counts}  # null: NaN
     return {**counts, **{name: _codes(encounters[name]) for name in encoder.codes}}
 
 

@@ -28,16 +28,16 @@ from health_predict.features.encounters import (
     NUMBER_NAMES,
     NUMBERS,
     UNKNOWN,
+    Absent,
     Combination,
-    Count,
     Highest,
     Ratio,
+    Recorded,
     Total,
     label,
 )
-from health_predict.params import PreprocessorParams
+from health_predict.params import Encoding, PreprocessorParams
 
-Encoding = Literal["target", "one_hot"]
 Matrix: TypeAlias = Any  # NDArray[np.float32], or scipy's csr_matrix of them (it has no types)
 
 
@@ -154,12 +154,11 @@ class _Compiler:
 
     def compile(self) -> Encoder:
         outputs = self.preprocessor.feature_names
-        counts = {number.field: number for number in NUMBERS if isinstance(number, Count)}
         center, scale = self._standardisation(len(outputs))
         return Encoder(
             outputs=tuple(outputs),
             slots=len(self.slot),
-            counts={name: CountTable(count.maximum, (self.slot[name],)) for name, count in counts.items()},
+            counts={n.field: self._count_table(n) for n in NUMBERS if isinstance(n, Recorded)},
             codes={name: self._code_table(name) for name in CODED_FIELDS},
             combinations=tuple(
                 (self.slot[n.name], tuple(self.slot[part] for part in n.features))
@@ -181,6 +180,10 @@ class _Compiler:
         scaler = self.preprocessor.scaler_
         rest = outputs - len(NUMBER_NAMES)
         return (*scaler.mean_.tolist(), *[0.0] * rest), (*scaler.scale_.tolist(), *[1.0] * rest)
+
+    def _count_table(self, number: Recorded) -> CountTable:
+        absent = tuple(self.slot[n.name] for n in NUMBERS if isinstance(n, Absent) and n.field == number.field)
+        return CountTable(number.maximum, (self.slot[number.name],), number.minimum, absent)
 
     def _code_table(self, name: str) -> CodeTable:
         values: list[str | int] = list(CODES) if name in DIAGNOSES else list(FIELD[name].codes)

@@ -15,6 +15,7 @@ from health_predict.features.diagnoses import normalise, settle
 from health_predict.features.encoder import CodeTable, Contribution, CountTable, Encoder, Slot
 
 _Part = tuple[Any, ...]  # of the list
+_LAID_OUT = 1_000  # largest number of a field whose numbers are
 
 
 class RowEncoder:
@@ -67,15 +68,17 @@ class RowEncoder:
         return self._outputs(x), self._unknown[:]
 
 
-class _Counts(dict[Any, _Part]):
-    """The part of each number in range, and of those out of range."""
+class _Numbers(dict[Any, _Part]):
+    """The part of each number: those of small whole numbers are laid out, others are made when they are asked for."""
 
-    def __init__(self, parts: Mapping[Any, _Part], maximum: int):
-        super().__init__(parts)
-        self._maximum = maximum
+    def __init__(self, table: CountTable, part: Callable[[Contribution], _Part]):
+        whole = isinstance(table.maximum, int) and table.maximum <= _LAID_OUT
+        values = [None, *range(int(table.maximum) + 1 if whole else 0)]
+        super().__init__({value: part(table.find(value)) for value in values})
+        self._table, self._part = table, part
 
-    def __missing__(self, value: int) -> _Part:
-        return self[min(max(value, 0), self._maximum)]
+    def __missing__(self, value: float) -> _Part:
+        return self._part(self._table.find(value))
 
 
 class _Codes(dict[Any, _Part]):
@@ -111,8 +114,7 @@ def _parts(
         return (*numbers.values(), tuple(added), tuple(reached)) if shares else tuple(numbers.values())
 
     if isinstance(table, CountTable):
-        values = [None, *range(table.maximum + 1)]
-        return _Counts({value: part(table.find(value)) for value in values}, table.maximum)
+        return _Numbers(table, part)
     known = {value: part(contribution) for value, contribution in {**table.known, None: table.missing}.items()}
     return _Codes(known, table.keys == "icd9", part(table.unknown), lambda: unknown.append(name))
 

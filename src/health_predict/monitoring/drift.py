@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import binom, chi2, ks_2samp, kstwo, wasserstein_distance
 
-from health_predict.data.schema import CLINICAL, Field
+from health_predict.data.field import Field
+from health_predict.data.schema import CLINICAL, MISSING
 from health_predict.errors import DataError
 from health_predict.monitoring.reference import (
-    MISSING,
     Reference,
     ValueCounts,
     cells,
     effective,
-    is_ordered,
     statistic,
 )
 from health_predict.params import DriftParams
@@ -143,11 +142,11 @@ def recoded(field: FieldDrift, params: DriftParams) -> bool:
 
 def statistics(field: Field, reference: Mapping[str, int], current: Mapping[str, int]) -> Statistics:
     """The usual numbers for one field from its two tables of counts. Raises DataError where one is empty."""
-    if is_ordered(field):
+    if field.is_quantity:
         values, first, second = _aligned_numbers(reference, current)
         if not first.sum() or not second.sum():
             return Statistics(*_shares_apart(*_aligned(reference, current)), None, None, None)
-        distances = _shares_apart(*binned(values, first, second))
+        distances = _shares_apart(*binned(values, first, second, narrowest=field.step or 1.0))
         return Statistics(*distances, wasserstein(values, first, second), ks(values, first, second), None)
     first, second = _aligned(reference, current)
     return Statistics(*_shares_apart(first, second), None, None, chi_square(first, second))
@@ -219,14 +218,17 @@ def unseen_p_value(reference: Mapping[str, int], current: Mapping[str, int]) -> 
     return float(binom.sf(unseen - 1, unseen + once, sizes[1] / max(sum(sizes), 1)))
 
 
-def binned(values: Floats, reference: Floats, current: Floats) -> tuple[Floats, Floats]:
-    """Counts in the bins that Evidently compares numbers in: one a value, above 20 values Sturges' equal widths."""
+def binned(values: Floats, reference: Floats, current: Floats, narrowest: float = 1.0) -> tuple[Floats, Floats]:
+    """Counts in the bins that Evidently compares numbers in: one a value, above 20 values Sturges' equal widths.
+
+    No bin is narrower than what separates neighbouring values, `narrowest`: 1 for whole numbers.
+    """
     if np.count_nonzero(reference) <= BINNED_ABOVE:
         return reference, current
     present = values[(reference + current) > 0]
     low, high = present[0], present[-1]
     rows = reference.sum() + current.sum()
-    width = max((high - low) / (np.log2(rows) + 1), 1.0)  # of whole numbers, never narrower than 1
+    width = max((high - low) / (np.log2(rows) + 1), narrowest)
     edges = np.linspace(low, high, int(np.ceil((high - low) / width)) + 1)
     first, second = (np.histogram(values, edges, weights=counts)[0] for counts in (reference, current))
     return first, second
@@ -243,14 +245,14 @@ class _Tested:
 def _test(field: Field, reference: Reference, current: Mapping[str, int], params: DriftParams) -> _Tested:
     name = field.name
     null, before = reference.nulls[name], reference.fields[name]
-    if is_ordered(field):
+    if field.is_quantity:
         first, second = _with_missing_first(before, current)
     else:
         own = cells(before, params.min_cell_share)
         first, second = _merged(before, own), _merged(current, own)
-    found = float(statistic(first, second, is_ordered(field)))
+    found = float(statistic(first, second, field.is_quantity))
     size = float(effective(first.sum(), second.sum()))
-    if is_ordered(field):
+    if field.is_quantity:
         effect = _normed_distance(before, current)
     else:
         effect = float(np.sqrt(max(found - null.mean, 0.0) / size))
@@ -265,7 +267,7 @@ def _judged(test: _Tested, reference: Reference, current: ValueCounts, cut: floa
     return FieldDrift(
         field=name,
         importance=reference.importance.get(name, 0.0),
-        administrative=name in params.administrative,
+        administrative=test.field.administrative,
         distance=found.jensen_shannon if found.wasserstein is None else found.wasserstein,
         effect=test.effect,
         statistic=test.statistic,
@@ -359,9 +361,9 @@ def _aligned(reference: Mapping[str, int], current: Mapping[str, int]) -> tuple[
 
 
 def _aligned_numbers(reference: Mapping[str, int], current: Mapping[str, int]) -> tuple[Floats, Floats, Floats]:
-    numbers = sorted({int(value) for counts in (reference, current) for value in counts if value != MISSING})
-    keys = [str(number) for number in numbers]
-    first, second = (np.array([counts.get(key, 0) for key in keys], float) for counts in (reference, current))
+    given = [{float(text): n for text, n in counts.items() if text != MISSING} for counts in (reference, current)]
+    numbers = sorted({*given[0], *given[1]})
+    first, second = (np.array([counts.get(number, 0) for number in numbers], float) for counts in given)
     return np.array(numbers, float), first, second
 
 

@@ -12,14 +12,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from health_predict.data.cohort import LabelledEncounters
-from health_predict.data.schema import CLINICAL, Field
+from health_predict.data.field import Field
+from health_predict.data.schema import CLINICAL, MISSING
 from health_predict.errors import DataError
 from health_predict.params import DriftParams
 
 Floats = NDArray[np.float64]
 ValueCounts = Mapping[str, Mapping[str, int]]  # field -> value as text -> encounters
-
-MISSING = "?"  # as in the raw data; no code of any field is spelled so
 
 
 class Null(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,7 +86,7 @@ def value_counts(encounters: pl.DataFrame) -> ValueCounts:
     absent = [field.name for field in CLINICAL if field.name not in encounters.columns]
     if absent:
         raise DataError(f"the encounters lack {', '.join(absent)}; drift cannot be judged without every clinical field")
-    return {field.name: _counts(encounters[field.name]) for field in CLINICAL}
+    return {field.name: _counts(encounters[field.name], field) for field in CLINICAL}
 
 
 def reliance(
@@ -109,11 +108,6 @@ def reliance(
     if not changes.sum() > 0:
         raise DataError("the model answers the same whatever it is given; its fields have no importance to weigh")
     return dict(zip(names, (changes / changes.sum()).tolist(), strict=True))
-
-
-def is_ordered(field: Field) -> bool:
-    """Is the field compared as a number (its order and distances mean something) or as a set of categories."""
-    return field.kind == "count"
 
 
 def cells(reference: Mapping[str, int], min_share: float) -> list[str]:
@@ -150,10 +144,15 @@ def effective(m: Floats, n: Floats) -> Floats:
     return m * n / (m + n)
 
 
-def _counts(values: pl.Series) -> dict[str, int]:
-    counted = values.value_counts(name="count").sort(values.name, nulls_last=True)
+def _counts(values: pl.Series, field: Field) -> dict[str, int]:
+    counted = _in_steps(values, field).value_counts(name="count").sort(values.name, nulls_last=True)
     texts = counted[values.name].cast(pl.String).fill_null(MISSING)
     return dict(zip(texts.to_list(), counted["count"].to_list(), strict=True))
+
+
+def _in_steps(values: pl.Series, field: Field) -> pl.Series:
+    """A decimal's values as multiples of its step, and others as they are."""
+    return ((values / field.step).round() * field.step).round(9) + 0.0 if field.step else values
 
 
 def _nulls(
@@ -170,7 +169,7 @@ def _nulls(
     people, index = np.unique(patients[sampled], return_inverse=True)
     halves = np.array([rng.random(len(people))[index] < 0.5 for _ in range(params.replicates)], dtype=np.float32)
     return {
-        field.name: _null(_codes(encounters[field.name], fields[field.name], field, params), halves, is_ordered(field))
+        field.name: _null(_codes(encounters[field.name], fields[field.name], field, params), halves, field.is_quantity)
         for field in CLINICAL
     }
 
@@ -184,8 +183,8 @@ def _some_patients(patients: NDArray[np.int64], rows: int, rng: np.random.Genera
 
 def _codes(values: pl.Series, counts: Mapping[str, int], field: Field, params: DriftParams) -> NDArray[np.int64]:
     """The cell of each row, as a number; ordered values each have their own, in order."""
-    own = list(counts) if is_ordered(field) else cells(counts, params.min_cell_share)
-    texts = values.cast(pl.String).fill_null(MISSING)
+    own = list(counts) if field.is_quantity else cells(counts, params.min_cell_share)
+    texts = _in_steps(values, field).cast(pl.String).fill_null(MISSING)
     coded = texts.replace_strict(own, range(len(own)), default=len(own), return_dtype=pl.Int64)
     return coded.to_numpy()
 

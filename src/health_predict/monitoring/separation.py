@@ -7,11 +7,10 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from health_predict.data.schema import CLINICAL
+from health_predict.data.schema import CLINICAL, MISSING
 from health_predict.errors import DataError
 from health_predict.evaluation.metrics import auroc
 from health_predict.monitoring.drift import CHECKS
-from health_predict.monitoring.reference import MISSING, is_ordered
 from health_predict.params import DriftParams
 
 Floats = NDArray[np.float64]
@@ -66,7 +65,7 @@ def _cross_fitted(pooled: pl.DataFrame, y: NDArray[np.int64], rng: np.random.Gen
     """Score of each row from the half of the patients that it does not belong to."""
     from lightgbm import LGBMClassifier  # noqa: PLC0415  (a second to import, and only this check needs it)
 
-    X = _matrix(pooled, params)
+    X = _matrix(pooled)
     people, index = np.unique(pooled["patient_nbr"].to_numpy(), return_inverse=True)
     half = rng.random(len(people))[index] < 0.5
     scores = np.empty(len(y))
@@ -86,13 +85,13 @@ def _cross_fitted(pooled: pl.DataFrame, y: NDArray[np.int64], rng: np.random.Gen
     return scores
 
 
-def _matrix(encounters: pl.DataFrame, params: DriftParams) -> NDArray[np.float32]:
+def _matrix(encounters: pl.DataFrame) -> NDArray[np.float32]:
     """Numbers as they are; categories as their rank by frequency, which knows nothing of the side a row is on."""
-    used = [field for field in CLINICAL if field.name not in params.administrative]
+    used = [field for field in CLINICAL if not field.administrative]
     columns = []
     for field in used:
         values = encounters[field.name]
-        if not is_ordered(field):
+        if not field.is_quantity:
             texts = values.cast(pl.String).fill_null(MISSING).alias("value")
             counted = texts.value_counts().sort("count", "value", descending=True)["value"]
             values = texts.replace_strict(counted, pl.Series(range(len(counted)), dtype=pl.Int64))

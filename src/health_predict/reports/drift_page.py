@@ -5,9 +5,8 @@ import warnings
 import numpy as np
 import polars as pl
 
-from health_predict.data.schema import CLINICAL
+from health_predict.data.schema import CLINICAL, MISSING
 from health_predict.errors import DataError
-from health_predict.monitoring.reference import MISSING, is_ordered
 from health_predict.params import DriftParams
 
 
@@ -25,8 +24,8 @@ def html(reference: pl.DataFrame, current: pl.DataFrame, params: DriftParams) ->
         from evidently.presets import DataDriftPreset  # noqa: PLC0415
 
         definition = DataDefinition(
-            numerical_columns=[field.name for field in CLINICAL if is_ordered(field)],
-            categorical_columns=[field.name for field in CLINICAL if not is_ordered(field)],
+            numerical_columns=[field.name for field in CLINICAL if field.is_quantity],
+            categorical_columns=[field.name for field in CLINICAL if not field.is_quantity],
         )
         first, second = (
             Dataset.from_pandas(_drawn(table, params).to_pandas(), data_definition=definition)
@@ -40,6 +39,6 @@ def html(reference: pl.DataFrame, current: pl.DataFrame, params: DriftParams) ->
 def _drawn(encounters: pl.DataFrame, params: DriftParams) -> pl.DataFrame:
     chosen = np.random.default_rng(params.seed).permutation(len(encounters))[: params.report_rows]
     return encounters[np.sort(chosen)].select(
-        pl.col(field.name) if is_ordered(field) else pl.col(field.name).cast(pl.String).fill_null(MISSING)
+        pl.col(field.name) if field.is_quantity else pl.col(field.name).cast(pl.String).fill_null(MISSING)
         for field in CLINICAL
     )

@@ -31,13 +31,22 @@ ICD10: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Scenario:
-    """A drift with a name. `needs_outcomes`: it cannot be seen before outcomes have matured."""
+    """A drift with a name. `needs_outcomes`: it cannot be seen before outcomes have matured.
+
+    Raises ValueError for a name that no world of a replay could have, and without a description.
+    """
 
     name: str
     description: str
     inject: Inject
     needs_outcomes: bool = False
     refused: bool = False  # the batch no longer fits the schema
+
+    def __post_init__(self) -> None:
+        if not (self.name.isidentifier() and self.name.islower()):
+            raise ValueError(f"scenario {self.name!r} is not named with small letters, digits and underscores")
+        if not self.description:
+            raise ValueError(f"scenario {self.name!r} of simulation/scenarios.py does not say what happens")
 
 
 def inject(name: str, batch: pl.DataFrame, elapsed: int, params: ScenarioParams) -> pl.DataFrame:
@@ -122,16 +131,20 @@ def _rows(batch: pl.DataFrame, chosen: NDArray[np.intp]) -> pl.DataFrame:
     return batch[np.sort(chosen)]
 
 
-SCENARIOS: Mapping[str, Scenario] = {
-    scenario.name: scenario
-    for scenario in (
-        Scenario("none", "Nothing is changed.", _unchanged),
-        Scenario("gradual_covariate_shift", "Patients get older and sicker from batch to batch.", _gradual),
-        Scenario("abrupt_covariate_shift", "Patients are older and sicker at once.", _abrupt),
-        Scenario("label_shift", "More readmissions, of the same kinds of patients.", _label_shift, True),
-        Scenario("concept_shift", "Readmissions strike other patients than before.", _concept_shift, True),
-        Scenario("coding_change", "Common diagnoses arrive in ICD-10.", _coding_change),
-        Scenario("missing_feed", "A column arrives empty.", _missing_feed),
-        Scenario("schema_break", "A column arrives under another name.", _schema_break, refused=True),
-    )
-}
+def _by_name(*scenarios: Scenario) -> Mapping[str, Scenario]:
+    found = {scenario.name: scenario for scenario in scenarios}
+    if len(found) < len(scenarios):
+        raise ValueError("two scenarios of simulation/scenarios.py have the same name")
+    return found
+
+
+SCENARIOS: Mapping[str, Scenario] = _by_name(
+    Scenario("none", "Nothing is changed.", _unchanged),
+    Scenario("gradual_covariate_shift", "Patients get older and sicker from batch to batch.", _gradual),
+    Scenario("abrupt_covariate_shift", "Patients are older and sicker at once.", _abrupt),
+    Scenario("label_shift", "More readmissions, of the same kinds of patients.", _label_shift, True),
+    Scenario("concept_shift", "Readmissions strike other patients than before.", _concept_shift, True),
+    Scenario("coding_change", "Common diagnoses arrive in ICD-10.", _coding_change),
+    Scenario("missing_feed", "A column arrives empty.", _missing_feed),
+    Scenario("schema_break", "A column arrives under another name.", _schema_break, refused=True),
+)

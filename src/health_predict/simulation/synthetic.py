@@ -3,7 +3,7 @@
 Same schema as the dataset, marginals of roughly its shape, returning patients, and readmissions that depend on what
 is known at discharge about as weakly as real ones do. No row comes from a patient: the shares below are the
 dataset's own frequencies of single values, rounded by hand, and columns are drawn independently but for the few
-dependencies written out in `generate`.
+dependencies written out in `generate`. A field that `generate` has no line for takes any value that it may have.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,8 @@ import polars as pl
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from health_predict.data.schema import AGE_BANDS, DRUG_CODES, DRUGS, EXCLUDED_DISPOSITIONS
+from health_predict.data.field import Field
+from health_predict.data.schema import AGE_BANDS, DRUG_CODES, DRUGS, EXCLUDED_DISPOSITIONS, FIELDS
 from health_predict.data.validation import DTYPES
 
 Shares = Mapping[str | int | None, float]
@@ -110,6 +111,7 @@ def generate(rows: int, seed: int) -> pl.DataFrame:
     columns["change"] = np.where(dose_changed | (rng.random(rows) < 0.28), "Ch", "No")
     columns["diabetesMed"] = np.where((drugs != "No").any(axis=1), "Yes", "No")
     columns["readmitted"] = _readmissions(columns, rng)
+    columns |= {field.name: _any_of(field, rows, rng) for field in FIELDS if field.name not in columns}
     return pl.DataFrame({name: pl.Series(columns[name].tolist(), dtype=dtype) for name, dtype in DTYPES.items()})
 
 
@@ -128,6 +130,17 @@ def _draw(shares: Shares, rows: int, rng: Generator) -> NDArray[Any]:
     edges = np.cumsum(list(shares.values()))
     drawn: NDArray[Any] = values[np.searchsorted(edges, rng.random(rows) * edges[-1], side="right")]
     return drawn
+
+
+def _any_of(field: Field, rows: int, rng: Generator) -> NDArray[Any]:
+    """Values that the field may have, each as likely as another; missing in a tenth of the rows, where it may be."""
+    if field.is_quantity:
+        drawn = rng.uniform(field.minimum, field.largest, rows).round(0 if field.step == 0 else 2)
+    else:
+        drawn = rng.choice(np.array(field.codes or (field.example,), dtype=object), rows)
+    values: NDArray[Any] = drawn.astype(field.type).astype(object)
+    values[rng.random(rows) < (0.1 if field.nullable else 0)] = None
+    return values
 
 
 def _doses(drug: str) -> Shares:

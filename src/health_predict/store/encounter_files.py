@@ -13,21 +13,19 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from health_predict.data.schema import FIELD, FIELDS, LONGEST_TEXT, MISSING, NOT_MEASURED, OUTCOME, Field
-from health_predict.data.validation import DTYPES, bounds
+from health_predict.data.field import LONGEST_TEXT, Field
+from health_predict.data.schema import FIELD, IDENTIFIERS, INPUTS, MISSING, MISSING_TEXTS, NOT_MEASURED, OUTCOME
+from health_predict.data.validation import DTYPES
 from health_predict.errors import DataError
 from health_predict.store.places import shown
 from health_predict.store.table_files import Account, Table, open_tables
 
-_INPUTS = tuple(field for field in FIELDS if field.name != OUTCOME)
-_IDENTIFIERS = tuple(field for field in _INPUTS if field.kind == "identifier")
-_MISSING_TEXTS = (MISSING, "")
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 _EXACT: dict[pl.DataType, int] = {
     pl.Float32(): 2**24,
     pl.Float64(): 2**53,
 }  # beyond, neighbouring whole numbers are the same float
-_MEASURED = tuple(field.name for field in _INPUTS if NOT_MEASURED in field.codes)
+_MEASURED = tuple(field.name for field in INPUTS if NOT_MEASURED in field.codes)
 _PIECE = 65_536  # rows read at a time
 _SHOWN = 5  # columns named in a message
 _INDEXES = ("", "Unnamed: 0", "__index_level_0__", "index", "level_0", "rownames")
@@ -99,7 +97,7 @@ class EncounterFile:
     def _raw(self, table: Table, rows: int) -> Iterator[pl.DataFrame]:
         """Under field names; fields that the file lacks are null."""
         positions, values = _positions(table), _values(table)
-        absent = [pl.lit(values.get(f.name), pl.String).alias(f.name) for f in _INPUTS if f.name not in positions]
+        absent = [pl.lit(values.get(f.name), pl.String).alias(f.name) for f in INPUTS if f.name not in positions]
         for piece in table.pieces(positions, rows, self.account):
             yield piece.with_columns(absent)
 
@@ -107,7 +105,7 @@ class EncounterFile:
         if self.empty_is_not_measured:
             raw = self._measured(raw)
         given = {*_positions(table), *_values(table)}
-        identifiers = [_identifier(raw[f.name]) for f in _IDENTIFIERS if f.name in given]
+        identifiers = [_identifier(raw[name]) for name in IDENTIFIERS if name in given]
         return Batch(_typed(raw, self.name, start), pl.DataFrame(identifiers))
 
     def _measured(self, raw: pl.DataFrame) -> pl.DataFrame:
@@ -164,12 +162,12 @@ def read_columns(source: str, names: tuple[str, ...], what: str, endpoint: str |
 
 
 def _plain(field: Field, values: pl.Series) -> pl.Series:
-    return _number(field, values) if field.is_whole_number else values.cast(pl.String)
+    return _number(field, values) if field.is_number else values.cast(pl.String)
 
 
 def _wrong_type(name: str, dtype: pl.DataType) -> str:
     held = "a type that is not read" if dtype == pl.Unknown else dtype.base_type().__name__
-    return f"{name} holds {held}, not {_kind(FIELD[name])}"
+    return f"{name} holds {held}, not {FIELD[name].rule}"
 
 
 def field_name(column: str) -> str:
@@ -177,12 +175,12 @@ def field_name(column: str) -> str:
 
 
 def _identified(table: Table) -> set[str]:
-    return {f.name for f in _IDENTIFIERS} & {*_positions(table), *_values(table)}
+    return {*IDENTIFIERS} & {*_positions(table), *_values(table)}
 
 
 def _positions(table: Table) -> dict[str, int]:
     """Where each field that is read is."""
-    inputs = {field.name for field in _INPUTS}
+    inputs = {field.name for field in INPUTS}
     found = ((field_name(column), position) for position, column in enumerate(table.columns))
     return {name: position for name, position in found if name in inputs}
 
@@ -194,7 +192,7 @@ def _values(table: Table) -> Mapping[str, str | None]:
 
 def _empty(table: Table) -> pl.DataFrame:
     positions = _positions(table)
-    types = {f.name: table.types[positions[f.name]] if f.name in positions else pl.String() for f in _INPUTS}
+    types = {f.name: table.types[positions[f.name]] if f.name in positions else pl.String() for f in INPUTS}
     return pl.DataFrame(schema=types)
 
 
@@ -202,12 +200,12 @@ def _check(table: Table) -> None:
     """DataError where the columns do not fit."""
     spellings = Counter([field_name(column) for column in table.columns] + list(_values(table)))
     types = {field_name(column): dtype for column, dtype in zip(table.columns, table.types, strict=True)}
-    lacking = [f.raw_name for f in _INPUTS if f.required and f.name not in spellings]
+    lacking = [f.raw_name for f in INPUTS if f.required and f.name not in spellings]
     unknown = [column for column in table.columns if field_name(column) not in FIELD]
-    if len(lacking) > len(_INPUTS) / 2:
+    if len(lacking) > len(INPUTS) / 2:
         # Without a header the first line is a patient's row, so nothing of it is repeated.
         raise DataError(
-            f"the columns of {table.name} do not fit: they name {len(_INPUTS) - len(lacking)} of {len(_INPUTS)} "
+            f"the columns of {table.name} do not fit: they name {len(INPUTS) - len(lacking)} of {len(INPUTS)} "
             "fields. Does it begin with a header, and are its columns separated by commas (.csv) or tabs (.tsv)?"
         )
     problems = [
@@ -234,14 +232,14 @@ def _unknown(columns: Sequence[str]) -> list[str]:
 
 
 def _can_hold(dtype: pl.DataType, field: Field) -> bool:
-    if field.is_whole_number:
+    if field.is_number:
         return dtype.is_numeric() or dtype in (pl.String, pl.Null)
     return dtype in (*_TEXTS, pl.Null) or dtype.is_float()  # pandas makes floats of texts that are all missing
 
 
 def _typed(raw: pl.DataFrame, source: str, start: int) -> pl.DataFrame:
-    typed = pl.DataFrame([(_number if f.is_whole_number else _text)(f, raw[f.name]) for f in _INPUTS])
-    problems = [problem for f in _INPUTS if (problem := _problem(f, raw[f.name], typed[f.name], start))]
+    typed = pl.DataFrame([(_number if f.is_number else _text)(f, raw[f.name]) for f in INPUTS])
+    problems = [problem for f in INPUTS if (problem := _problem(f, raw[f.name], typed[f.name], start))]
     if problems:
         hint = _hint(raw)
         raise DataError(f"{source} has values that cannot be scored: {'; '.join(problems)}{hint}")
@@ -249,11 +247,11 @@ def _typed(raw: pl.DataFrame, source: str, start: int) -> pl.DataFrame:
 
 
 def _sifted(raw: pl.DataFrame, start: int, needed: Collection[str]) -> Sifted:
-    raw = raw.select(f.name for f in _INPUTS)
-    typed = pl.DataFrame([(_number if f.is_whole_number else _text)(f, raw[f.name]) for f in _INPUTS])
+    raw = raw.select(f.name for f in INPUTS)
+    typed = pl.DataFrame([(_number if f.is_number else _text)(f, raw[f.name]) for f in INPUTS])
     reasons = [
         pl.select(pl.when(wrong).then(pl.lit(_reason(f, f.name in needed)))).to_series().alias(f.name)
-        for f in _INPUTS
+        for f in INPUTS
         if (wrong := _wrong(f, raw[f.name], typed[f.name], f.name in needed)) is not None
     ]
     if not reasons:
@@ -267,7 +265,7 @@ def _sifted(raw: pl.DataFrame, start: int, needed: Collection[str]) -> Sifted:
 
 
 def _reason(field: Field, needed: bool) -> str:
-    return f"{field.name} is {'missing or ' if needed else ''}not {_kind(field)}"
+    return f"{field.name} is {'missing or ' if needed else ''}not {field.rule}"
 
 
 def _hint(raw: pl.DataFrame) -> str:
@@ -292,16 +290,21 @@ def _identifier(values: pl.Series) -> pl.Series:
 
 
 def _number(field: Field, values: pl.Series) -> pl.Series:
-    """The whole numbers that the field may have; null for any other value."""
-    number = values.cast(pl.Int64, strict=False)
-    if values.dtype == pl.String and number.null_count() > values.null_count():
-        number = values.str.strip_suffix(".0").cast(pl.Int64, strict=False)  # as pandas writes floats
-    fits = number.is_between(*bounds(field))
-    if values.dtype.is_float() or values.dtype.is_decimal():
+    """The numbers that the field may have; null for any other value."""
+    number = _whole(values) if field.is_whole_number else values.cast(pl.Float64, strict=False)
+    fits = number.is_between(*field.bounds)
+    if field.is_whole_number and (values.dtype.is_float() or values.dtype.is_decimal()):
         fits &= (number == values) & (number <= _EXACT.get(values.dtype, 2**63 - 1))
     if not fits.all():
         number = pl.select(pl.when(fits).then(number).alias(field.name)).to_series()
     return number.cast(DTYPES[field.name])
+
+
+def _whole(values: pl.Series) -> pl.Series:
+    number = values.cast(pl.Int64, strict=False)
+    if values.dtype == pl.String and number.null_count() > values.null_count():
+        number = values.str.strip_suffix(".0").cast(pl.Int64, strict=False)  # as pandas writes floats
+    return number
 
 
 def _text(field: Field, values: pl.Series) -> pl.Series:
@@ -320,32 +323,24 @@ def _problem(field: Field, values: pl.Series, typed: pl.Series, start: int) -> s
     wrong = _wrong(field, values, typed)
     if wrong is None:
         return None
-    may_be_missing = field.nullable or not field.required
-    said = f"{field.name} is {'' if may_be_missing else 'missing or '}not {_kind(field)}"
-    if not field.is_whole_number and values.dtype.is_float():
+    said = f"{field.name} is {'' if field.may_be_missing else 'missing or '}not {field.rule}"
+    if not field.is_number and values.dtype.is_float():
         said += " but a number (in pandas, read it with dtype=str)"
     return f"{said} in {wrong.sum()} rows, the first is {start + int(wrong.arg_max() or 0) + 1}"
 
 
 def _wrong(field: Field, values: pl.Series, typed: pl.Series, needed: bool = False) -> pl.Series | None:
     """Which values do not fit; None where all do."""
-    may_be_missing = not needed and (field.nullable or not field.required)
+    may_be_missing = not needed and field.may_be_missing
     if typed.null_count() == (values.null_count() if may_be_missing else 0):
         return None
     wrong = typed.is_null() & ~_missing(field, values) if may_be_missing else typed.is_null()
     return wrong if wrong.any() else None
 
 
-def _missing(field: Field, values: pl.Series, texts: tuple[str, ...] = _MISSING_TEXTS) -> pl.Series:
+def _missing(field: Field, values: pl.Series, texts: tuple[str, ...] = MISSING_TEXTS) -> pl.Series:
     if values.dtype.is_float():
         return values.is_null() | values.is_nan()
     if values.dtype in _TEXTS:
-        return values.is_null() | values.cast(pl.String).is_in(("",) if field.is_whole_number else texts)
+        return values.is_null() | values.cast(pl.String).is_in(texts if field.nullable else ("",))
     return values.is_null()
-
-
-def _kind(field: Field) -> str:
-    if field.is_whole_number:
-        low, high = bounds(field)
-        return f"a whole number from {low} to {high}"
-    return "a known code" if field.closed else f"a text of at most {LONGEST_TEXT} characters"

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from health_predict.data.field import Value
 from health_predict.errors import DataError, StorageError
 from health_predict.store.background import Background
 from health_predict.store.layout import ONLINE_PREDICTIONS
@@ -31,7 +32,7 @@ class ScoredEncounter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bundle_sha256: str
     probability: float
     patient: str | None  # from `pseudonym`
-    encounter: dict[str, str | int | None]
+    encounter: dict[str, Value | None]
     encounter_pseudonym: str | None = None  # from `pseudonym`, of encounter_id: its outcome is joined by it
 
 

@@ -147,9 +147,7 @@ def _parquet(part: Part) -> Table:
 
     def pieces(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
         named = {name: columns[position] for name, position in chosen.items()}
-        repeated = [
-            columns[p] for name, p in chosen.items() if types[p] == pl.String and not FIELD[name].is_whole_number
-        ]
+        repeated = [columns[p] for name, p in chosen.items() if types[p] == pl.String and not FIELD[name].is_number]
         done = 0
         try:
             with (

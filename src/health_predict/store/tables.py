@@ -11,8 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from health_predict.data.schema import FIELDS, Field
-from health_predict.data.validation import DTYPES, bounds
+from health_predict.data.field import Field
+from health_predict.data.schema import FIELDS
+from health_predict.data.validation import DTYPES
 from health_predict.errors import DataError, StorageError
 from health_predict.store import layout
 from health_predict.store.storage import Storage
@@ -133,9 +134,9 @@ def _check_values(encounters: pl.DataFrame, name: str) -> None:
 def _column(field: Field) -> Any:
     import pandera.polars as pa  # noqa: PLC0415  # as above
 
-    checks = []
-    if field.is_whole_number:
-        checks.append(pa.Check.in_range(*bounds(field), error="is out of range"))
+    checks, said = [], f"is not {field.rule}"
+    if field.is_number:
+        checks.append(pa.Check.in_range(*field.bounds, error=said))
     elif field.closed:
-        checks.append(pa.Check.isin(field.codes, error="is not a known code"))
+        checks.append(pa.Check.isin(field.codes, error=said))
     return pa.Column(DTYPES[field.name], checks, nullable=field.nullable, unique=field.name == "encounter_id")

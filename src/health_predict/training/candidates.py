@@ -1,108 +1,89 @@
-"""The five model families: their good defaults, their search spaces, and how each is trained in steps.
-
-Every family trains in `steps` equal parts and reports the validation AUROC after each, of the model as it is then:
-boosting rounds so far, trees so far, solver iterations so far. A report may raise to end the training.
+"""The model families: how each is trained, its good default, and what is searched around it.
 
 One thread per model: a search runs models side by side, and two OpenMP pools on the same cores cost many times the
 CPU of one. Libraries are imported where they are used, so that a trial loads only its own.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from health_predict.features.preprocessor import Encoding, Matrix
 from health_predict.params import Family
-
-Config = Mapping[str, Any]
-Classifier = Any  # a classifier with scikit-learn's interface, of whichever library
-Report = Callable[[int, float], None]  # step, counted from 1, and validation AUROC
-
-MANY_ROWS = 40_000
-
-
-@dataclass(frozen=True)
-class Fold:
-    """What a model is trained on, and what its intermediate results are measured on."""
-
-    X_train: Matrix
-    y_train: NDArray[np.bool_]
-    X_validation: Matrix
-    y_validation: NDArray[np.bool_]
+from health_predict.training.candidate import (
+    Candidate,
+    Classifier,
+    Fold,
+    Range,
+    Report,
+    by_family,
+    ends_of,
+    parts_of,
+    validation_auroc,
+)
+from health_predict.training.converters import convert_catboost, convert_lightgbm, convert_sklearn, convert_xgboost
 
 
-@dataclass(frozen=True)
-class Range:
-    """One searched hyperparameter: uniform between its bounds, or uniform in the logarithm."""
-
-    low: float
-    high: float
-    log: bool = False
-    whole: bool = False
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A model family: `fit(config, fold, steps, seed, report)` trains it.
-
-    `small` is the good default up to MANY_ROWS training encounters, `large` what changes beyond: more data carry
-    more leaves (LightGBM, held-out AUROC: 13,862 rows .671 small, .658 large; 79,000 rows .679 and .6805).
-    """
-
-    family: Family
-    encoding: Encoding
-    small: Config
-    space: Mapping[str, Range]
-    fit: Callable[[Config, Fold, int, int, Report], Classifier]
-    large: Config = field(default_factory=dict)
-
-    def default(self, rows: int) -> Config:
-        """The good default for so many training encounters: the first trial of every search."""
-        return self.small if rows <= MANY_ROWS else {**self.small, **self.large}
-
-
-def predict_proba(model: Classifier, X: Matrix) -> NDArray[np.float64]:
-    """Uncalibrated probability of the outcome for each row of X, shape (rows,)."""
-    with warnings.catch_warnings():
-        # LightGBM's wrapper names the columns that it was given without names, and then misses the names.
-        warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)
-        probabilities: NDArray[np.float64] = model.predict_proba(X)[:, 1].astype(np.float64)
-    return probabilities
-
-
-def _fit_logistic_regression(config: Config, fold: Fold, steps: int, seed: int, report: Report) -> Classifier:
+def _train_logistic_regression(
+    fold: Fold, steps: int, seed: int, report: Report, *, C: float, max_iter: int
+) -> Classifier:
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 
-    model = LogisticRegression(C=config["C"], solver="lbfgs", warm_start=True, random_state=seed)
+    model = LogisticRegression(C=C, solver="lbfgs", warm_start=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # each step ends on purpose before convergence
-        for step, size in enumerate(_parts(int(config["max_iter"]), steps), start=1):
+        for step, size in enumerate(parts_of(max_iter, steps), start=1):
             model.set_params(max_iter=size).fit(fold.X_train, fold.y_train)
-            report(step, _auroc(model, fold))
+            report(step, validation_auroc(model, fold))
     return model
 
 
-def _fit_random_forest(config: Config, fold: Fold, steps: int, seed: int, report: Report) -> Classifier:
+def _train_random_forest(
+    fold: Fold,
+    steps: int,
+    seed: int,
+    report: Report,
+    *,
+    n_estimators: int,
+    min_samples_leaf: int,
+    max_features: float,
+    max_depth: int,
+) -> Classifier:
     from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415
 
-    model = RandomForestClassifier(**{**config, "n_estimators": 0}, warm_start=True, n_jobs=1, random_state=seed)
-    for step, size in enumerate(_parts(int(config["n_estimators"]), steps), start=1):
+    model = RandomForestClassifier(
+        n_estimators=0,
+        min_samples_leaf=min_samples_leaf,
+        max_features=max_features,
+        max_depth=max_depth,
+        warm_start=True,
+        n_jobs=1,
+        random_state=seed,
+    )
+    for step, size in enumerate(parts_of(n_estimators, steps), start=1):
         model.set_params(n_estimators=model.n_estimators + size).fit(fold.X_train, fold.y_train)
-        report(step, _auroc(model, fold))
+        report(step, validation_auroc(model, fold))
     return model
 
 
-def _fit_xgboost(config: Config, fold: Fold, steps: int, seed: int, report: Report) -> Classifier:
+def _train_xgboost(
+    fold: Fold,
+    steps: int,
+    seed: int,
+    report: Report,
+    *,
+    learning_rate: float,
+    n_estimators: int,
+    max_depth: int,
+    min_child_weight: float,
+    colsample_bytree: float,
+    subsample: float,
+    reg_lambda: float,
+) -> Classifier:
     from xgboost import XGBClassifier  # noqa: PLC0415
     from xgboost.callback import TrainingCallback  # noqa: PLC0415
 
-    ends = _ends(int(config["n_estimators"]), steps)
+    ends = ends_of(n_estimators, steps)
 
     class Reporter(TrainingCallback):  # type: ignore[misc]
         def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
@@ -111,16 +92,40 @@ def _fit_xgboost(config: Config, fold: Fold, steps: int, seed: int, report: Repo
             return False
 
     model = XGBClassifier(
-        **config, tree_method="hist", n_jobs=1, random_state=seed, eval_metric="auc", callbacks=[Reporter()]
+        learning_rate=learning_rate,
+        n_estimators=n_estimators,
+        max_depth=max_depth,
+        min_child_weight=min_child_weight,
+        colsample_bytree=colsample_bytree,
+        subsample=subsample,
+        reg_lambda=reg_lambda,
+        tree_method="hist",
+        n_jobs=1,
+        random_state=seed,
+        eval_metric="auc",
+        callbacks=[Reporter()],
     )
     model.fit(fold.X_train, fold.y_train, eval_set=[(fold.X_validation, fold.y_validation)], verbose=False)
     return model.set_params(callbacks=None)
 
 
-def _fit_lightgbm(config: Config, fold: Fold, steps: int, seed: int, report: Report) -> Classifier:
+def _train_lightgbm(
+    fold: Fold,
+    steps: int,
+    seed: int,
+    report: Report,
+    *,
+    learning_rate: float,
+    n_estimators: int,
+    num_leaves: int,
+    min_child_samples: int,
+    colsample_bytree: float,
+    subsample: float,
+    reg_lambda: float,
+) -> Classifier:
     from lightgbm import LGBMClassifier  # noqa: PLC0415
 
-    ends = _ends(int(config["n_estimators"]), steps)
+    ends = ends_of(n_estimators, steps)
 
     def reporter(environment: Any) -> None:
         if environment.iteration + 1 in ends:
@@ -128,7 +133,13 @@ def _fit_lightgbm(config: Config, fold: Fold, steps: int, seed: int, report: Rep
             report(ends[environment.iteration + 1], auroc)
 
     model = LGBMClassifier(
-        **config,
+        learning_rate=learning_rate,
+        n_estimators=n_estimators,
+        num_leaves=num_leaves,
+        min_child_samples=min_child_samples,
+        colsample_bytree=colsample_bytree,
+        subsample=subsample,
+        reg_lambda=reg_lambda,
         metric="auc",
         subsample_freq=1,
         n_jobs=1,
@@ -148,10 +159,21 @@ def _fit_lightgbm(config: Config, fold: Fold, steps: int, seed: int, report: Rep
         )
 
 
-def _fit_catboost(config: Config, fold: Fold, steps: int, seed: int, report: Report) -> Classifier:
+def _train_catboost(
+    fold: Fold,
+    steps: int,
+    seed: int,
+    report: Report,
+    *,
+    learning_rate: float,
+    iterations: int,
+    depth: int,
+    l2_leaf_reg: float,
+    rsm: float,
+) -> Classifier:
     from catboost import CatBoostClassifier  # noqa: PLC0415
 
-    ends = _ends(int(config["iterations"]), steps)
+    ends = ends_of(iterations, steps)
 
     class Reporter:
         def after_iteration(self, info: Any) -> bool:
@@ -160,7 +182,11 @@ def _fit_catboost(config: Config, fold: Fold, steps: int, seed: int, report: Rep
             return True
 
     model = CatBoostClassifier(
-        **config,
+        learning_rate=learning_rate,
+        iterations=iterations,
+        depth=depth,
+        l2_leaf_reg=l2_leaf_reg,
+        rsm=rsm,
         thread_count=1,
         random_seed=seed,
         custom_metric=["AUC:hints=skip_train~true"],
@@ -176,105 +202,88 @@ def _fit_catboost(config: Config, fold: Fold, steps: int, seed: int, report: Rep
     )
 
 
-def _auroc(model: Classifier, fold: Fold) -> float:
-    from sklearn.metrics import roc_auc_score  # noqa: PLC0415
-
-    return float(roc_auc_score(fold.y_validation, predict_proba(model, fold.X_validation)))
-
-
-def _parts(total: int, steps: int) -> list[int]:
-    ends = [0, *_ends(total, steps)]
-    return [end - start for start, end in pairwise(ends)]
-
-
-def _ends(total: int, steps: int) -> dict[int, int]:
-    """Where each step ends, to its number: `_ends(100, 3)` is {33: 1, 67: 2, 100: 3}."""
-    return {round(total * step / steps): step for step in range(1, steps + 1)}
-
-
-CANDIDATES: Mapping[Family, Candidate] = {
-    candidate.family: candidate
-    for candidate in (
-        Candidate(
-            "logistic_regression",
-            "one_hot",
-            small={"C": 0.01, "max_iter": 45},
-            space={"C": Range(1e-4, 1.0, log=True), "max_iter": Range(18, 90, whole=True)},
-            fit=_fit_logistic_regression,
-        ),
-        Candidate(
-            "random_forest",
-            "target",
-            small={"n_estimators": 300, "min_samples_leaf": 20, "max_features": 0.15, "max_depth": 16},
-            space={
-                "n_estimators": Range(150, 400, whole=True),
-                "min_samples_leaf": Range(10, 60, log=True, whole=True),
-                "max_features": Range(0.05, 0.5, log=True),
-                "max_depth": Range(6, 20, whole=True),
-            },
-            fit=_fit_random_forest,
-        ),
-        Candidate(
-            "xgboost",
-            "target",
-            small={
-                "learning_rate": 0.05,
-                "n_estimators": 150,
-                "max_depth": 4,
-                "min_child_weight": 10.0,
-                "colsample_bytree": 0.4,
-                "subsample": 0.8,
-                "reg_lambda": 5.0,
-            },
-            space={
-                "learning_rate": Range(0.01, 0.15, log=True),
-                "n_estimators": Range(80, 300, whole=True),
-                "max_depth": Range(2, 6, whole=True),
-                "min_child_weight": Range(1.0, 50.0, log=True),
-                "colsample_bytree": Range(0.2, 1.0),
-                "subsample": Range(0.5, 1.0),
-                "reg_lambda": Range(0.1, 50.0, log=True),
-            },
-            fit=_fit_xgboost,
-            large={"n_estimators": 300, "max_depth": 6},
-        ),
-        Candidate(
-            "lightgbm",
-            "target",
-            small={
-                "learning_rate": 0.03,
-                "n_estimators": 200,
-                "num_leaves": 15,
-                "min_child_samples": 100,
-                "colsample_bytree": 0.3,
-                "subsample": 0.8,
-                "reg_lambda": 5.0,
-            },
-            space={
-                "learning_rate": Range(0.01, 0.1, log=True),
-                "n_estimators": Range(100, 500, whole=True),
-                "num_leaves": Range(4, 48, log=True, whole=True),
-                "min_child_samples": Range(20, 300, log=True, whole=True),
-                "colsample_bytree": Range(0.2, 1.0),
-                "subsample": Range(0.5, 1.0),
-                "reg_lambda": Range(0.1, 50.0, log=True),
-            },
-            fit=_fit_lightgbm,
-            large={"n_estimators": 400, "num_leaves": 31},
-        ),
-        Candidate(
-            "catboost",
-            "target",
-            small={"learning_rate": 0.05, "iterations": 250, "depth": 5, "l2_leaf_reg": 10.0, "rsm": 0.5},
-            space={
-                "learning_rate": Range(0.02, 0.15, log=True),
-                "iterations": Range(100, 350, whole=True),
-                "depth": Range(3, 6, whole=True),
-                "l2_leaf_reg": Range(1.0, 50.0, log=True),
-                "rsm": Range(0.2, 1.0),
-            },
-            fit=_fit_catboost,
-            large={"learning_rate": 0.08, "iterations": 350, "depth": 6},
-        ),
-    )
-}
+CANDIDATES: Mapping[Family, Candidate] = by_family(
+    Candidate(
+        family="logistic_regression",
+        title="LogisticRegression",
+        encoding="one_hot",
+        library="scikit-learn",
+        flavour="sklearn",
+        seconds=0.8,
+        space={"C": Range(1e-4, 1.0, 0.01, log=True), "max_iter": Range(18, 90, 45, whole=True)},
+        train=_train_logistic_regression,
+        convert=convert_sklearn,
+    ),
+    Candidate(
+        family="random_forest",
+        title="RandomForest",
+        encoding="target",
+        library="scikit-learn",
+        flavour="sklearn",
+        seconds=10.0,
+        space={
+            "n_estimators": Range(150, 400, 300, whole=True),
+            "min_samples_leaf": Range(10, 60, 20, log=True, whole=True),
+            "max_features": Range(0.05, 0.5, 0.15, log=True),
+            "max_depth": Range(6, 20, 16, whole=True),
+        },
+        train=_train_random_forest,
+        convert=convert_sklearn,
+    ),
+    Candidate(
+        family="xgboost",
+        title="XGBoost",
+        encoding="target",
+        library="xgboost-cpu",
+        flavour="xgboost",
+        seconds=0.6,
+        space={
+            "learning_rate": Range(0.01, 0.15, 0.05, log=True),
+            "n_estimators": Range(80, 300, 150, large=300, whole=True),
+            "max_depth": Range(2, 6, 4, large=6, whole=True),
+            "min_child_weight": Range(1.0, 50.0, 10.0, log=True),
+            "colsample_bytree": Range(0.2, 1.0, 0.4),
+            "subsample": Range(0.5, 1.0, 0.8),
+            "reg_lambda": Range(0.1, 50.0, 5.0, log=True),
+        },
+        train=_train_xgboost,
+        convert=convert_xgboost,
+    ),
+    Candidate(
+        family="lightgbm",
+        title="LightGBM",
+        encoding="target",
+        library="lightgbm",
+        flavour="lightgbm",
+        seconds=0.8,
+        space={
+            "learning_rate": Range(0.01, 0.1, 0.03, log=True),
+            "n_estimators": Range(100, 500, 200, large=400, whole=True),
+            "num_leaves": Range(4, 48, 15, large=31, log=True, whole=True),
+            "min_child_samples": Range(20, 300, 100, log=True, whole=True),
+            "colsample_bytree": Range(0.2, 1.0, 0.3),
+            "subsample": Range(0.5, 1.0, 0.8),
+            "reg_lambda": Range(0.1, 50.0, 5.0, log=True),
+        },
+        train=_train_lightgbm,
+        convert=convert_lightgbm,
+    ),
+    Candidate(
+        family="catboost",
+        title="CatBoost",
+        encoding="target",
+        library="catboost",
+        flavour="catboost",
+        seconds=1.3,
+        space={
+            "learning_rate": Range(0.02, 0.15, 0.05, large=0.08, log=True),
+            "iterations": Range(100, 350, 250, large=350, whole=True),
+            "depth": Range(3, 6, 5, large=6, whole=True),
+            "l2_leaf_reg": Range(1.0, 50.0, 10.0, log=True),
+            "rsm": Range(0.2, 1.0, 0.5),
+        },
+        train=_train_catboost,
+        convert=convert_catboost,
+    ),
+)
+TITLES: Mapping[Family, str] = {candidate.family: candidate.title for candidate in CANDIDATES.values()}

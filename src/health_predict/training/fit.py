@@ -13,9 +13,10 @@ from health_predict.errors import DataError
 from health_predict.evaluation.metrics import evaluate
 from health_predict.features.calibration import EDGE, Calibration, log_odds
 from health_predict.features.encounters import engineer
-from health_predict.features.preprocessor import Encoding, Preprocessor
-from health_predict.params import BootstrapParams, Family, PreprocessorParams, SearchParams
-from health_predict.training.candidates import CANDIDATES, Classifier, Config, Fold, Report, predict_proba
+from health_predict.features.preprocessor import Preprocessor
+from health_predict.params import BootstrapParams, Encoding, Family, PreprocessorParams, SearchParams
+from health_predict.training.candidate import Classifier, Config, Fold, Report, predict_proba
+from health_predict.training.candidates import CANDIDATES
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,11 @@ def best_f1_threshold(proba: NDArray[np.float64], y: NDArray[np.bool_]) -> float
 def importance(fitted: Fitted) -> dict[str, float]:
     """Share of the total that each engineered feature has in the model's own measure of importance.
 
-    The measure is the library's (gain, impurity), for logistic regression the absolute standardised coefficient;
+    The measure is the library's (gain, impurity), for a linear model the absolute standardised coefficient;
     one-hot columns are added up to their feature.
     """
     columns = fitted.preprocessor.feature_names
-    values = fitted.model.coef_[0] if fitted.family == "logistic_regression" else fitted.model.feature_importances_
+    values = fitted.model.coef_[0] if hasattr(fitted.model, "coef_") else fitted.model.feature_importances_
     shares: dict[str, float] = {}
     for column, value in zip(columns, np.abs(values) / np.abs(values).sum(), strict=True):
         feature = column.partition("=")[0]

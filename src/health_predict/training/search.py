@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from health_predict.params import Family, SearchParams
-from health_predict.training.candidates import CANDIDATES, Config
+from health_predict.training.candidate import Config
+from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import Fitted, Prepared, fit
 
 METRIC = "val_roc_auc"

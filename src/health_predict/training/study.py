@@ -16,7 +16,8 @@ from health_predict.data.cohort import LabelledEncounters
 from health_predict.features.encounters import engineer
 from health_predict.features.preprocessor import Preprocessor
 from health_predict.params import Family, PreprocessorParams, Protocol, SearchParams, StudyParams
-from health_predict.training.candidates import CANDIDATES, Candidate, Fold, predict_proba
+from health_predict.training.candidate import Candidate, Fold, predict_proba
+from health_predict.training.candidates import CANDIDATES
 
 Rows = NDArray[np.intp]
 

@@ -3,6 +3,7 @@ import pytest
 
 import factories
 from health_predict.data.decode import decode
+from health_predict.data.schema import FIELD
 from health_predict.data.validation import DTYPES, Finding, validate
 from health_predict.errors import DataError
 from health_predict.params import ValidationParams
@@ -36,20 +37,21 @@ def test_none_is_a_value_and_a_question_mark_is_missing():
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
     [
-        ("time_in_hospital", "three", "is not a whole number"),
-        ("time_in_hospital", "3.5", "is not a whole number"),
-        ("time_in_hospital", "0", "is out of range"),
-        ("time_in_hospital", "366", "is out of range"),
-        ("number_emergency", "-1", "is out of range"),
-        ("admission_type_id", "99999", "is out of range"),
+        ("time_in_hospital", "three", "is not a whole number from 1 to 365"),
+        ("time_in_hospital", "3.5", "is not a whole number from 1 to 365"),
+        ("time_in_hospital", "0", "is not a whole number from 1 to 365"),
+        ("time_in_hospital", "366", "is not a whole number from 1 to 365"),
+        ("number_emergency", "-1", "is not a whole number from 0 to 500"),
+        ("admission_type_id", "99999", "is not a whole number from 0 to 32767"),
         ("patient_nbr", "?", "is missing"),
         ("encounter_id", "", "is missing"),
         ("gender", "?", "is missing"),
-        ("gender", "female", "is not a known code"),
-        ("age", "[70-75)", "is not a known code"),
+        ("gender", "female", "is not one of Female, Male, Unknown/Invalid"),
+        ("age", "[70-75)", f"is not {FIELD['age'].rule}"),
         ("A1Cresult", "?", "is missing"),
-        ("insulin", "Often", "is not a known code"),
-        ("readmitted", "N", "is not a known code"),
+        ("insulin", "Often", "is not one of No, Steady, Up, Down"),
+        ("readmitted", "N", "is not one of <30, >30, NO"),
+        ("diag_1", "4" * 65, "is not a text of at most 64 characters"),
     ],
 )
 def test_a_bad_value_sends_its_row_to_the_quarantine_with_line_and_reason(column, value, reason):
@@ -71,7 +73,7 @@ def test_a_new_value_of_an_open_code_set_is_accepted(column, value):
 
 def test_a_row_with_two_faults_has_both_reasons_and_is_counted_in_both():
     result = validate(_raw(gender="?", age="old"), LENIENT)
-    assert result.quarantined["reason"].to_list() == ["gender is missing; age is not a known code"]
+    assert result.quarantined["reason"].to_list() == [f"gender is missing; age is not {FIELD['age'].rule}"]
     assert {(finding.column, finding.rows) for finding in result.summary} == {("gender", 1), ("age", 1)}
 
 
@@ -85,7 +87,7 @@ def test_of_a_repeated_encounter_the_first_row_stays():
 
 def test_too_many_bad_rows_refuse_the_dataset_without_repeating_a_value():
     with pytest.raises(
-        DataError, match=r"1 of 10 rows .* gender is not a known code in 1 rows. First lines: 2"
+        DataError, match=r"1 of 10 rows .* gender is not one of Female, Male, Unknown/Invalid in 1 rows. First lines: 2"
     ) as told:
         validate(_raw(gender="secret"), ValidationParams(max_quarantined_share=0.05))
     assert "secret" not in str(told.value)

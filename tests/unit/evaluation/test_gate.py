@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -168,6 +169,12 @@ SAYS = {
         "-0.050 with the whole interval below 0."
     ),
 }
+
+
+def test_a_comparison_that_was_stored_before_is_read():
+    """A figure that is measured since then has a default."""
+    stored = json.loads((Path(__file__).parent / "comparison.json").read_bytes())
+    assert objections(Comparison.from_dict(stored), PARAMS) == []
 
 
 def test_every_rule_says_its_number_and_its_limit_whether_it_passed_or_not():

@@ -13,7 +13,7 @@ from health_predict.features.encounters import (
     HIDDEN,
     NUMBER_NAMES,
     NUMBERS,
-    Count,
+    Recorded,
     engineer,
 )
 
@@ -47,7 +47,7 @@ def test_identifiers_and_the_outcome_change_no_feature():
 
 
 def test_no_feature_is_declared_on_an_identifier_or_the_outcome():
-    read = {*CODED_FIELDS, *(number.field for number in NUMBERS if isinstance(number, Count))}
+    read = {*CODED_FIELDS, *(number.field for number in NUMBERS if isinstance(number, Recorded))}
     assert read <= set(FIELD) - {*IDENTIFIERS, OUTCOME}
 
 
@@ -91,7 +91,7 @@ def test_spelling_of_a_diagnosis_does_not_matter():
     )
 
 
-@pytest.mark.parametrize("count", [number for number in NUMBERS if isinstance(number, Count)], ids=lambda n: n.field)
+@pytest.mark.parametrize("count", [number for number in NUMBERS if isinstance(number, Recorded)], ids=lambda n: n.field)
 def test_counts_beyond_the_published_range_count_as_its_end(count):
     most = features_of(**{count.field: count.maximum})
     assert most[count.field] == count.maximum

@@ -8,10 +8,10 @@ import pytest
 
 from factories import encounters
 from health_predict.data.cohort import label, select_cohort
-from health_predict.data.schema import CLINICAL, FIELD
+from health_predict.data.schema import CLINICAL, FIELD, MISSING
 from health_predict.errors import DataError
 from health_predict.monitoring.drift import discovery_threshold, field_drift, ks, statistics, unseen_p_value
-from health_predict.monitoring.reference import MISSING, Reference, is_ordered, profile, value_counts
+from health_predict.monitoring.reference import Reference, profile, value_counts
 from health_predict.params import DriftParams
 
 PARAMS = DriftParams(replicates=60)
@@ -38,10 +38,10 @@ def test_every_statistic_equals_evidently_s(field):
     evidently = pytest.importorskip("evidently.legacy.calculations.stattests")
     from evidently.legacy.core import ColumnType
 
-    kind = ColumnType.Numerical if is_ordered(field) else ColumnType.Categorical
+    kind = ColumnType.Numerical if field.is_quantity else ColumnType.Categorical
     tables = (BEFORE, ILLER)
     first, second = (
-        (table[field.name] if is_ordered(field) else table[field.name].cast(pl.String).fill_null(MISSING)).to_pandas()
+        (table[field.name] if field.is_quantity else table[field.name].cast(pl.String).fill_null(MISSING)).to_pandas()
         for table in tables
     )
 
@@ -56,7 +56,7 @@ def test_every_statistic_equals_evidently_s(field):
     assert found.jensen_shannon**2 == pytest.approx(
         float(np.nan_to_num(evidently.jensenshannon_stat_test.func(first, second, kind, 0.1)[0])) ** 2, abs=1e-9
     )
-    if is_ordered(field):
+    if field.is_quantity:
         assert found.wasserstein == expected(evidently.wasserstein_stat_test)
         assert found.ks == expected(evidently.ks_stat_test)
     elif first.nunique() > 1 or second.nunique() > 1:

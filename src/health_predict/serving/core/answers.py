@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from health_predict.data.field import Value
+
 REFERENCES = "#/components/schemas/{name}"
 BANDS = ("low", "moderate", "high", "very high")
 STATUSES = ("ok", "loading", "failed", "draining")
@@ -151,7 +153,7 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
         list[str],
         _says(
             "Fields of the encounter that make up the factor.",
-            ["number_inpatient", "number_emergency", "number_outpatient"],
+            ["number_outpatient", "number_emergency", "number_inpatient"],
         ),
     ]
     can_be_influenced: Annotated[bool, _says("By care during the stay or at discharge.", False)]
@@ -173,7 +175,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
                 {
                     "factor": "Hospital use in the year before",
                     "contribution": 0.052,
-                    "fields": ["number_inpatient", "number_emergency", "number_outpatient"],
+                    "fields": ["number_outpatient", "number_emergency", "number_inpatient"],
                     "can_be_influenced": False,
                 }
             ],
@@ -284,7 +286,7 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
         _says("Metrics on unseen encounters with intervals, and by subgroup; null when not evaluated.", None),
     ]
     reference_encounter: Annotated[
-        dict[str, str | int | None],
+        dict[str, Value | None],
         _says("The typical patient that /explain compares with.", {"age": "[70-80)", "number_inpatient": 0}),
     ]
 

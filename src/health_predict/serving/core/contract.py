@@ -2,8 +2,8 @@
 
 Keys are accepted with hyphens or underscores, also mixed: `time_in_hospital`, `time-in-hospital`. A key that is no
 field, a field given twice, and the outcome are refused. `?` and an empty text mean missing, as in the dataset, where
-a field may be missing. Types are strict: "3" and 3.0 are no counts. JSON is UTF-8 (RFC 8259): a text that is not is a
-problem of its field.
+a field may be missing. Types are strict: "3" and 3.0 are no counts, "3" is no decimal. JSON is UTF-8 (RFC 8259): a text
+that is not is a problem of its field.
 
 `read_encounter` reads the usual request with one compiled decoder. What that decoder refuses, or what it cannot
 tell apart, is read again field by field, so that every problem is named; the answer is the same for both ways.
@@ -22,15 +22,11 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model, model_validator
 from pydantic import Field as PydanticField
 
-from health_predict.data.schema import CLINICAL, FIELD, FIELDS, LONGEST_TEXT, MISSING, OUTCOME, Field
+from health_predict.data.field import LONGEST_TEXT, Field
+from health_predict.data.schema import CLINICAL, FIELD, INPUTS, MISSING_TEXTS, OUTCOME
 
 Encounter = dict[str, Any]  # by field name; None, or no entry for optional fields, where missing
 
-LARGEST_CODE = 2**15 - 1  # the types of the tables: what batch scoring could not hold, the API does not take
-LARGEST_IDENTIFIER = 2**63 - 1
-_MISSING_TEXTS = (MISSING, "")
-
-INPUTS = tuple(field for field in FIELDS if field.name != OUTCOME)
 MOST_KEYS = 2 * len(INPUTS)  # more cannot be meant
 DEEPEST = 8  # arrays and objects inside each other; an encounter is one flat object
 _HINTS = 3  # unknown keys that get a "did you mean": looking for it takes as long as scoring
@@ -159,39 +155,23 @@ def check_pairs(document: Any) -> Encounter:
     return _checked(document)
 
 
-def rule(field: Field) -> str:
-    """What a value of the field must be, as a sentence part."""
-    if field.is_whole_number:
-        low, high = _bounds(field)
-        text = f"must be a whole number from {low} to {high}"
-    elif field.closed:
-        text = f"must be one of {', '.join(map(str, field.codes))}"
-    else:
-        text = f"must be a text of at most {LONGEST_TEXT} characters"
-    return f"{text}, or null" if _takes_null(field) else text
+def _must_be(field: Field) -> str:
+    return f"must be {field.rule}{', or null' if field.may_be_missing else ''}"
 
 
-def _bounds(field: Field) -> tuple[int, int]:
-    largest = LARGEST_IDENTIFIER if field.kind == "identifier" else LARGEST_CODE
-    return field.minimum, field.maximum or largest
-
-
-def _takes_null(field: Field) -> bool:
-    return field.nullable or not field.required
-
-
-def _type(field: Field) -> Any:
-    if field.is_whole_number:
-        low, high = _bounds(field)
-        kind: Any = Annotated[int, msgspec.Meta(ge=low, le=high)]
+def _type(field: Field, meta: Callable[..., Any], **of_text: int) -> Any:
+    """The field's rule as a type, its bounds said by `meta`."""
+    if field.is_number:
+        low, high = field.bounds
+        kind: Any = Annotated[field.type, meta(ge=low, le=high)]
     elif field.closed:
         kind = Literal[tuple(map(str, field.codes))]
     else:
-        kind = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_TEXT)]
-    return kind | None if _takes_null(field) else kind
+        kind = Annotated[str, meta(max_length=LONGEST_TEXT, **of_text)]
+    return kind | None if field.may_be_missing else kind
 
 
-_TYPES = {field.name: _type(field) for field in INPUTS}
+_TYPES = {field.name: _type(field, msgspec.Meta, min_length=1) for field in INPUTS}
 
 
 def _decoder(spelling: Callable[[Field], str]) -> tuple[msgspec.json.Decoder[Any], dict[str, str]]:
@@ -225,22 +205,28 @@ def _checked(members: Iterable[tuple[str, Any]]) -> Encounter:
             problems.append(Problem(name, "is given more than once", "duplicate_field"))
         else:
             found[name] = _canonical(FIELD[name], value)
-    for field in INPUTS:
-        if field.name not in found:
-            if field.required:
-                problems.append(Problem(field.name, f"is missing; it {rule(field)}", "missing"))
-        elif not _is_unicode(found[field.name]):
-            problems.append(Problem(field.name, "holds text that is not UTF-8", "encoding"))
-        elif not _fits(field, found[field.name]):
-            problems.append(Problem(field.name, rule(field), "value"))
+    problems += [problem for field in INPUTS if (problem := _problem(field, found))]
     if problems:
         raise InvalidEncounterError(problems)
     return found
 
 
+def _problem(field: Field, found: Encounter) -> Problem | None:
+    """What is wrong with a field of the encounter; its value gets the field's type."""
+    name = field.name
+    if name not in found:
+        return Problem(name, f"is missing; it {_must_be(field)}", "missing") if field.required else None
+    if not _is_unicode(found[name]):
+        return Problem(name, "holds text that is not UTF-8", "encoding")
+    try:
+        found[name] = msgspec.convert(found[name], _TYPES[name], strict=True)
+    except msgspec.ValidationError:
+        return Problem(name, _must_be(field), "value")
+    return None
+
+
 def _canonical(field: Field, value: Any) -> Any:
-    missing = not field.is_whole_number and _takes_null(field) and isinstance(value, str) and value in _MISSING_TEXTS
-    return None if missing else value
+    return None if field.nullable and isinstance(value, str) and value in MISSING_TEXTS else value
 
 
 def _is_unicode(value: Any) -> bool:
@@ -248,14 +234,6 @@ def _is_unicode(value: Any) -> bool:
         return not isinstance(value, str) or value.isascii() or bool(value.encode())
     except UnicodeEncodeError:
         return False
-
-
-def _fits(field: Field, value: Any) -> bool:
-    try:
-        msgspec.convert(value, _TYPES[field.name], strict=True)
-    except msgspec.ValidationError:
-        return False
-    return True
 
 
 def _unknown_key(name: str | None) -> Problem:
@@ -268,17 +246,9 @@ def _unknown_key(name: str | None) -> Problem:
 
 
 def _pydantic_field(field: Field) -> tuple[Any, Any]:
-    if field.is_whole_number:
-        low, high = _bounds(field)
-        kind: Any = Annotated[int, PydanticField(ge=low, le=high)]
-    elif field.closed:
-        kind = Literal[tuple(map(str, field.codes))]
-    else:
-        kind = Annotated[str, PydanticField(max_length=LONGEST_TEXT)]
-    if _takes_null(field):
-        kind = kind | None
-        if not field.is_whole_number:
-            kind = Annotated[kind, BeforeValidator(lambda value: None if value in _MISSING_TEXTS else value)]
+    kind = _type(field, PydanticField)
+    if field.nullable:
+        kind = Annotated[kind, BeforeValidator(lambda value: None if value in MISSING_TEXTS else value)]
     description = f"{field.description} Unit: {field.unit}." if field.unit else field.description
     if field.codes and not field.closed:
         description += f" Known: {', '.join(map(str, field.codes))}; any other is scored as unknown."

@@ -19,7 +19,7 @@ from health_predict.data.splits import recalibration as divide
 from health_predict.evaluation.metrics import evaluate
 from health_predict.features.calibration import Calibration, log_odds
 from health_predict.monitoring.reference import percentiles
-from health_predict.params import TITLES, Params
+from health_predict.params import Params
 from health_predict.store import layout
 from health_predict.store.batches import MATURES, matured, read_matured
 from health_predict.store.bundles import unpacked
@@ -29,6 +29,7 @@ from health_predict.store.ledger import read_ledger
 from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.simulations import simulation_of
 from health_predict.store.tables import json_bytes, keep_table, table_bytes
+from health_predict.training.candidates import TITLES
 from health_predict.training.fit import recalibration as fit
 from health_predict.workspace import Workspace
 

@@ -61,6 +61,7 @@ def train(
     """
     workspace = workspace.reading_once()
     storage = workspace.storage
+    params = replace(params, search=replace(params.search, families=params.search.families or tuple(CANDIDATES)))
     vouched = vouch(storage, dataset)
     for key in (dataset.train, dataset.validation, dataset.test):  # also where it is skipped: one may have been lost
         keep_table(storage, storage.read(key))
