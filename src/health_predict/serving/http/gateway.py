@@ -1,9 +1,8 @@
 """The outermost layer: every request passes it once, in and out.
 
-It gives the request its number, asks who calls, refuses early when too many are waiting, sets the time limit, turns
-errors into answers that tell nothing of the inside, adds the security headers, and counts and logs the answer.
-A path of the table goes straight to its endpoint, everything else to FastAPI, which answers that there is no such
-path or method. Endpoints return an `Answer`; only here is it sent.
+It gives the request its number, asks who calls, refuses early when too many are waiting, sets the time limit, reads the
+body, turns errors into answers that tell nothing of the inside, adds the security headers, and counts and logs the
+answer. In between, the route of the method and path responds.
 """
 
 import asyncio
@@ -11,62 +10,31 @@ import re
 import secrets
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import Any
 
 from health_predict.errors import StorageError
+from health_predict.serving.core import answers
 from health_predict.serving.core.contract import InvalidEncounterError
 from health_predict.serving.core.service import Call, NotReadyError, Service
 from health_predict.serving.http.keys import ANONYMOUS, caller
+from health_predict.serving.http.routes import Answer, Header, Route, headers
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Header = tuple[bytes, bytes]
 
-CALL = "health_predict.call"  # where the scope holds the Call
-PROBES = frozenset(("/health", "/livez", "/readyz"))
-DOCUMENTS = frozenset(("/", "/docs", "/openapi.json"))
-_NEVER_REFUSED = PROBES | {"/metrics"}  # by too many requests: then most of all one wants to know
 _UUID = re.compile(rb"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
 _CHECKS_OF_A_LIMIT = 4  # a request is given up after its limit, or up to a quarter of it later
 
-
-def headers(kind: bytes, *more: Header, policy: bytes = b"default-src 'none'; frame-ancestors 'none'") -> list[Header]:
-    """The headers of an answer of this content type; built once, not for every answer."""
-    return [
-        (b"content-type", kind),
-        (b"x-content-type-options", b"nosniff"),
-        (b"cache-control", b"no-store"),
-        (b"content-security-policy", policy),
-        (b"referrer-policy", b"no-referrer"),
-        *more,
-    ]
-
-
 _LATER = (b"retry-after", b"1")
 _CLOSE = (b"connection", b"close")
-JSON = headers(b"application/json")
 _JSON_LATER = headers(b"application/json", _LATER)
 _JSON_CLOSE = headers(b"application/json", _CLOSE)
 _JSON_UNCOMPRESSED = headers(b"application/json", (b"accept-encoding", b"identity"))
 _JSON_CHALLENGE = headers(b"application/json", (b"www-authenticate", b"Bearer"))
-
-
-class Answer(NamedTuple):
-    """What an endpoint returns; `headers` come from the function of that name."""
-
-    status: int
-    body: bytes
-    headers: list[Header] = JSON
-
-
-Endpoint = Callable[[Receive, Call], Awaitable[Answer]]
 
 
 class Disconnected(Exception):
@@ -83,14 +51,6 @@ class Limits:
 
     concurrency: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class Access:
-    """Who may ask what: digests by caller (empty: everybody), and paths that need no key."""
-
-    keys: Mapping[str, bytes]
-    open_paths: frozenset[str]
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
@@ -161,30 +121,30 @@ class Gateway:
     def __init__(
         self,
         service: Service,
-        app: App,
-        direct: Mapping[tuple[str, str], Endpoint],
-        routes: frozenset[str],
-        access: Access,
+        routes: Collection[Route],
+        keys: Mapping[str, bytes],
         limits: Limits,
         waiting: Collection[object],
     ):
-        """`direct` are endpoints by method and path, reached without the router; `routes` are the paths that may be
-        named in logs; `waiting` holds the requests that the server has accepted and not answered."""
-        self._service, self._app, self._direct, self._routes = service, app, direct, routes
-        self._access, self._limits, self._waiting = access, limits, waiting
+        """`keys` are digests by caller; without any, everybody may ask. `waiting` holds the requests that the server
+        has accepted and not answered."""
+        self._service, self._keys, self._limits, self._waiting = service, keys, limits, waiting
+        self._routes: dict[str, dict[str, Route]] = {}  # by path, then by method
+        for route in routes:
+            self._routes.setdefault(route.path, {})[route.method] = route
+            if route.method == "GET":
+                self._routes[route.path]["HEAD"] = route  # the server leaves the body out
+        self._open_paths = {route.path for route in routes if not route.needs_key}
         self._deadlines = _Deadlines(limits.seconds)
         self._numbers = count(1)
         self._prefix = secrets.token_hex(8)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         started = perf_counter()
         path = scope["path"]
         given = scope["headers"]
         request_id, compressed = self._heed(given)
-        name = ANONYMOUS if path in self._access.open_paths else caller(self._access.keys, given)
+        name = ANONYMOUS if path in self._open_paths else caller(self._keys, given)
         call = Call(request_id, name or ANONYMOUS)
         task = self._deadlines.begin(started)
         status = 499  # as nginx writes it: the caller went away
@@ -210,7 +170,7 @@ class Gateway:
 
     def admit(self, keys: Mapping[str, bytes]) -> None:
         """From now on these are the callers."""
-        self._access = replace(self._access, keys=keys)
+        self._keys = keys
 
     def refuse(self, status: int, detail: str) -> Answer:
         """The whole answer to what never became a request; counted and logged as any other."""
@@ -224,34 +184,25 @@ class Gateway:
     async def _answer(self, scope: Scope, receive: Receive, call: Call, known: bool, compressed: bool) -> Answer:
         if not known:
             return Answer(401, _error("a valid API key is needed", call.request_id), _JSON_CHALLENGE)
-        path = scope["path"]
-        if len(self._waiting) > self._limits.concurrency and path not in _NEVER_REFUSED:
+        methods = self._routes.get(scope["path"], {})
+        route = methods.get(scope["method"])
+        if len(self._waiting) > self._limits.concurrency and not (route and route.always):
             return Answer(503, _error("too many requests at a time; try again", call.request_id), _JSON_LATER)
+        if route is None:
+            return _no_such_route(methods, call.request_id)
         try:
-            endpoint = self._direct.get((scope["method"], path))
-            if endpoint is None:
-                return await self._routed(scope, receive, call)
-            if compressed and scope["method"] == "POST":
-                said = "the body is compressed (Content-Encoding); send it as it is"
-                return Answer(415, _error(said, call.request_id), _JSON_UNCOMPRESSED)
-            return await endpoint(receive, call)
+            body = b""
+            if route.body:
+                if compressed:
+                    said = "the body is compressed (Content-Encoding); send it as it is"
+                    return Answer(415, _error(said, call.request_id), _JSON_UNCOMPRESSED)
+                body = await read_body(receive, route.body.limit)
+            answer = await route.respond(body, call)
+            return answer if isinstance(answer, Answer) else Answer(200, answers.encode(answer))
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001  # every one has its answer; what it was is in the log
             return self._failure(error, call.request_id)
-
-    async def _routed(self, scope: Scope, receive: Receive, call: Call) -> Answer:
-        scope[CALL] = call
-        sent: list[MutableMapping[str, Any]] = []
-
-        async def keep(message: MutableMapping[str, Any]) -> None:
-            sent.append(message)
-
-        await self._app(scope, receive, keep)
-        own = [header for header in sent[0]["headers"] if header[0] != b"content-length"]
-        names = {name for name, _ in own}
-        body = b"".join(message.get("body", b"") for message in sent[1:])
-        return Answer(sent[0]["status"], body, [*own, *(header for header in JSON if header[0] not in names)])
 
     async def _send(self, send: Send, answer: Answer, request_id: str) -> None:
         own = [*answer.headers, (b"content-length", b"%d" % len(answer.body)), (b"x-request-id", request_id.encode())]
@@ -278,7 +229,7 @@ class Gateway:
         match error:
             case InvalidEncounterError():
                 detail = [problem.to_json() for problem in error.problems]
-                return Answer(422, msgspec.json.encode({"detail": detail, "request_id": request_id}))
+                return Answer(422, answers.encode({"detail": detail, "request_id": request_id}))
             case NotReadyError():
                 return Answer(503, _error("no verified model is loaded; /health says why", request_id), _JSON_LATER)
             case TooLargeError():
@@ -290,8 +241,16 @@ class Gateway:
         return Answer(500, _error("the service has a bug; it is in its log under this number", request_id))
 
 
+def _no_such_route(methods: Mapping[str, Route], request_id: str) -> Answer:
+    if not methods:
+        return Answer(404, _error("there is no such path", request_id))
+    allowed = ", ".join(sorted(methods))
+    said = f"the path is not asked with this method, but with {allowed}"
+    return Answer(405, _error(said, request_id), headers(b"application/json", (b"allow", allowed.encode())))
+
+
 def _error(detail: str, request_id: str) -> bytes:
-    return msgspec.json.encode({"detail": detail, "request_id": request_id})
+    return answers.encode(answers.Error(detail, request_id))
 
 
 def _where(error: Exception) -> str:
