@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMap
 from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from health_predict.errors import StorageError
 from health_predict.serving.core import answers
@@ -27,7 +27,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _UUID = re.compile(rb"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
-_CHECKS_OF_A_LIMIT = 4  # a request is given up after its limit, or up to a quarter of it later
 
 _LATER = (b"retry-after", b"1")
 _CLOSE = (b"connection", b"close")
@@ -74,45 +73,12 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
-class _Deadlines:
-    """Gives up requests that take too long. One timer looks after all of them: one each costs as much as scoring."""
+class _Head(NamedTuple):
+    """What the headers say: the request's number, and whether its body is in a content or another transfer coding."""
 
-    def __init__(self, seconds: float):
-        self._seconds = seconds
-        self._started: dict[asyncio.Task[Any], float] = {}
-        self._late: set[asyncio.Task[Any]] = set()
-        self._armed = False
-
-    def begin(self, started: float) -> asyncio.Task[Any]:
-        """Watch the current task until `end`; it is cancelled when it is late."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # an ASGI application runs in a task
-        self._started[task] = started
-        if not self._armed:
-            self._arm()
-        return task
-
-    def end(self, task: asyncio.Task[Any]) -> None:
-        del self._started[task]
-        self._late.discard(task)
-
-    def is_late(self, task: asyncio.Task[Any]) -> bool:
-        """Was it cancelled here, not by somebody else?"""
-        return task in self._late
-
-    def _arm(self) -> None:
-        self._armed = True
-        asyncio.get_running_loop().call_later(self._seconds / _CHECKS_OF_A_LIMIT, self._check)
-
-    def _check(self) -> None:
-        self._armed = False
-        latest = perf_counter() - self._seconds
-        for task, started in self._started.items():
-            if started < latest and task not in self._late:
-                self._late.add(task)
-                task.cancel()
-        if self._started:
-            self._arm()
+    request_id: str
+    compressed: bool
+    coded: bool
 
 
 class Gateway:
@@ -135,7 +101,6 @@ class Gateway:
             if route.method == "GET":
                 self._routes[route.path]["HEAD"] = route  # the server leaves the body out
         self._open_paths = {route.path for route in routes if not route.needs_key}
-        self._deadlines = _Deadlines(limits.seconds)
         self._numbers = count(1)
         self._prefix = secrets.token_hex(8)
 
@@ -143,26 +108,26 @@ class Gateway:
         started = perf_counter()
         path = scope["path"]
         given = scope["headers"]
-        request_id, compressed = self._heed(given)
+        head = self._read_head(given)
+        request_id = head.request_id
         name = ANONYMOUS if path in self._open_paths else caller(self._keys, given)
         call = Call(request_id, name or ANONYMOUS)
-        task = self._deadlines.begin(started)
         status = 499  # as nginx writes it: the caller went away
         try:
-            answer = await self._answer(scope, receive, call, name is not None, compressed)
-            status = answer.status
-            await self._send(send, answer, request_id)
+            async with asyncio.timeout(self._limits.seconds):
+                answer = await self._answer(scope, receive, call, name is not None, head)
+                status = answer.status
+                await self._send(send, answer, request_id)
         except Disconnected:
             pass
-        except asyncio.CancelledError:
-            if status != 499 or not self._deadlines.is_late(task):
+        except TimeoutError:
+            if status != 499:  # the answer has begun, and nobody takes it: the server closes the connection
                 raise
-            task.uncancel()
             status = 408
-            late = Answer(status, _error("the request took too long", request_id), _JSON_CLOSE)
-            await self._send(send, late, request_id)
+            await self._send(
+                send, Answer(status, _error("the request took too long", request_id), _JSON_CLOSE), request_id
+            )
         finally:
-            self._deadlines.end(task)
             route = path if path in self._routes else "other"
             seconds = perf_counter() - started
             self._service.metrics.answered(route, status, seconds)
@@ -181,28 +146,35 @@ class Gateway:
         own = ((b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode()))
         return Answer(status, body, [*_JSON_CLOSE, *own])
 
-    async def _answer(self, scope: Scope, receive: Receive, call: Call, known: bool, compressed: bool) -> Answer:
-        if not known:
-            return Answer(401, _error("a valid API key is needed", call.request_id), _JSON_CHALLENGE)
+    async def _answer(self, scope: Scope, receive: Receive, call: Call, known: bool, head: _Head) -> Answer:
         methods = self._routes.get(scope["path"], {})
         route = methods.get(scope["method"])
-        if len(self._waiting) > self._limits.concurrency and not (route and route.always):
-            return Answer(503, _error("too many requests at a time; try again", call.request_id), _JSON_LATER)
+        refusal = self._refusal(route, call.request_id, known, head)
+        if refusal:
+            return refusal
         if route is None:
             return _no_such_route(methods, call.request_id)
         try:
-            body = b""
-            if route.body:
-                if compressed:
-                    said = "the body is compressed (Content-Encoding); send it as it is"
-                    return Answer(415, _error(said, call.request_id), _JSON_UNCOMPRESSED)
-                body = await read_body(receive, route.body.limit)
+            body = await read_body(receive, route.body.limit) if route.body else b""
             answer = await route.respond(body, call)
             return answer if isinstance(answer, Answer) else Answer(200, answers.encode(answer))
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001  # every one has its answer; what it was is in the log
             return self._failure(error, call.request_id)
+
+    def _refusal(self, route: Route | None, request_id: str, known: bool, head: _Head) -> Answer | None:
+        """The answer to a request whose body is not read."""
+        if head.coded:
+            return Answer(501, _error("of transfer codings only chunked is read", request_id), _JSON_CLOSE)
+        if not known:
+            return Answer(401, _error("a valid API key is needed", request_id), _JSON_CHALLENGE)
+        if len(self._waiting) > self._limits.concurrency and not (route and route.always):
+            return Answer(503, _error("too many requests at a time; try again", request_id), _JSON_LATER)
+        if head.compressed and route and route.body:
+            said = "the body is compressed (Content-Encoding); send it as it is"
+            return Answer(415, _error(said, request_id), _JSON_UNCOMPRESSED)
+        return None
 
     async def _send(self, send: Send, answer: Answer, request_id: str) -> None:
         own = [*answer.headers, (b"content-length", b"%d" % len(answer.body)), (b"x-request-id", request_id.encode())]
@@ -211,16 +183,17 @@ class Gateway:
         await send({"type": "http.response.start", "status": answer.status, "headers": own})
         await send({"type": "http.response.body", "body": answer.body})
 
-    def _heed(self, given: list[Header]) -> tuple[str, bool]:
-        """Number of the request, and whether its body is compressed, in one pass over the headers."""
-        request_id, compressed = "", False
+    def _read_head(self, given: list[Header]) -> _Head:
+        request_id, compressed, coded = "", False, False
         for name, value in given:
             # A caller's own number is taken over when it is a UUID: anything else could be a patient's name.
             if name == b"x-request-id" and not request_id and _UUID.fullmatch(value):
                 request_id = value.decode()
             elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 compressed = True
-        return request_id or self._next_id(), compressed
+            elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                coded = True  # the parser takes the chunks out of `gzip, chunked`, and leaves the gzip in
+        return _Head(request_id or self._next_id(), compressed, coded)
 
     def _next_id(self) -> str:
         return f"{self._prefix}{next(self._numbers):08x}"

@@ -26,6 +26,7 @@ _ERRORS_OF_BODIES = {
     "408": "The request took too long",
     "413": "The request is too large",
     "415": "The body is compressed",
+    "501": "The body has another transfer coding than chunked",
 }
 
 
