@@ -114,7 +114,7 @@ def own_sides(python: Path, bundle: Path, scratch: Path) -> list[Side]:
         line = [str(python), *command(bundle, port=port)[1:]]
         return Side(Target(name, port, BODIES, headers=headers), line, environment)
 
-    def echo(name: str, kind: str, port: int) -> Side:
+    def echo(name: str, kind: str, port: int, python: Path) -> Side:
         line = [str(python), "-m", "benchmarks.serving.echo", kind, str(port)]
         return Side(Target(name, port, BODIES), line, {"PYTHONPATH": "."})
 
@@ -122,8 +122,8 @@ def own_sides(python: Path, bundle: Path, scratch: Path) -> list[Side]:
         worker(WORKER, 8971, {}),
         worker(KEYS, 8972, guarded, header),
         worker(AUDIT, 8973, audited, header),
-        echo(FRAMEWORK, "fastapi", 8974),
-        echo(BARE, "worker", 8975),
+        echo(FRAMEWORK, "fastapi", 8974, Path(sys.executable)),  # the service does without FastAPI
+        echo(BARE, "worker", 8975, python),
     ]
 
 

@@ -65,6 +65,7 @@ IMPORTED_FROM_THE_COPY = f"import sys, {PACKAGE}; assert {PACKAGE}.__path__[0].s
 
 OF_A_FIELD = """
 import json
+import msgspec
 import numpy as np, polars as pl
 from pathlib import Path
 from tempfile import mkdtemp
@@ -79,7 +80,7 @@ from health_predict.monitoring.drift import field_drift
 from health_predict.monitoring.reference import profile, value_counts
 from health_predict.params import DriftParams, PreprocessorParams, ValidationParams
 from health_predict.reports.fields_page import markdown
-from health_predict.serving.core.contract import EXAMPLE, InvalidEncounterError, encounter_model, read_encounter
+from health_predict.serving.core.contract import EXAMPLE, DocumentedEncounter, InvalidEncounterError, read_encounter
 from health_predict.serving.core.model import load_model
 from health_predict.store.encounter_files import open_encounters
 from health_predict.store.tables import parse_table, table_bytes
@@ -111,7 +112,7 @@ assert read_encounter(json.dumps({**EXAMPLE, "bmi": "?"}).encode())["bmi"] is No
 assert refused({**EXAMPLE, "bmi": 95}) == ["must be a number from 10.0 to 90.0, or null"]
 assert refused({**EXAMPLE, "bmi": "31"}) == ["must be a number from 10.0 to 90.0, or null"]
 assert refused({**EXAMPLE, "living_situation": "abroad"}) == ["must be one of alone, with others, nursing home"]
-said = encounter_model().model_json_schema()["properties"]["bmi"]
+said = msgspec.json.schema(DocumentedEncounter)["$defs"]["Encounter"]["properties"]["bmi"]
 assert {"type": "number", "minimum": 10.0, "maximum": 90.0} in said["anyOf"] and "kg/m2" in said["description"]
 assert "| `bmi` | Body mass index at admission. | a number from 10.0 to 90.0 | kg/m2 | yes | yes |" in markdown()
 assert "| Living situation | `living_situation` | yes |" in markdown()
@@ -159,6 +160,7 @@ OF_OTHER_KINDS = """
 import json
 from pathlib import Path
 from tempfile import mkdtemp
+import msgspec
 import numpy as np, polars as pl
 import factories
 from serving.support import export_bundle
@@ -168,7 +170,7 @@ from health_predict.data.schema import CLINICAL
 from health_predict.data.validation import validate
 from health_predict.features.encounters import NUMBERS, engineer
 from health_predict.params import ValidationParams
-from health_predict.serving.core.contract import EXAMPLE, check_pairs, encounter_model, parse, read_encounter
+from health_predict.serving.core.contract import EXAMPLE, DocumentedEncounter, check_pairs, parse, read_encounter
 from health_predict.serving.core.model import load_model
 
 table = factories.encounters(2_000, seed=5)
@@ -188,7 +190,7 @@ np.testing.assert_allclose(alone, model.bundle.predict_proba(cohort), atol=1e-7)
 for row in rows:
     body = json.dumps(row).encode()
     read = read_encounter(body)
-    documented = encounter_model().model_validate_json(body).model_dump(exclude_unset=True)
+    documented = msgspec.json.decode(body, type=DocumentedEncounter)
     assert row == read == check_pairs(parse(body)) == documented
     explained = model.explainer.explain(read)
     total = explained.reference_probability + sum(one.amount for one in explained.contributions)

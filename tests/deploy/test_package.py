@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import httpx
 import pytest
 
-from serving.support import export_bundle, free_port
+from serving.support import Worker, export_bundle, free_port
 
 ROOT = Path(__file__).parents[2]
 PACKAGED = ("pyproject.toml", "README.md", "LICENSE", "src")
@@ -71,18 +71,18 @@ def run(command: Path, *arguments: str, **environment: str) -> subprocess.Comple
 
 
 @contextmanager
-def served(*command: str | Path) -> Iterator[httpx.Client]:
-    """A client of a service while it runs."""
+def served(output: Path, *command: str | Path) -> Iterator[httpx.Client]:
+    """A client of a service that is ready, while it runs."""
     port = free_port()
-    service = subprocess.Popen([*command, "--port", str(port)], stdout=subprocess.DEVNULL, env={"PATH": "/usr/bin"})
+    with output.open("wb") as sink:
+        process = subprocess.Popen([*command, "--port", str(port)], stdout=sink, stderr=sink, env={"PATH": "/usr/bin"})
+    service = Worker(process, port, output)
     try:
-        with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", transport=httpx.HTTPTransport(retries=8), timeout=30
-        ) as client:
+        service.wait_for_status("ok")
+        with httpx.Client(base_url=service.url) as client:
             yield client
     finally:
-        service.terminate()
-        service.wait(timeout=30)
+        service.stop()
 
 
 def test_the_wheel_has_every_file_of_the_source(wheel):
@@ -119,8 +119,8 @@ def test_with_the_extra_serving_it_serves_a_bundle(install, tmp_path):
     imported = run(commands / "python", "-c", EVERY_MODULE.format(package="health_predict.serving"))
     assert imported.returncode == 0, imported.stderr
     bundle = export_bundle(tmp_path / "bundle")
-    with served(commands / "health-predict", "serve", "--bundle", bundle) as client:
-        assert client.get("/health").json()["status"] == "ok"
+    with served(tmp_path / "output", commands / "health-predict", "serve", "--bundle", bundle) as client:
+        assert client.get("/health").status_code == 200
         assert client.get("/docs").status_code == 200
     declined = run(commands / "health-predict", "serve", "--bundle", "s3://a-bucket/bundle")
     assert (declined.returncode, "extra `s3`" in declined.stderr) == (16, True), declined.stderr

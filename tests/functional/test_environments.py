@@ -49,18 +49,21 @@ def test_a_closed_stdout_is_told_before_anything_is_done(audited, arguments):
 FULL = [("--help",), ("keys", "new", "ward-7"), ("audit", "verify", "audit.jsonl", "--json")]
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", FULL, ids=" ".join)
-def test_a_full_stdout_is_told(audited, arguments):
-    ended = shell('"$@" >/dev/full', audited, *arguments)
+def test_a_full_stdout_is_told(audited, arguments, unbuffered):
+    ended = shell('"$@" >/dev/full', audited, *arguments, PYTHONUNBUFFERED=unbuffered)
     assert ended.returncode == 11
     assert "cannot write to stdout: No space left on device" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "Exception" not in ended.stderr
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [*FULL[1:], ("audit", "verify", "audit.jsonl")], ids=" ".join)
-def test_a_reader_that_has_left_ends_a_command_as_a_shell_expects(audited, arguments):
-    ended = shell('{ sleep 0.2; "$@"; echo "code $?" >&2; } | true', audited, *arguments)
+def test_a_reader_that_has_left_ends_a_command_as_a_shell_expects(audited, arguments, unbuffered):
+    line = '{ sleep 0.2; "$@"; echo "code $?" >&2; } | true'
+    ended = shell(line, audited, *arguments, PYTHONUNBUFFERED=unbuffered)
     assert ended.stderr.splitlines()[-1] == "code 141"
     assert "Traceback" not in ended.stderr
     assert "Exception" not in ended.stderr

@@ -86,6 +86,7 @@ def test_watching_takes_up_a_promoted_version_without_a_failed_request(promoted,
 
         asking = threading.Thread(target=ask)
         asking.start()
+        until(lambda: bool(statuses))
         promoted.registry.follow("2", "1")
         until(lambda: version(worker) == "2")
         done.set()

@@ -22,9 +22,8 @@ from health_predict.data.splits import split
 from health_predict.params import Params, PreprocessorParams, SearchParams, SplitParams
 from health_predict.serving import command
 from health_predict.serving.core.service import Journal, Service
-from health_predict.serving.http.app import Endpoints, build_app
-from health_predict.serving.http.gateway import Access, Gateway, Limits
-from health_predict.serving.http.server import ROUTES
+from health_predict.serving.http.api import metrics_route, probe_routes, public_routes, with_document
+from health_predict.serving.http.gateway import Gateway, Limits
 from health_predict.serving.journal.log import Log
 from health_predict.serving.journal.metrics import Metrics
 from health_predict.training.candidates import CANDIDATES
@@ -121,9 +120,9 @@ class InProcess:
     def __init__(self, bundle: Path, log: Log):
         self.metrics = Metrics()
         service = Service(bundle, self.metrics, log, Journal(), batch_limit=1000, encounter_limit=64 * 1024)
-        endpoints = Endpoints(service, 64 * 1024, 4 * 1024 * 1024, with_metrics=True)
-        limits, everybody = Limits(concurrency=8, seconds=60), Access({}, frozenset())
-        self._gateway = Gateway(service, build_app(endpoints), endpoints.table, ROUTES, everybody, limits, ())
+        routes = [*public_routes(service, 64 * 1024, 4 * 1024 * 1024), *probe_routes(service)]
+        routes = with_document([*routes, metrics_route(service, needs_key=True)])
+        self._gateway = Gateway(service, routes, {}, Limits(concurrency=8, seconds=60), ())
         self._runner = asyncio.Runner()
         self._runner.run(service.reload())
 

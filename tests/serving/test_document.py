@@ -9,8 +9,6 @@ import pytest
 
 from health_predict.bundle.export import BAND_NAMES
 from health_predict.data.schema import FIELD, FIELDS
-from health_predict.serving.http.gateway import DOCUMENTS
-from health_predict.serving.http.server import ROUTES
 from serving.support import free_port, running
 
 
@@ -26,6 +24,7 @@ def test_the_document_says_what_every_field_means(client):
     assert [name for name, found in fields.items() if not found.get("examples")] == []
     units = {f"Encounter.{field.name}": f"Unit: {field.unit}." for field in FIELDS if field.kind == "count"}
     assert [name for name, unit in units.items() if unit not in fields[name]["description"]] == []
+    assert components["Encounter"]["additionalProperties"] is False
     assert fields["Prediction.risk_band"]["enum"] == list(BAND_NAMES)
     assert fields["Health.status"]["enum"] == ["ok", "loading", "failed", "draining"]
 
@@ -39,21 +38,34 @@ def test_the_document_says_what_a_code_means(client, name):
 
 def test_the_document_has_every_path_and_every_status(client):
     document = client.get("/openapi.json").json()
-    assert set(document["paths"]) == ROUTES - DOCUMENTS
+    probes = {"/health", "/readyz", "/livez", "/metrics"}
+    assert set(document["paths"]) == probes | {"/predict", "/predict/batch", "/explain", "/model"}
     for operations in document["paths"].values():
         for operation in operations.values():
             assert {"200", "401", "500", "503"} <= operation["responses"].keys()
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/nowhere", 404), ("GET", "/predict", 405), ("POST", "/predict/", 404)]
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/nowhere", None),
+        ("POST", "/predict/", None),
+        ("GET", "/predict", "POST"),
+        ("DELETE", "/model", "GET, HEAD"),
+    ],
 )
-def test_what_there_is_not_is_answered_as_every_error(client, method, path, status):
+def test_what_there_is_not_is_answered_as_every_error(client, method, path, allowed):
     answer = client.request(method, path)
-    assert answer.status_code == status
+    assert (answer.status_code, answer.headers.get("allow")) == (405 if allowed else 404, allowed)
     assert answer.json().keys() == {"detail", "request_id"}
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
-    assert status != 405 or answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/health", "/docs", "/openapi.json", "/metrics", "/model"])
+def test_head_is_answered_as_get_without_its_body(client, path):
+    head, got = client.head(path), client.get(path)
+    assert (head.status_code, head.headers["content-type"]) == (got.status_code, got.headers["content-type"])
+    assert (head.content, int(head.headers["content-length"]) > 0) == (b"", True)
 
 
 def test_metrics_are_documented_where_they_are_answered(bundle_folder, tmp_path):

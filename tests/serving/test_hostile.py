@@ -269,6 +269,26 @@ def test_a_recorded_request_of_such_a_client_is_answered(worker):
 
 
 @pytest.mark.parametrize(
+    ("coding", "status"),
+    [
+        (b"Transfer-Encoding: gzip, chunked\r\n", b"501"),
+        (b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", b"501"),
+        (b"Transfer-Encoding: gzip\r\n", b"400"),
+        (b"Transfer-Encoding: chunked, gzip\r\n", b"400"),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n", b"400"),
+        (b"Transfer-Encoding: Chunked\r\n", b"200"),
+    ],
+    ids=["gzip", "gzip-apart", "no-chunks", "chunks-inside", "length", "capital"],
+)
+def test_of_transfer_codings_only_chunked_is_read(worker, coding, status):
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(SOUND), SOUND)
+    answer = exchange(worker, b"POST /predict HTTP/1.1\r\nHost: x\r\n%s\r\n%s" % (coding, chunks))
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert (b"connection: close" in answer) == (status != b"200")
+
+
+@pytest.mark.parametrize(
     ("request_", "status"),
     [
         (b"CONNECT example.org:443 HTTP/1.1\r\nHost: x\r\n\r\n", b"405"),

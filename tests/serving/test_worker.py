@@ -209,6 +209,7 @@ def test_sighup_takes_up_a_new_version_and_a_bad_one_leaves_the_old(bundle_folde
 
         asking = threading.Thread(target=ask)
         asking.start()
+        _until(lambda: statuses)
         _point(link, other)
         worker.tell(signal.SIGHUP)
         _until(lambda: client.get("/health").json()["model_version"] == "8")

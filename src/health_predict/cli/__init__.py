@@ -1,5 +1,6 @@
 """The command line, `health-predict`. Commands import what they run when they run, so that `--help` is quick."""
 
+import io
 import os
 import sys
 import traceback
@@ -22,6 +23,7 @@ def main() -> None:
     """Run a command; the exit code says how it ended (`errors.py`). Nothing that is shown holds a secret."""
     sys.excepthook = _show_bug
     _open_missing_streams()
+    _buffer_stdout()
     try:
         code = _run()
     except HealthPredictError as error:
@@ -87,6 +89,12 @@ def _open_missing_streams() -> None:
     if 1 in missing:
         _complain("error: stdout is closed, so the result would be lost; send it to /dev/null if it is not wanted")
         sys.exit(StorageError.exit_code)
+
+
+def _buffer_stdout() -> None:
+    """Undo PYTHONUNBUFFERED: a write that failed is then still there for `_delivered` to notice."""
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        sys.stdout = os.fdopen(1, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False)
 
 
 def _delivered(code: int) -> int:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from health_predict.errors import HealthPredictError
 from health_predict.installation import lacking
-from health_predict.serving.core import heap
 from health_predict.settings import ServingSettings
 from health_predict.store.addresses import without_secrets
 
@@ -24,7 +23,6 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     given = parser.parse_args()
-    heap.share_one()
     try:
         _run(given.bundle, given.host, given.port)
     except HealthPredictError as error:

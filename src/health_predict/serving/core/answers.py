@@ -14,6 +14,8 @@ REFERENCES = "#/components/schemas/{name}"
 BANDS = ("low", "moderate", "high", "very high")
 STATUSES = ("ok", "loading", "failed", "draining")
 
+encode = msgspec.json.Encoder().encode
+
 
 def _reference(name: str) -> dict[str, str]:
     return {"$ref": REFERENCES.format(name=name)}

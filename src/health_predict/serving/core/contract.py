@@ -7,7 +7,7 @@ that is not is a problem of its field.
 
 `read_encounter` reads the usual request with one compiled decoder. What that decoder refuses, or what it cannot
 tell apart, is read again field by field, so that every problem is named; the answer is the same for both ways.
-`encounter_model` says the same contract to people and tools, as a pydantic model (a test keeps the two together).
+The types of that decoder also describe the contract in the API's document.
 """
 
 import json
@@ -15,12 +15,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict, create_model, model_validator
-from pydantic import Field as PydanticField
 
 from health_predict.data.field import LONGEST_TEXT, Field
 from health_predict.data.schema import CLINICAL, FIELD, INPUTS, MISSING_TEXTS, OUTCOME
@@ -159,26 +156,39 @@ def _must_be(field: Field) -> str:
     return f"must be {field.rule}{', or null' if field.may_be_missing else ''}"
 
 
-def _type(field: Field, meta: Callable[..., Any], **of_text: int) -> Any:
-    """The field's rule as a type, its bounds said by `meta`."""
+def _type(field: Field) -> Any:
+    """The field's rule as a type."""
     if field.is_number:
         low, high = field.bounds
-        kind: Any = Annotated[field.type, meta(ge=low, le=high)]
+        kind: Any = Annotated[field.type, msgspec.Meta(ge=low, le=high)]
     elif field.closed:
         kind = Literal[tuple(map(str, field.codes))]
     else:
-        kind = Annotated[str, meta(max_length=LONGEST_TEXT, **of_text)]
+        kind = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_TEXT)]
     return kind | None if field.may_be_missing else kind
 
 
-_TYPES = {field.name: _type(field, msgspec.Meta, min_length=1) for field in INPUTS}
+def _described(field: Field) -> msgspec.Meta:
+    """What the API's document says of the field besides its type."""
+    description = f"{field.description} Unit: {field.unit}." if field.unit else field.description
+    if field.codes and not field.closed:
+        description += f" Known: {', '.join(map(str, field.codes))}; any other is scored as unknown."
+    return msgspec.Meta(description=description, examples=None if field.example is None else [field.example])
+
+
+_TYPES = {field.name: Annotated[_type(field), _described(field)] for field in INPUTS}
+
+
+def _typed(names: Mapping[str, str]) -> Any:
+    """The type of an encounter whose keys are these, each with the name of its field."""
+    keys = {key: _TYPES[name] if FIELD[name].required else NotRequired[_TYPES[name]] for key, name in names.items()}
+    return TypedDict("Encounter", keys)  # type: ignore[operator]
 
 
 def _decoder(spelling: Callable[[Field], str]) -> tuple[msgspec.json.Decoder[Any], dict[str, str]]:
     names = {spelling(field): field.name for field in INPUTS}
-    keys = {key: _TYPES[name] if FIELD[name].required else NotRequired[_TYPES[name]] for key, name in names.items()}
     rename = names if any(key != name for key, name in names.items()) else {}
-    return msgspec.json.Decoder(TypedDict("Encounter", keys)), rename  # type: ignore[operator]
+    return msgspec.json.Decoder(_typed(names)), rename
 
 
 _DECODERS = (
@@ -245,35 +255,23 @@ def _unknown_key(name: str | None) -> Problem:
     return Problem(None, "holds a key that is no field", "unknown_field")
 
 
-def _pydantic_field(field: Field) -> tuple[Any, Any]:
-    kind = _type(field, PydanticField)
-    if field.nullable:
-        kind = Annotated[kind, BeforeValidator(lambda value: None if value in MISSING_TEXTS else value)]
-    description = f"{field.description} Unit: {field.unit}." if field.unit else field.description
-    if field.codes and not field.closed:
-        description += f" Known: {', '.join(map(str, field.codes))}; any other is scored as unknown."
-    return kind, PydanticField(
-        ... if field.required else None,
-        description=description,
-        examples=[] if field.example is None else [field.example],
-    )
-
-
-def _underscores(document: Any) -> Any:
-    return {key.replace("-", "_"): v for key, v in document.items()} if isinstance(document, dict) else document
-
-
-@cache
-def encounter_model() -> type[BaseModel]:
-    """The contract as a pydantic model, for people and tools; made when it is first asked for."""
-    made: type[BaseModel] = create_model(  # type: ignore[call-overload]  # it cannot see inside the ** below
-        "Encounter",
-        __config__=ConfigDict(strict=True, extra="forbid", title="Encounter"),
-        __validators__={"underscores": model_validator(mode="before")(_underscores)},
-        __doc__="One hospital stay, as known at discharge. Keys may be written with hyphens or underscores.",
-        **{field.name: _pydantic_field(field) for field in INPUTS},
-    )
-    return made
-
-
 EXAMPLE: Mapping[str, Any] = {field.name: field.example for field in CLINICAL if field.required}
+
+# For the API's document.
+DocumentedEncounter = _typed({field.name: field.name for field in INPUTS})
+DocumentedEncounter.__doc__ = (
+    "One hospital stay, as known at discharge. Keys may be written with hyphens or underscores."
+)
+_Encounters = Annotated[
+    list[Any],
+    msgspec.Meta(description="Each as in /predict; a bad one gets its own errors.", examples=[[dict(EXAMPLE)]]),
+]
+
+
+class Encounters(msgspec.Struct, forbid_unknown_fields=True):
+    """Encounters, to be answered in this order."""
+
+    encounters: _Encounters
+
+
+DocumentedBatch = _Encounters | Encounters

@@ -3,13 +3,6 @@
 import ctypes
 
 _LIBC = ctypes.CDLL(None)
-_M_ARENA_MAX = -8  # of mallopt(3)
-
-
-def share_one() -> None:
-    """One heap for all threads: each would get its own, 3 MiB here, and ours hardly allocate."""
-    if hasattr(_LIBC, "mallopt"):
-        _LIBC.mallopt(_M_ARENA_MAX, 1)
 
 
 def give_back() -> None:

@@ -1,4 +1,4 @@
-"""What the service does with a request, and what it knows about itself. HTTP is `gateway.py` and `app.py`."""
+"""What the service does with a request, and what it knows about itself. HTTP is `serving/http`."""
 
 import asyncio
 import hashlib

@@ -1,9 +1,8 @@
 """The outermost layer: every request passes it once, in and out.
 
-It gives the request its number, asks who calls, refuses early when too many are waiting, sets the time limit, turns
-errors into answers that tell nothing of the inside, adds the security headers, and counts and logs the answer.
-A path of the table goes straight to its endpoint, everything else to FastAPI, which answers that there is no such
-path or method. Endpoints return an `Answer`; only here is it sent.
+It gives the request its number, asks who calls, refuses early when too many are waiting, sets the time limit, reads the
+body, turns errors into answers that tell nothing of the inside, adds the security headers, and counts and logs the
+answer. In between, the route of the method and path responds.
 """
 
 import asyncio
@@ -11,62 +10,30 @@ import re
 import secrets
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import msgspec
-
 from health_predict.errors import StorageError
+from health_predict.serving.core import answers
 from health_predict.serving.core.contract import InvalidEncounterError
 from health_predict.serving.core.service import Call, NotReadyError, Service
 from health_predict.serving.http.keys import ANONYMOUS, caller
+from health_predict.serving.http.routes import Answer, Header, Route, headers
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Header = tuple[bytes, bytes]
 
-CALL = "health_predict.call"  # where the scope holds the Call
-PROBES = frozenset(("/health", "/livez", "/readyz"))
-DOCUMENTS = frozenset(("/", "/docs", "/openapi.json"))
-_NEVER_REFUSED = PROBES | {"/metrics"}  # by too many requests: then most of all one wants to know
 _UUID = re.compile(rb"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
-_CHECKS_OF_A_LIMIT = 4  # a request is given up after its limit, or up to a quarter of it later
-
-
-def headers(kind: bytes, *more: Header, policy: bytes = b"default-src 'none'; frame-ancestors 'none'") -> list[Header]:
-    """The headers of an answer of this content type; built once, not for every answer."""
-    return [
-        (b"content-type", kind),
-        (b"x-content-type-options", b"nosniff"),
-        (b"cache-control", b"no-store"),
-        (b"content-security-policy", policy),
-        (b"referrer-policy", b"no-referrer"),
-        *more,
-    ]
-
 
 _LATER = (b"retry-after", b"1")
 _CLOSE = (b"connection", b"close")
-JSON = headers(b"application/json")
 _JSON_LATER = headers(b"application/json", _LATER)
 _JSON_CLOSE = headers(b"application/json", _CLOSE)
 _JSON_UNCOMPRESSED = headers(b"application/json", (b"accept-encoding", b"identity"))
 _JSON_CHALLENGE = headers(b"application/json", (b"www-authenticate", b"Bearer"))
-
-
-class Answer(NamedTuple):
-    """What an endpoint returns; `headers` come from the function of that name."""
-
-    status: int
-    body: bytes
-    headers: list[Header] = JSON
-
-
-Endpoint = Callable[[Receive, Call], Awaitable[Answer]]
 
 
 class Disconnected(Exception):
@@ -83,14 +50,6 @@ class Limits:
 
     concurrency: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class Access:
-    """Who may ask what: digests by caller (empty: everybody), and paths that need no key."""
-
-    keys: Mapping[str, bytes]
-    open_paths: frozenset[str]
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
@@ -114,45 +73,12 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
-class _Deadlines:
-    """Gives up requests that take too long. One timer looks after all of them: one each costs as much as scoring."""
+class _Head(NamedTuple):
+    """What the headers say: the request's number, and whether its body is in a content or another transfer coding."""
 
-    def __init__(self, seconds: float):
-        self._seconds = seconds
-        self._started: dict[asyncio.Task[Any], float] = {}
-        self._late: set[asyncio.Task[Any]] = set()
-        self._armed = False
-
-    def begin(self, started: float) -> asyncio.Task[Any]:
-        """Watch the current task until `end`; it is cancelled when it is late."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # an ASGI application runs in a task
-        self._started[task] = started
-        if not self._armed:
-            self._arm()
-        return task
-
-    def end(self, task: asyncio.Task[Any]) -> None:
-        del self._started[task]
-        self._late.discard(task)
-
-    def is_late(self, task: asyncio.Task[Any]) -> bool:
-        """Was it cancelled here, not by somebody else?"""
-        return task in self._late
-
-    def _arm(self) -> None:
-        self._armed = True
-        asyncio.get_running_loop().call_later(self._seconds / _CHECKS_OF_A_LIMIT, self._check)
-
-    def _check(self) -> None:
-        self._armed = False
-        latest = perf_counter() - self._seconds
-        for task, started in self._started.items():
-            if started < latest and task not in self._late:
-                self._late.add(task)
-                task.cancel()
-        if self._started:
-            self._arm()
+    request_id: str
+    compressed: bool
+    coded: bool
 
 
 class Gateway:
@@ -161,48 +87,47 @@ class Gateway:
     def __init__(
         self,
         service: Service,
-        app: App,
-        direct: Mapping[tuple[str, str], Endpoint],
-        routes: frozenset[str],
-        access: Access,
+        routes: Collection[Route],
+        keys: Mapping[str, bytes],
         limits: Limits,
         waiting: Collection[object],
     ):
-        """`direct` are endpoints by method and path, reached without the router; `routes` are the paths that may be
-        named in logs; `waiting` holds the requests that the server has accepted and not answered."""
-        self._service, self._app, self._direct, self._routes = service, app, direct, routes
-        self._access, self._limits, self._waiting = access, limits, waiting
-        self._deadlines = _Deadlines(limits.seconds)
+        """`keys` are digests by caller; without any, everybody may ask. `waiting` holds the requests that the server
+        has accepted and not answered."""
+        self._service, self._keys, self._limits, self._waiting = service, keys, limits, waiting
+        self._routes: dict[str, dict[str, Route]] = {}  # by path, then by method
+        for route in routes:
+            self._routes.setdefault(route.path, {})[route.method] = route
+            if route.method == "GET":
+                self._routes[route.path]["HEAD"] = route  # the server leaves the body out
+        self._open_paths = {route.path for route in routes if not route.needs_key}
         self._numbers = count(1)
         self._prefix = secrets.token_hex(8)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         started = perf_counter()
         path = scope["path"]
         given = scope["headers"]
-        request_id, compressed = self._heed(given)
-        name = ANONYMOUS if path in self._access.open_paths else caller(self._access.keys, given)
+        head = self._read_head(given)
+        request_id = head.request_id
+        name = ANONYMOUS if path in self._open_paths else caller(self._keys, given)
         call = Call(request_id, name or ANONYMOUS)
-        task = self._deadlines.begin(started)
         status = 499  # as nginx writes it: the caller went away
         try:
-            answer = await self._answer(scope, receive, call, name is not None, compressed)
-            status = answer.status
-            await self._send(send, answer, request_id)
+            async with asyncio.timeout(self._limits.seconds):
+                answer = await self._answer(scope, receive, call, name is not None, head)
+                status = answer.status
+                await self._send(send, answer, request_id)
         except Disconnected:
             pass
-        except asyncio.CancelledError:
-            if status != 499 or not self._deadlines.is_late(task):
+        except TimeoutError:
+            if status != 499:  # the answer has begun, and nobody takes it: the server closes the connection
                 raise
-            task.uncancel()
             status = 408
-            late = Answer(status, _error("the request took too long", request_id), _JSON_CLOSE)
-            await self._send(send, late, request_id)
+            await self._send(
+                send, Answer(status, _error("the request took too long", request_id), _JSON_CLOSE), request_id
+            )
         finally:
-            self._deadlines.end(task)
             route = path if path in self._routes else "other"
             seconds = perf_counter() - started
             self._service.metrics.answered(route, status, seconds)
@@ -210,7 +135,7 @@ class Gateway:
 
     def admit(self, keys: Mapping[str, bytes]) -> None:
         """From now on these are the callers."""
-        self._access = replace(self._access, keys=keys)
+        self._keys = keys
 
     def refuse(self, status: int, detail: str) -> Answer:
         """The whole answer to what never became a request; counted and logged as any other."""
@@ -221,37 +146,35 @@ class Gateway:
         own = ((b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode()))
         return Answer(status, body, [*_JSON_CLOSE, *own])
 
-    async def _answer(self, scope: Scope, receive: Receive, call: Call, known: bool, compressed: bool) -> Answer:
-        if not known:
-            return Answer(401, _error("a valid API key is needed", call.request_id), _JSON_CHALLENGE)
-        path = scope["path"]
-        if len(self._waiting) > self._limits.concurrency and path not in _NEVER_REFUSED:
-            return Answer(503, _error("too many requests at a time; try again", call.request_id), _JSON_LATER)
+    async def _answer(self, scope: Scope, receive: Receive, call: Call, known: bool, head: _Head) -> Answer:
+        methods = self._routes.get(scope["path"], {})
+        route = methods.get(scope["method"])
+        refusal = self._refusal(route, call.request_id, known, head)
+        if refusal:
+            return refusal
+        if route is None:
+            return _no_such_route(methods, call.request_id)
         try:
-            endpoint = self._direct.get((scope["method"], path))
-            if endpoint is None:
-                return await self._routed(scope, receive, call)
-            if compressed and scope["method"] == "POST":
-                said = "the body is compressed (Content-Encoding); send it as it is"
-                return Answer(415, _error(said, call.request_id), _JSON_UNCOMPRESSED)
-            return await endpoint(receive, call)
+            body = await read_body(receive, route.body.limit) if route.body else b""
+            answer = await route.respond(body, call)
+            return answer if isinstance(answer, Answer) else Answer(200, answers.encode(answer))
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001  # every one has its answer; what it was is in the log
             return self._failure(error, call.request_id)
 
-    async def _routed(self, scope: Scope, receive: Receive, call: Call) -> Answer:
-        scope[CALL] = call
-        sent: list[MutableMapping[str, Any]] = []
-
-        async def keep(message: MutableMapping[str, Any]) -> None:
-            sent.append(message)
-
-        await self._app(scope, receive, keep)
-        own = [header for header in sent[0]["headers"] if header[0] != b"content-length"]
-        names = {name for name, _ in own}
-        body = b"".join(message.get("body", b"") for message in sent[1:])
-        return Answer(sent[0]["status"], body, [*own, *(header for header in JSON if header[0] not in names)])
+    def _refusal(self, route: Route | None, request_id: str, known: bool, head: _Head) -> Answer | None:
+        """The answer to a request whose body is not read."""
+        if head.coded:
+            return Answer(501, _error("of transfer codings only chunked is read", request_id), _JSON_CLOSE)
+        if not known:
+            return Answer(401, _error("a valid API key is needed", request_id), _JSON_CHALLENGE)
+        if len(self._waiting) > self._limits.concurrency and not (route and route.always):
+            return Answer(503, _error("too many requests at a time; try again", request_id), _JSON_LATER)
+        if head.compressed and route and route.body:
+            said = "the body is compressed (Content-Encoding); send it as it is"
+            return Answer(415, _error(said, request_id), _JSON_UNCOMPRESSED)
+        return None
 
     async def _send(self, send: Send, answer: Answer, request_id: str) -> None:
         own = [*answer.headers, (b"content-length", b"%d" % len(answer.body)), (b"x-request-id", request_id.encode())]
@@ -260,16 +183,17 @@ class Gateway:
         await send({"type": "http.response.start", "status": answer.status, "headers": own})
         await send({"type": "http.response.body", "body": answer.body})
 
-    def _heed(self, given: list[Header]) -> tuple[str, bool]:
-        """Number of the request, and whether its body is compressed, in one pass over the headers."""
-        request_id, compressed = "", False
+    def _read_head(self, given: list[Header]) -> _Head:
+        request_id, compressed, coded = "", False, False
         for name, value in given:
             # A caller's own number is taken over when it is a UUID: anything else could be a patient's name.
             if name == b"x-request-id" and not request_id and _UUID.fullmatch(value):
                 request_id = value.decode()
             elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 compressed = True
-        return request_id or self._next_id(), compressed
+            elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+                coded = True  # the parser takes the chunks out of `gzip, chunked`, and leaves the gzip in
+        return _Head(request_id or self._next_id(), compressed, coded)
 
     def _next_id(self) -> str:
         return f"{self._prefix}{next(self._numbers):08x}"
@@ -278,7 +202,7 @@ class Gateway:
         match error:
             case InvalidEncounterError():
                 detail = [problem.to_json() for problem in error.problems]
-                return Answer(422, msgspec.json.encode({"detail": detail, "request_id": request_id}))
+                return Answer(422, answers.encode({"detail": detail, "request_id": request_id}))
             case NotReadyError():
                 return Answer(503, _error("no verified model is loaded; /health says why", request_id), _JSON_LATER)
             case TooLargeError():
@@ -290,8 +214,16 @@ class Gateway:
         return Answer(500, _error("the service has a bug; it is in its log under this number", request_id))
 
 
+def _no_such_route(methods: Mapping[str, Route], request_id: str) -> Answer:
+    if not methods:
+        return Answer(404, _error("there is no such path", request_id))
+    allowed = ", ".join(sorted(methods))
+    said = f"the path is not asked with this method, but with {allowed}"
+    return Answer(405, _error(said, request_id), headers(b"application/json", (b"allow", allowed.encode())))
+
+
 def _error(detail: str, request_id: str) -> bytes:
-    return msgspec.json.encode({"detail": detail, "request_id": request_id})
+    return answers.encode(answers.Error(detail, request_id))
 
 
 def _where(error: Exception) -> str:

@@ -20,9 +20,9 @@ import uvloop
 
 from health_predict.errors import ServiceError
 from health_predict.serving.core.service import Journal, Service
-from health_predict.serving.http.app import Endpoints, build_app, build_probe_app
+from health_predict.serving.http.api import metrics_route, probe_routes, public_routes, with_document
 from health_predict.serving.http.connection import HEAD_LIMIT, Connection, ConnectionLimits
-from health_predict.serving.http.gateway import DOCUMENTS, PROBES, Access, Gateway, Limits
+from health_predict.serving.http.gateway import Gateway, Limits
 from health_predict.serving.http.keys import load_keys
 from health_predict.serving.journal.audit import AuditLog
 from health_predict.serving.journal.log import Log
@@ -32,7 +32,6 @@ from health_predict.store.addresses import without_secrets
 from health_predict.store.prediction_log import PredictionLog
 from health_predict.store.storage import open_storage
 
-ROUTES = PROBES | DOCUMENTS | {"/predict", "/predict/batch", "/explain", "/model", "/metrics"}
 STDOUT = 1
 SHORTEST_KEY = 16  # characters of the secret for pseudonyms: patient numbers are few enough to try them all
 LAST_LINES = 5.0  # seconds, for the prediction log at the end
@@ -76,7 +75,7 @@ class _Server(uvicorn.Server):
         return self.server_state.tasks
 
 
-def run(bundle: Path, listen: Listen, settings: ServingSettings, endpoints: type[Endpoints] = Endpoints) -> None:
+def run(bundle: Path, listen: Listen, settings: ServingSettings) -> None:
     """Serve the bundle until SIGTERM, SIGINT or SIGQUIT. SIGHUP takes up what the folder, or link, holds then.
 
     Told to end, it drains first: /readyz says 503, and for `drain_seconds` all that is asked is answered. A second
@@ -89,35 +88,31 @@ def run(bundle: Path, listen: Listen, settings: ServingSettings, endpoints: type
     log = Log(STDOUT)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve(bundle, listen, settings, log, endpoints))
+            runner.run(serve(bundle, listen, settings, log))
     finally:
         log.close()
 
 
-async def serve(
-    bundle: Path, listen: Listen, settings: ServingSettings, log: Log, kind: type[Endpoints] = Endpoints
-) -> None:
+async def serve(bundle: Path, listen: Listen, settings: ServingSettings, log: Log) -> None:
     """As `run`, inside a running loop."""
     keys = _keys(listen, settings)
     _log_errors_of_libraries(log)
     metrics = Metrics()
     service = Service(bundle, metrics, log, _journal(settings, log, metrics), settings.batch_limit, settings.body_limit)
     metrics.count("log_dropped", "Lines of the log that could not be written", lambda: log.dropped)
-    with_metrics = settings.probe_port is None
-    endpoints = kind(service, settings.body_limit, settings.batch_body_limit, with_metrics)
-    public = build_app(endpoints)
-    open_paths = PROBES | DOCUMENTS | ({"/metrics"} if settings.metrics_open else set())
     limits = Limits(settings.concurrency, settings.request_timeout)
     server = _server(listen, settings)
-    access = Access(keys, frozenset(open_paths))
-    gateway = Gateway(service, public, endpoints.table, ROUTES, access, limits, server.waiting)
-    server.config.app = gateway
+    routes = [*public_routes(service, settings.body_limit, settings.batch_body_limit), *probe_routes(service)]
     servers = [server]
-    if settings.probe_port is not None:
+    if settings.probe_port is None:
+        routes.append(metrics_route(service, needs_key=not settings.metrics_open))
+    else:
         probes = _server(Listen(listen.host, settings.probe_port), settings)
-        app, table = build_probe_app(endpoints), endpoints.probe_table
-        probes.config.app = Gateway(service, app, table, ROUTES, Access({}, frozenset()), limits, ())
+        own = [*probe_routes(service), metrics_route(service, needs_key=False)]
+        probes.config.app = Gateway(service, own, {}, limits, probes.waiting)
         servers.append(probes)
+    gateway = Gateway(service, with_document(routes), keys, limits, server.waiting)
+    server.config.app = gateway
 
     def read_keys_again() -> None:
         try:

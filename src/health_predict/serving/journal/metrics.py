@@ -1,7 +1,7 @@
 """What Prometheus is told. Labels hold names of routes, fields, bands and versions; never a value of a request.
 
 Counts are plain numbers, kept by the event loop's thread alone and put into Prometheus' words when it asks: the
-client library's own counters take a lock each, and together as long as scoring an encounter.
+client library's own counters take a lock each, and together an eighth more instructions for a request.
 """
 
 from bisect import bisect_left
