@@ -70,3 +70,23 @@ def test_a_list_that_was_given_belongs_to_who_asked(store):
     once = ReadOnce(store)
     once.list("a/").clear()
     assert once.list("a/") == ["a/one"]
+
+
+def test_below_prefixes_what_is_there_is_remembered_and_what_is_not_is_looked_for_again(store):
+    kept = ReadOnce(store, ("a/",))
+    for _ in range(2):
+        assert kept.exists("a/one")
+        assert kept.read("a/one") == b"1"
+        with pytest.raises(StorageError):
+            kept.read("a/two")
+    assert store.asked == {"a/one": 1, "a/two": 2}
+    store.write("a/two", b"2")
+    store.write("b", b"3")
+    assert kept.read("a/two") == b"2"
+    assert kept.read("b") == b"3"
+    store.write("b", b"4")
+    assert kept.read("b") == b"4"
+    assert kept.list() == ["a/one", "a/two", "b"]
+    store.delete("b")
+    assert not kept.exists("b")
+    assert kept.list() == ["a/one", "a/two"]

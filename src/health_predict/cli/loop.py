@@ -163,7 +163,7 @@ def run_(
 
     settings, output = settings_of_environment(), Output(json)
     params = Params(search=SearchParams(families=families_named(families), trials=trials, seed=seed))
-    found = Loop(settings, params, output, workspace_of(settings)).run()
+    found = Loop(settings, params, output, workspace_of(settings).for_many_steps()).run()
     output.result([due for due, _ in islice(found, 1 if once else None)], tables.done)
 
 

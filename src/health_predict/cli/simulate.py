@@ -69,7 +69,7 @@ def run(settings: Settings, params: Params, options: Options, output: Output) ->
     begun = begin(workspace_of(settings), settings.actor, options.world, plan, options.restart)
     storage = begun.workspace.storage
     output.say(f"simulation {options.world}: everything happens in {storage.root}, nothing in production")
-    loop = Loop(settings, params, output, begun.workspace)
+    loop = Loop(settings, params, output, begun.workspace.for_many_steps())
     available = len(future_batches(storage))
     last = available if options.batches is None else min(options.batches, available)
     _ensure_champion(loop)

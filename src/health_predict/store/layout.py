@@ -30,6 +30,7 @@ _LONGEST_STEM = 150  # bytes of UTF-8: a file's name may have 255
 
 TABLES = "tables/"  # what models were trained on and compared on, by content
 BUNDLES = "bundles/"  # what was ever in production, by content
+BY_CONTENT = (TABLES, BUNDLES)
 SIMULATIONS = "simulations/"  # the worlds of replays, each a store of its own
 SIMULATION = "simulation.json"  # in such a world: what is replayed there
 HOLDOUTS = "holdouts/"  # ids of encounters that a gate was to be asked about: no later one is

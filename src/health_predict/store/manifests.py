@@ -30,7 +30,8 @@ def publish(
     replaces: str | None = None,
 ) -> None:
     """Write the files, then the manifest. Other keys that begin with `replaces` are removed."""
-    storage.delete(manifest)
+    if storage.exists(manifest):
+        storage.delete(manifest)
     for key in storage.list(replaces) if replaces else ():
         if key not in files:
             storage.delete(key)

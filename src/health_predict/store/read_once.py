@@ -10,10 +10,14 @@ class ReadOnce:
 
     So a step sees each document as it was at one moment. What waits for others to change something, as `settle` does,
     needs the store itself. Everything that was read stays in memory.
+
+    With `prefixes`, for longer than a step: only what is there below these is remembered, keys that are named after
+    their content.
     """
 
-    def __init__(self, storage: Storage):
+    def __init__(self, storage: Storage, prefixes: tuple[str, ...] = ()):
         self.root = storage.root
+        self._prefixes = prefixes
         self._storage = storage
         self._found: dict[str, tuple[bytes, State] | None] = {}
         self._listed: dict[str, list[str]] = {}
@@ -25,9 +29,12 @@ class ReadOnce:
         return found[0]
 
     def read_with_state(self, key: str) -> tuple[bytes, State] | None:
-        if key not in self._found:
-            self._found[key] = self._storage.read_with_state(key)
-        return self._found[key]
+        if key in self._found:
+            return self._found[key]
+        found = self._storage.read_with_state(key)
+        if not self._prefixes or (found and key.startswith(self._prefixes)):
+            self._found[key] = found
+        return found
 
     def write(self, key: str, data: bytes) -> None:
         self._forget(key)
@@ -39,9 +46,13 @@ class ReadOnce:
 
     def exists(self, key: str) -> bool:
         """As a rule what exists is read next, so that it is read here, and not asked for twice."""
+        if self._prefixes and key not in self._found:
+            return self._storage.exists(key)
         return self.read_with_state(key) is not None
 
     def list(self, prefix: str = "") -> list[str]:
+        if self._prefixes:
+            return self._storage.list(prefix)
         if prefix not in self._listed:
             self._listed[prefix] = self._storage.list(prefix)
         return list(self._listed[prefix])

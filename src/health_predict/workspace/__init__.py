@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from health_predict.store import layout
 from health_predict.store.read_once import ReadOnce
 from health_predict.store.storage import Storage
 
@@ -34,6 +35,12 @@ class Workspace:
     def reading_once(self) -> "Workspace":
         """The same for one step, which reads each document once (`store.read_once`)."""
         return replace(self, storage=ReadOnce(self.storage), open_registry=self.connect)
+
+    def for_many_steps(self) -> "Workspace":
+        """The same for a process that runs steps one after another: tables and bundles, named after their content, are
+        read once."""
+        kept = ReadOnce(self.storage, layout.BY_CONTENT)
+        return replace(self, storage=kept, open_registry=self.connect)
 
     def connect(self) -> "Registry":
         """The registry, for what may turn out not to need it."""
