@@ -26,7 +26,9 @@ class ValidationParams:
 @dataclass(frozen=True)
 class IntakeParams:
     max_quarantined_share: float = 0.01  # of a file's rows; more say that the file as a whole is not what it should be
-    min_known: float = 0.95  # share of a batch's encounters whose outcomes are known, from which the batch has matured
+    min_known: float = 0.95  # share of a batch's encounters whose outcomes count, from which the batch has matured
+    reporting_lag: int = 60  # days until a readmission is reported: after one month 48% of Medicare's claims of
+    # inpatient stays are final, after two 91%, after five 98% (CCW, Medicare Claims Maturity, 2017; claims of 2010)
 
 
 @dataclass(frozen=True)

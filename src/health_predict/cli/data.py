@@ -95,7 +95,8 @@ def encounters(
     """Take in encounters of any period; those that had not arrived before are the next batch of the loop.
 
     All of the file is taken in or nothing; the same file again changes nothing. Rows that do not fit are set aside with
-    their reasons, and every row is accounted for.
+    their reasons, and every row is accounted for. With a column `discharged_on` (or HEALTH_PREDICT_DISCHARGE_COLUMN) of
+    days as 2026-01-31, outcomes count from 90 days after discharge on; it is never a feature.
 
     Example: `health-predict intake encounters --from march.csv && health-predict loop run`
     """
@@ -103,24 +104,33 @@ def encounters(
     from health_predict.steps.data.intake_encounters import intake_encounters  # noqa: PLC0415
 
     settings = settings_of_environment()
-    report = intake_encounters(storage_of(settings), Params().intake, settings.actor, source, settings.s3_endpoint)
+    report = intake_encounters(
+        storage_of(settings),
+        Params().intake,
+        settings.actor,
+        source,
+        settings.s3_endpoint,
+        settings.discharge_column,
+    )
     Output(json).result(report, tables.encounters_taken_in)
 
 
 @intake.command()
 def outcomes(
     source: Annotated[
-        str, typer.Option("--from", help="CSV or Parquet file, local or s3://, with encounter_id and readmitted.")
+        str, typer.Option("--from", help="CSV or Parquet file, local or s3://: encounter_id, readmitted, as_of if any.")
     ],
     as_of: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Day that the file speaks of; the latest day's statement counts."),
+        typer.Option(formats=["%Y-%m-%d"], help="Day that rows without an as_of of their own speak of."),
     ] = None,
     json: Json = False,
 ) -> None:
     """Take in what became of encounters: in any order, late, twice, or corrected. The newest statement counts.
 
-    A batch matures once the outcomes of 95% of its encounters are known; the others are left out until they are.
+    The newest is that of the latest day. A batch matures once the outcomes of 95% of its encounters count; the others
+    are left out until they do. Where the day of discharge is known, `NO` and `>30` count if they are as of 90 days
+    after it or later: before, a readmission could still come, or be reported.
 
     Example: `health-predict intake outcomes --from may.csv --as-of 2026-05-31 && health-predict loop run`
     """

@@ -239,6 +239,11 @@ def encounters_taken_in(report: Any) -> RenderableType:
     lines += [f"- {one.column} {one.reason} in {one.rows:,} rows" for one in report.findings]
     if report.quarantine:
         lines.append(f"the rows that do not fit are in {report.quarantine}")
+    if report.amended:
+        lines.append(
+            f"{report.amended:,} of those that were known have other values now; what arrived first stays, as it is "
+            "what was scored"
+        )
     return "\n".join(lines)
 
 
@@ -252,8 +257,15 @@ def outcomes_taken_in(report: Any) -> RenderableType:
             f"{report.overruled:,} say otherwise than a newer statement, which counts; where they are the newest, take "
             "them in with the day that they speak of (--as-of)"
         )
+    if report.early:
+        lines.append(
+            f"{report.early:,} do not count yet: they are as of a day before discharge + 30 days + reporting lag, when "
+            "a readmission may still come or be reported"
+        )
+    if report.without_day:
+        lines.append(f"{report.without_day:,} of these are as of no known day: say it (--as-of, or a column as_of)")
     lines += [
-        f"batch {one.batch} has matured: {one.outcomes:,} outcomes are known, {one.unknown:,} are not, "
+        f"batch {one.batch} has matured: {one.outcomes:,} outcomes count, {one.unknown:,} do not yet, "
         f"{one.corrected:,} were corrected"
         for one in report.batches
     ]

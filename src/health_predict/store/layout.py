@@ -36,6 +36,7 @@ HOLDOUTS = "holdouts/"  # ids of encounters that a gate was to be asked about: n
 DRIFT_REPORTS = "drift_reports/batch_"  # of batches; those of files are elsewhere below
 LOGGED_REPORTS = "drift_reports/files/logged-"  # of what the service scored on a day
 INTAKE = "intake.jsonl"  # what a hospital handed over
+KNOWN = "intake/known.parquet"  # ids of the encounters in it: an index that can be made again
 LOOP_ENDED = "loop/batch_"  # how batches ended
 REPLAYED = "reports/replay/batch_"  # the same, where an earlier version wrote it
 PERFORMANCE = "performance/"  # what became of each matured batch
