@@ -303,7 +303,10 @@ def due(found: Any) -> RenderableType:
 def done(actions: Sequence[Any]) -> RenderableType:
     if not actions:
         return "nothing was due"
-    return _table(("batch", "action", "because"), [(str(one.batch), one.action, one.reason) for one in actions])
+    return _table(
+        ("batch", "action", "because"),
+        [("" if one.batch is None else str(one.batch), one.action, one.reason) for one in actions],
+    )
 
 
 def decided(report: Any) -> RenderableType:

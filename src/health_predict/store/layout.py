@@ -40,6 +40,7 @@ KNOWN = "intake/known.parquet"  # ids of the encounters in it: an index that can
 LOOP_ENDED = "loop/batch_"  # how batches ended
 REPLAYED = "reports/replay/batch_"  # the same, where an earlier version wrote it
 PERFORMANCE = "performance/"  # what became of each matured batch
+ANSWERS_MANIFEST = "reports/answers.json"  # of the newest judgement on what the service answered
 
 TRAINING = "reports/training.json"  # of the newest training; older ones are in MLflow
 LEDGER = "promotions.jsonl"
@@ -148,6 +149,11 @@ def training_report(fingerprint: str) -> str:
 
 def evaluation_report(name: str) -> str:
     return f"reports/evaluation/{name}.json"
+
+
+def answers_report(digest: str) -> str:
+    """A judgement on what the service answered, by the answers and outcomes that it is about."""
+    return f"reports/answers/{digest[:16]}.json"
 
 
 def retraining_report(name: str) -> str:
