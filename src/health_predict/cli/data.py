@@ -27,6 +27,9 @@ def fetch(
 ) -> None:
     """Get the dataset into the storage root.
 
+    A file of your own has the columns of the public dataset, and may have one more, `discharged_on` (or what
+    HEALTH_PREDICT_DISCHARGE_COLUMN says) with the day of discharge, as 2026-01-31, to divide it by.
+
     Example: `health-predict data fetch --from dataset_diabetes.zip`
     """
     from health_predict.cli import tables  # noqa: PLC0415
@@ -40,6 +43,7 @@ def fetch(
             settings.dataset_url,
             synthetic,
             lambda received, total: advance(received, total, "bytes"),
+            settings.discharge_column,
         )
     output.result(report, tables.fetched)
 
@@ -66,13 +70,17 @@ def split(
         int,
         typer.Option(min=0, help="Batches of the rest; 0: all is labelled history, and nothing is replayed."),
     ] = SplitParams.batches,
+    by_date: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Order by this column of days of discharge, not as the file.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show what it leads to, and write nothing.")] = False,
     json: Json = False,
 ) -> None:
     """Divide the cohort: initial train, validation and test by patient, the rest in batches to replay.
 
-    The order of the file is taken for time. With --plan, look first: rows and readmissions of each part, and whether
-    the gate could decide.
+    The order of the file is taken for time, or, with --by-date, the days in a column of it (`discharged_on`, or what
+    HEALTH_PREDICT_DISCHARGE_COLUMN said when it was fetched). An order that its days contradict is refused. With
+    --plan, look first: rows, readmissions and days of each part, and whether the gate could decide.
 
     Example: `health-predict data split --replay-batches 0 --plan`
     """
@@ -82,7 +90,7 @@ def split(
 
     params = replace(Params().split, initial_share=initial_share, batches=replay_batches)
     storage = storage_of(settings_of_environment())
-    Output(json).result((plan_split if plan else step)(storage, params), tables.split)
+    Output(json).result((plan_split if plan else step)(storage, params, by_date=by_date), tables.split)
 
 
 @intake.command()

@@ -29,12 +29,17 @@ def fetched(report: Any) -> RenderableType:
 
 def validated(report: Any) -> RenderableType:
     text = f"{report.accepted:,} of {report.rows:,} encounters accepted, {report.quarantined:,} in quarantine"
+    if report.discharge_column:
+        text += f"; {report.dated:,} have a day of discharge ({report.discharge_column})"
     findings = [f"  {finding.column}: {finding.reason} ({finding.rows:,} rows)" for finding in report.findings]
     return _labelled(report, "\n".join([text + _skipped(report), *findings]))
 
 
 def split(report: Any) -> RenderableType:
     excluded = f"{report.excluded:,} more ended in death or hospice and are left out"
+    if report.undated:
+        excluded += f"; {report.undated:,} have no {report.by_date} and are in no part"
+    dated = any(part.first_day for part in report.parts)
     rows = [
         (
             part.key,
@@ -42,13 +47,16 @@ def split(report: Any) -> RenderableType:
             f"{part.patients:,}",
             f"{part.outcomes:,}",
             f"{part.readmitted_within_30_days:.1%}",
+            *([f"{part.first_day} to {part.last_day}"] if dated else []),
         )
         for part in report.parts
     ]
-    table = _table(("part", "encounters", "patients", "readmitted <30 days", "share"), rows)
+    headers = ("part", "encounters", "patients", "readmitted <30 days", "share", *(["discharged"] if dated else []))
+    table = _table(headers, rows)
     test = "enough" if report.gate_can_decide else "TOO LITTLE"
     gate = f"the test part is {test} for the gate to decide on"
-    return _labelled(report, f"{report.rows:,} encounters; {excluded}{_skipped(report)}", table, gate)
+    warnings = [f"WARNING: {warning}" for warning in report.warnings]
+    return _labelled(report, f"{report.rows:,} encounters; {excluded}{_skipped(report)}", table, gate, *warnings)
 
 
 def trained(report: "TrainingReport") -> RenderableType:

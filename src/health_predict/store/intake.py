@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from typing import Literal, TypeVar
 
@@ -78,6 +78,11 @@ class Settled:
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def last_day(clock: Clock) -> date:
+    """The last day that has begun anywhere: where it is tomorrow already, a patient may have been discharged then."""
+    return clock().date() + timedelta(days=1)
 
 
 def read_intake(storage: Storage) -> IntakeLog:

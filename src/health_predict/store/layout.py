@@ -10,6 +10,7 @@ RAW_MANIFEST = "raw_data/manifest.json"
 
 VALIDATED = "processed_data/encounters.parquet"
 QUARANTINE = "processed_data/quarantine.csv"
+DISCHARGES = "processed_data/discharges.parquet"  # days of discharge, where the dataset has them
 VALIDATION_MANIFEST = "processed_data/validation.json"
 
 INITIAL_TRAIN = "processed_data/initial_train.parquet"

@@ -1,7 +1,7 @@
 """`health-predict intake encounters`: a file of encounters becomes the next batch."""
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from hashlib import sha256
 
 import polars as pl
@@ -21,6 +21,7 @@ from health_predict.store.intake import (
     IntakeLog,
     Received,
     append_received,
+    last_day,
     next_batch,
     settle,
     utc_now,
@@ -31,7 +32,6 @@ from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table
 
 PIECE = 65_536  # rows read at a time
-AHEAD = timedelta(days=1)  # of the day in UTC, where it is tomorrow already
 NEEDED = ("encounter_id", "patient_nbr")
 CONTRADICTS = "encounter_id is in an earlier row too, with other values"
 
@@ -76,7 +76,7 @@ def intake_encounters(
     StorageError when there is no such file, DataError where its columns do not fit, it has no encounter_id or no
     patient_nbr, or more rows do not fit than `params` allows.
     """
-    fitting, bad, findings = _sifted(source, endpoint, discharge_column, clock().date() + AHEAD)
+    fitting, bad, findings = _sifted(source, endpoint, discharge_column, last_day(clock))
     rows = fitting.height + bad.height
     if bad.height > params.max_quarantined_share * rows:
         raise DataError(

@@ -1,7 +1,7 @@
 """`health-predict intake outcomes`: what became of encounters, in any order, late, twice, or corrected."""
 
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 
 import polars as pl
 
@@ -17,6 +17,7 @@ from health_predict.store.intake import (
     Received,
     Settled,
     append_received,
+    last_day,
     newest_statements,
     read_discharges,
     settle,
@@ -28,8 +29,6 @@ from health_predict.store.places import shown
 from health_predict.store.received import read_statements
 from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table
-
-AHEAD = timedelta(days=1)  # of the day in UTC, where it is tomorrow already
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def intake_outcomes(
     where a column or a value is missing or does not fit, an encounter is there twice with the same day, or a day is
     still to come: nothing said later could count against it.
     """
-    last = clock().date() + AHEAD
+    last = last_day(clock)
     if as_of is not None and as_of > last:
         raise DataError(f"{as_of} is still to come, and nobody can know what became of an encounter by then")
     statements = read_statements(source, as_of, endpoint)
