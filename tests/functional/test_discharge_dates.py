@@ -57,7 +57,7 @@ def say(storage: Folder, table: pl.DataFrame, place, as_of: date | None = None, 
 def test_a_day_of_discharge_is_kept_apart_from_what_a_model_can_read(storage, tmp_path):
     report = arrive(storage, written(month(), tmp_path))
     cohort = select_cohort(month())
-    assert (report.batch, report.accepted, report.dated) == (1, cohort.height, True)
+    assert (report.batch, report.accepted, report.final_from) == (1, cohort.height, DUE)
     assert read_arrival(storage, 1).columns == list(ARRIVAL)
     kept = read_discharges(storage, read_intake(storage))
     assert kept["encounter_id"].to_list() == cohort["encounter_id"].to_list()
@@ -115,7 +115,7 @@ def test_the_column_has_the_name_that_the_hospital_says_and_only_that(storage, t
     source = written(month().rename({"discharged_on": "dt alta"}), tmp_path)
     with pytest.raises(DataError, match="unknown column: `dt alta`"):
         arrive(storage, source)
-    assert arrive(storage, source, discharge_column="dt alta").dated
+    assert arrive(storage, source, discharge_column="dt alta").final_from == DUE
 
 
 def test_the_same_file_is_scored_without_its_day_of_discharge(tmp_path):

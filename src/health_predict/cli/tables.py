@@ -245,6 +245,10 @@ def encounters_taken_in(report: Any) -> RenderableType:
         f"{report.left_out:,} ended in death or a hospice, {report.quarantined:,} do not fit"
     ]
     lines += [f"- {one.column} {one.reason} in {one.rows:,} rows" for one in report.findings]
+    if report.final_from:
+        lines.append(
+            f"outcomes of all of the batch are final from {report.final_from} on: discharge + 30 days + reporting lag"
+        )
     if report.quarantine:
         lines.append(f"the rows that do not fit are in {report.quarantine}")
     if report.amended:

@@ -10,6 +10,11 @@ AS_OF = "as_of"  # the day that a statement speaks of
 WINDOW = 30  # days after discharge in which a readmission counts
 
 
+def final_from(discharged_on: pl.Expr, lag: int) -> pl.Expr:
+    """The day from which an outcome is final."""
+    return discharged_on + pl.duration(days=WINDOW + lag)
+
+
 def counts(said: pl.DataFrame, latest: date | None, lag: int) -> pl.Series:
     """Which outcomes count: they are final, and their day has come.
 
@@ -23,7 +28,7 @@ def counts(said: pl.DataFrame, latest: date | None, lag: int) -> pl.Series:
     - `<30` is final whenever it was stated, as waiting cannot undo it. It counts once `latest` is discharge + 30 + lag
       or later: before that, readmissions would be known and their absence not, and risk would look too high.
     """
-    due = pl.col(DISCHARGED_ON) + pl.duration(days=WINDOW + lag)
+    due = final_from(pl.col(DISCHARGED_ON), lag)
     stated = pl.col(AS_OF) >= due
     happened = (pl.col(OUTCOME) == "<30") & (pl.lit(latest, pl.Date) >= due)
     return said.select((pl.col(DISCHARGED_ON).is_null() | stated | happened).fill_null(value=False)).to_series()

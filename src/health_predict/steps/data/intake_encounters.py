@@ -8,6 +8,7 @@ import polars as pl
 
 from health_predict.data.cohort import select_cohort
 from health_predict.data.hints import hint_of_missing
+from health_predict.data.maturity import final_from
 from health_predict.data.schema import DISCHARGED_ON
 from health_predict.data.validation import Finding
 from health_predict.errors import DataError
@@ -45,7 +46,8 @@ class EncountersTakenIn:
     the file about the same encounter, `findings` says why, and `quarantine` is the key of the file that has them.
 
     `amended` of the known have other values than when they arrived. What arrived first stays: it is what was scored,
-    and what is judged and trained on. `dated`: the file says when the patients were discharged.
+    and what is judged and trained on. `final_from` is the day from which the outcomes of all accepted are final; None
+    where the file does not say when patients were discharged.
     """
 
     batch: int | None
@@ -57,7 +59,7 @@ class EncountersTakenIn:
     findings: tuple[Finding, ...]
     quarantine: str | None
     amended: int = 0
-    dated: bool = False
+    final_from: date | None = None
 
 
 def intake_encounters(
@@ -111,7 +113,8 @@ def intake_encounters(
             left_out=left_out,
             discharges=None if discharges is None else keep_table(storage, parquet(discharges, DISCHARGES, source)),
         )
-        return _New(batch, cohort.height, left_out, other), received
+        last = cohort.select(final_from(pl.col(DISCHARGED_ON), params.reporting_lag).max()).item() if dated else None
+        return _New(batch, cohort.height, left_out, other, last), received
 
     log, new = append_received(storage, make)
     index_encounters(storage, log)
@@ -126,7 +129,7 @@ def intake_encounters(
         findings=findings,
         quarantine=quarantine,
         amended=new.amended,
-        dated=dated,
+        final_from=new.final_from,
     )
 
 
@@ -138,6 +141,7 @@ class _New:
     accepted: int
     left_out: int
     amended: int
+    final_from: date | None = None
 
 
 def _sifted(
