@@ -232,3 +232,25 @@ def test_a_damaged_index_of_known_encounters_is_made_again(storage, tmp_path):
         assert storage.read("intake/known.parquet") == good
     storage.delete("intake/known.parquet")
     assert arrive(storage, written(month(), tmp_path)).batch is None
+
+
+class Counts(Folder):
+    """A store that counts which kept tables are read."""
+
+    read_tables = 0
+
+    def read(self, key: str) -> bytes:
+        self.read_tables += key.startswith("tables/")
+        return super().read(key)
+
+
+def test_an_intake_reads_no_table_that_arrived_long_before(storage, tmp_path):
+    """Else each month would take longer than the last."""
+    for number in range(4):
+        table = month(60).with_columns(pl.col("encounter_id") + 1_000 * number)
+        counting = Counts(storage.root)
+        assert arrive(counting, written(table, tmp_path, f"{number}.csv")).batch == number + 1
+        assert counting.read_tables <= 2  # its own: kept, and made a batch
+    counting = Counts(storage.root)
+    assert arrive(counting, written(month(60), tmp_path)).known == select_cohort(month(60)).height
+    assert counting.read_tables == 1  # with what its encounters were when they arrived
