@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 import polars as pl
 
@@ -83,17 +82,18 @@ def read_answers(storage: Storage, log: Storage, key: bytes, params: IntakeParam
     return Answers(logged, left_out, anonymous, superseded, answers.height - known.height, known)
 
 
-def sources(storage: Storage, log: Storage, params: IntakeParams) -> dict[str, Any]:
-    """What the known answers are read from, without reading it: while it is the same, so are they."""
-    keys = "\n".join(log.list(layout.ONLINE_PREDICTIONS))
-    taken_in = [one.table for one in _outcomes(read_intake(storage))]
-    dates = [one.discharges for one in read_intake(storage).received if one.discharges]
-    return {"log": sha256(keys.encode()).hexdigest(), "taken_in": taken_in, "dates": dates, "lag": params.reporting_lag}
+def sources(taken_in: IntakeLog, log: Storage, params: IntakeParams) -> str:
+    """SHA-256 of what the known answers are read from, without reading it: while it is the same, so are they."""
+    tables = [table for one in taken_in.received for table in (one.discharges, one.table) if table]
+    names = [*log.list(layout.ONLINE_PREDICTIONS), *tables, str(params.reporting_lag)]
+    return sha256("\n".join(names).encode()).hexdigest()
 
 
 def unjudged_answers(storage: Storage, log: AnswerLog, params: IntakeParams) -> UnjudgedAnswers:
     """What is to be judged of the answers in a log. Raises as `read_answers`."""
-    if not _outcomes(read_intake(storage)) or not log.storage.list(layout.ONLINE_PREDICTIONS):
+    taken_in = read_intake(storage)
+    has_outcomes = any(one.kind == "outcomes" for one in taken_in.received)
+    if not has_outcomes or not log.storage.list(layout.ONLINE_PREDICTIONS):
         return UnjudgedAnswers()
     if log.key is None:
         return UnjudgedAnswers(
@@ -101,16 +101,12 @@ def unjudged_answers(storage: Storage, log: AnswerLog, params: IntakeParams) -> 
             "writes its log with, is not set here."
         )
     before = read_json(storage, layout.ANSWERS_MANIFEST) if storage.exists(layout.ANSWERS_MANIFEST) else None
-    if before and before["result"]["sources"] == sources(storage, log.storage, params):
+    if before and before["result"]["sources"] == sources(taken_in, log.storage, params):
         return UnjudgedAnswers()
     found = read_answers(storage, log.storage, log.key, params)
     if before and before["inputs"]["answers"] == found.digest:
         return UnjudgedAnswers()
     return UnjudgedAnswers(found.known.height, before["result"]["known"] if before else 0)
-
-
-def _outcomes(log: IntakeLog) -> list[Any]:
-    return [one for one in log.received if one.kind == "outcomes"]
 
 
 def _of_log(logged: Iterable[ScoredEncounter]) -> tuple[int, int, int, int, pl.DataFrame]:

@@ -12,6 +12,7 @@ from health_predict.store import layout
 from health_predict.store.answered import Answers, read_answers, sources
 from health_predict.store.bundles import has_kept, kept_manifest
 from health_predict.store.holdouts import seen
+from health_predict.store.intake import read_intake
 from health_predict.store.manifests import finished, publish
 from health_predict.store.storage import Storage
 from health_predict.store.tables import json_bytes
@@ -48,7 +49,7 @@ def record_answers(storage: Storage, log: Storage, key: bytes, params: Params) -
 
     None where they were judged so before. Earlier judgements stay.
     """
-    read_from = sources(storage, log, params.intake)  # first: what comes meanwhile is judged the next time
+    read_from = sources(read_intake(storage), log, params.intake)  # first: what comes meanwhile is judged the next time
     answers = read_answers(storage, log, key, params.intake)
     inputs = {"answers": answers.digest}
     judged = None if finished(storage, layout.ANSWERS_MANIFEST, inputs) else _judged(storage, answers, params)
