@@ -174,6 +174,7 @@ def resident(bundle: Path, layer: str) -> str:
 LAYERS = (
     Layer("gateway, routes", "gateway", "FastAPI: routes, dependency, middleware, handlers", (gateway, routes)),
     Layer("connection", "connection", "uvicorn's own", (connection,), faults),
+    Layer("time limit of a request", "deadlines", "a timer for each", (gateway._Deadlines,)),
     Layer("metrics", "metrics", "prometheus_client's counters", (metrics,)),
     Layer("log", "log", "logging.StreamHandler", (log, background), answers_while_blocked),
     Layer("log", "log, queued", "logging.QueueHandler", (log, background), answers_while_blocked),

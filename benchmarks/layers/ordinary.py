@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from health_predict.serving.core import answers, heap
 from health_predict.serving.core.contract import InvalidEncounterError
 from health_predict.serving.core.service import Call, NotReadyError, Service
-from health_predict.serving.http import server
+from health_predict.serving.http import gateway, server
 from health_predict.serving.http.gateway import Limits
 from health_predict.serving.http.keys import caller
 from health_predict.serving.http.routes import JSON, Answer, Route
@@ -191,10 +191,30 @@ def _nothing(*_given: object) -> None:
     pass
 
 
+class TimerForEach:
+    """A timer of the event loop for each request."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._timers: dict[asyncio.Task[Any], asyncio.TimerHandle] = {}
+
+    def begin(self, _started: float) -> asyncio.Task[Any]:
+        task: Any = asyncio.current_task()
+        self._timers[task] = asyncio.get_running_loop().call_later(self._seconds, task.cancel)
+        return task
+
+    def end(self, task: asyncio.Task[Any]) -> None:
+        self._timers.pop(task).cancel()
+
+    def is_late(self, _task: asyncio.Task[Any]) -> bool:
+        return True
+
+
 REPLACED: dict[str, AbstractContextManager[Any]] = {
     "none": nullcontext(),
     "gateway": patch.object(server, "Gateway", Framework),
     "connection": patch.object(server, "Connection", UvicornConnection),
+    "deadlines": patch.object(gateway, "_Deadlines", TimerForEach),
     "metrics": patch.object(server, "Metrics", ClientMetrics),
     "log": patch.object(server, "Log", StandardLog),
     "log, queued": patch.object(server, "Log", QueuedLog),

@@ -26,7 +26,9 @@ class ValidationParams:
 @dataclass(frozen=True)
 class IntakeParams:
     max_quarantined_share: float = 0.01  # of a file's rows; more say that the file as a whole is not what it should be
-    min_known: float = 0.95  # share of a batch's encounters whose outcomes are known, from which the batch has matured
+    min_known: float = 0.95  # share of a batch's encounters whose outcomes count, from which the batch has matured
+    reporting_lag: int = 60  # days until a readmission is reported: after one month 48% of Medicare's claims of
+    # inpatient stays are final, after two 91%, after five 98% (CCW, Medicare Claims Maturity, 2017; claims of 2010)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class SplitParams:
     validation_share: float = 0.15  # of the initial patients; the rest is the test set
     batches: int = 10  # parts of the replayed rest, in file order; 0: everything is initial, and nothing is replayed
     first_unordered_id: int = 293_626_538  # from this encounter_id on, ids do not follow time (docs/data.md)
+    max_undated_share: float = 0.01  # of the cohort, left out where it is ordered by date; more would be a selection
+    days_off: int = 31  # from its place in time; stays are ordered by admission or entry as well, a few days apart
+    max_share_off: float = 0.05  # of encounters so far from their place: from there on an order is not that of time
     seed: int = SEED
 
 

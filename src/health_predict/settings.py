@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from health_predict.data.schema import DISCHARGED_ON
 from health_predict.errors import ServiceError
 from health_predict.store.addresses import without_secrets
 
@@ -113,6 +114,11 @@ class Settings(_Environment):
     cache: Path = Field(
         default_factory=_cache,
         description="Where downloaded bundles are kept; in the current folder where the user has no home.",
+    )
+    discharge_column: str = Field(
+        DISCHARGED_ON,
+        min_length=1,
+        description="Column of your files of encounters with the day of discharge, if they have one; never a feature.",
     )
     actor: str = Field(
         default_factory=_actor,

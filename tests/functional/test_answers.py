@@ -1,21 +1,28 @@
 """What the service answered, judged once a hospital says what became of the patients."""
 
+from datetime import UTC, date, datetime
+
 import numpy as np
+import polars as pl
 import pytest
 
 from health_predict.adapters.registry import BUNDLE
 from health_predict.data.cohort import outcome
 from health_predict.data.schema import CLINICAL, EXCLUDED_DISPOSITIONS, OUTCOME
 from health_predict.evaluation.metrics import evaluate
-from health_predict.params import BootstrapParams, IntakeParams
+from health_predict.params import BootstrapParams, GateParams, IntakeParams, Params
 from health_predict.steps.data.intake_outcomes import intake_outcomes
-from health_predict.steps.loop.judge_answers import judge_logged_answers
+from health_predict.steps.loop.judge_answers import judge_logged_answers, record_answers
+from health_predict.steps.model.evaluate import evaluate as evaluate_run
+from health_predict.steps.model.promote import promote
 from health_predict.store import layout
+from health_predict.store.answered import AnswerLog, unjudged_answers
 from health_predict.store.bundles import keep_bundle
 from health_predict.store.prediction_log import PredictionLog, ScoredEncounter, pseudonym
-from health_predict.store.tables import keep_table, read_table
+from health_predict.store.tables import keep_table, read_json, read_table
 
 KEY = b"0123456789abcdef"
+NOW = datetime(2026, 9, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -50,7 +57,7 @@ def scored(bundle, row, risk, day=1, hour=8, key=KEY) -> ScoredEncounter:
 
 
 def judge(store, key=KEY):
-    return judge_logged_answers(store.storage, store.storage, key, BootstrapParams())
+    return judge_logged_answers(store.storage, store.storage, key, Params())
 
 
 def test_answers_are_judged_as_the_same_risks_would_be_anywhere_else(answered):
@@ -141,3 +148,73 @@ def test_answers_of_a_version_that_the_store_does_not_keep_are_counted_apart(ans
         store.storage.delete(key)
     found = judge(store)
     assert (found.untraceable, found.versions) == (1_000, ())
+
+
+def due(store, key=KEY):
+    return unjudged_answers(store.storage, AnswerLog(store.storage, key), IntakeParams())
+
+
+def test_answers_are_due_once_for_each_change_of_what_is_known_of_them(answered, tmp_path):
+    store, _, encounters, _, file = answered
+    assert due(store).known == 0
+    intake_outcomes(store.storage, IntakeParams(), "me", str(file))
+    assert (due(store).known, due(store).judged) == (1_000, 0)
+    judged = record_answers(store.storage, store.storage, KEY, Params())
+    assert judged == judge(store)
+    assert due(store).known == 0
+    assert record_answers(store.storage, store.storage, KEY, Params()) is None
+
+    other = tmp_path / "others.csv"  # outcomes of encounters that nobody asked about
+    pl.DataFrame({"encounter_id": [7, 8], OUTCOME: ["NO", "<30"]}).write_csv(other)
+    intake_outcomes(store.storage, IntakeParams(), "me", str(other))
+    assert due(store).known == 0
+
+    said = encounters[OUTCOME][0]
+    correction = tmp_path / "correction.csv"
+    correction.write_text(
+        f"encounter_id,readmitted\n{encounters['encounter_id'][0]},{'NO' if said == '<30' else '<30'}\n"
+    )
+    intake_outcomes(store.storage, IntakeParams(), "me", str(correction))
+    assert (due(store).known, due(store).judged) == (1_000, 1_000)
+    record_answers(store.storage, store.storage, KEY, Params())
+    assert due(store).known == 0
+    assert len(store.storage.list("reports/answers/")) == 2
+
+
+def test_without_the_key_nothing_is_due_and_it_is_told_how_it_would_be(answered):
+    store, *_, file = answered
+    assert due(store, None).hint == ""
+    intake_outcomes(store.storage, IntakeParams(), "me", str(file))
+    found = due(store, None)
+    assert (found.known, "HEALTH_PREDICT_PREDICTION_LOG_KEY" in found.hint) == (0, True)
+
+
+def test_what_is_said_of_an_answered_encounter_before_its_day_does_not_count(answered):
+    """Where only the day of the answer is known, it stands for the day of discharge."""
+    store, *_, file = answered
+    assert IntakeParams().reporting_lag == 60
+    for as_of, waiting in ((date(2026, 5, 20), 1_000), (date(2026, 7, 30), 500), (date(2026, 7, 31), 0)):
+        intake_outcomes(store.storage, IntakeParams(), "me", str(file), as_of, clock=lambda: NOW)
+        assert judge(store).waiting == waiting
+
+
+def test_the_loop_judges_answers_and_then_nothing_more_is_due(answered, health_predict):
+    store, *_, file = answered
+    evaluate_run(store.workspace, Params(), "tester", store.winner)
+    gate = GateParams(max_subgroup_auroc_loss=2, min_subgroup_auroc=0, observed_expected=(0, 1e9))
+    promote(store.workspace, gate, "tester", store.winner)
+    assert health_predict(store.root, "intake", "outcomes", "--from", str(file)).code == 0
+    told = health_predict(store.root, "loop", "next", "--json").json
+    assert (told["action"], "HEALTH_PREDICT_PREDICTION_LOG_KEY" in told["reason"]) == (None, True)
+    assert health_predict(store.root, "loop", "run", "--json").json == []
+    key = {"HEALTH_PREDICT_PREDICTION_LOG_KEY": KEY.decode()}
+    told = health_predict(store.root, "loop", "next", "--json", **key).json
+    assert (told["action"], told["batch"], "1,000 answers" in told["reason"]) == ("judge answers", None, True)
+    assert [one["action"] for one in health_predict(store.root, "loop", "run", "--json", **key).json] == [
+        "judge answers"
+    ]
+    assert health_predict(store.root, "loop", "next", "--json", **key).json["action"] is None
+    assert health_predict(store.root, "loop", "run", "--json", **key).json == []
+    (kept,) = store.storage.list("reports/answers/")
+    shown = health_predict(store.root, "loop", "answers", "--json", **key).json
+    assert read_json(store.storage, kept) == shown

@@ -36,7 +36,7 @@ from health_predict.store.manifests import publish
 from health_predict.store.monitoring_reports import MonitoringReport, read_watched_days
 from health_predict.store.prediction_log import PredictionLog, ScoredEncounter
 from health_predict.store.reports import read_evaluation, write_evaluation
-from health_predict.store.storage import Folder
+from health_predict.store.storage import Folder, State
 from health_predict.store.tables import read_json, table_bytes
 from loop import RUN, Registry, crown, export_champion, put_into_production
 from stores import workspace_of
@@ -277,9 +277,9 @@ def test_only_the_batch_that_is_taken_in_is_read_and_it_has_to_be_the_one_that_w
     read: list[str] = []
 
     class Watched(Folder):
-        def read(self, key: str) -> bytes:
+        def read_with_state(self, key: str) -> tuple[bytes, State] | None:
             read.append(key)
-            return super().read(key)
+            return super().read_with_state(key)
 
     arrive(Watched(storage.root), PARAMS.scenario, 1, "none", from_batch=1)
     assert {key for key in read if key.endswith(".parquet")} == {layout.future_batch(1)}

@@ -1,6 +1,8 @@
 import json
 import os
 from dataclasses import asdict
+from datetime import UTC, date, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +12,7 @@ import factories
 from factories import zipped
 from file_server import CONTENT, send, serving
 from health_predict.data.cohort import select_cohort
+from health_predict.data.decode import encode
 from health_predict.errors import DataError, StorageError
 from health_predict.params import GateParams, SplitParams, ValidationParams
 from health_predict.steps.data.fetch import fetch
@@ -240,6 +243,7 @@ def test_the_published_dataset_has_no_bad_row_and_the_known_cohort(tmp_path):
     assert sum(rows[:3]) == 19_868
     assert rows[-1] == 11_201  # the block whose order is not known
     assert divided.parts[0].readmitted_within_30_days == pytest.approx(0.114, abs=0.001)
+    assert (divided.by_date, divided.warnings) == (None, ())
 
 
 @pytest.fixture
@@ -277,3 +281,113 @@ def test_a_result_that_another_version_recorded_is_made_again(validated):
     write_json(validated, layout.SPLIT_MANIFEST, record)
     assert not split(validated, SplitParams()).skipped
     assert split(validated, SplitParams()).skipped
+
+
+def dated(rows: int = 1_000, column: str = "discharged_on") -> tuple[pl.DataFrame, bytes]:
+    """Encounters with ids in the order of their days of discharge, four a day, in a file that is not in that order;
+    and the file."""
+    table = factories.encounters(rows)
+    day = pl.lit(date(2024, 1, 1)) + pl.duration(days=pl.int_range(pl.len()) // 4)
+    mixed = table.with_columns(day.dt.strftime("%Y-%m-%d").alias(column)).sample(fraction=1, shuffle=True, seed=1)
+    raw = pl.read_csv(encode(mixed.drop(column)), infer_schema=False).with_columns(mixed[column])
+    return mixed, raw.write_csv().encode()
+
+
+def made(store, path: Path, content: bytes, column: str = "discharged_on"):
+    path.write_bytes(content)
+    fetch(store, str(path), NO_NETWORK, None, _ignore, column)
+    return validate(store, ValidationParams(), clock=lambda: datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_a_dataset_is_divided_by_its_days_of_discharge(tmp_path):
+    store, (table, content) = Folder(str(tmp_path / "store")), dated(column="dt_alta")
+    report = made(store, tmp_path / "d.csv", content, "dt_alta")
+    assert (report.accepted, report.dated, report.discharge_column) == (1_000, 1_000, "dt_alta")
+    divided = split(store, SplitParams(batches=4), by_date="dt_alta")
+    parts = [read_table(store, part.key) for part in divided.parts]
+    assert [part.columns == table.drop("dt_alta").columns for part in parts] == [True] * 7
+    day = dict(table.select("encounter_id", "dt_alta").iter_rows())
+    days = [sorted(day[one] for one in part["encounter_id"]) for part in parts]
+    assert [(one[0], one[-1]) for one in days] == [(part.first_day, part.last_day) for part in divided.parts]
+    assert all(early[-1] <= late[0] for early, late in pairwise(days[2:]))
+    assert max(one[-1] for one in days[:3]) <= days[3][0]
+    assert split(store, SplitParams(batches=4), by_date="dt_alta").skipped
+    assert plan_split(store, SplitParams(batches=4), by_date="dt_alta") == divided
+    (warning,) = divided.warnings
+    assert "in the last 90 days" in warning
+
+
+def test_an_order_of_the_file_that_its_days_contradict_is_refused_with_what_to_say(tmp_path):
+    store, (_, content) = Folder(str(tmp_path / "store")), dated()
+    made(store, tmp_path / "d.csv", content)
+    before = _contents(store)
+    for do in (split, plan_split):
+        with pytest.raises(
+            DataError, match=r"not that of time: .* `health-predict data split --by-date discharged_on`"
+        ):
+            do(store, SplitParams())
+    assert _contents(store) == before
+
+
+def test_ids_that_do_not_follow_the_days_are_a_warning(tmp_path):
+    store, (table, _) = Folder(str(tmp_path / "store")), dated()
+    shuffled = table.with_columns(pl.col("encounter_id").shuffle(seed=2))
+    raw = pl.read_csv(encode(shuffled.drop("discharged_on")), infer_schema=False).with_columns(table["discharged_on"])
+    made(store, tmp_path / "d.csv", raw.write_csv().encode())
+    planned = plan_split(store, SplitParams(), by_date="discharged_on")
+    assert "encounter_id does not increase with discharged_on" in planned.warnings[0]
+
+
+def test_encounters_without_a_day_are_left_out_while_they_are_few(tmp_path):
+    store, (_, content) = Folder(str(tmp_path / "store")), dated()
+    lines = content.decode().splitlines()
+    for count, path in ((8, "few.csv"), (60, "many.csv")):
+        cut = [line.rpartition(",")[0] + ",?" for line in lines[1 : count + 1]]
+        report = made(store, tmp_path / path, "\n".join([lines[0], *cut, *lines[count + 1 :], ""]).encode())
+        assert report.dated == 1_000 - count
+        if count == 60:
+            with pytest.raises(DataError, match=r"encounters have no discharged_on, more than 1.0%"):
+                split(store, SplitParams(), by_date="discharged_on")
+        else:
+            divided = split(store, SplitParams(), by_date="discharged_on")
+            assert 0 < divided.undated <= 8
+            assert sum(part.rows for part in divided.parts) == divided.rows - divided.undated
+
+
+@pytest.mark.parametrize(
+    ("day", "said"), [("31/01/2024", "format it as yyyy-mm-dd"), ("2026-01-05", "discharged_on is still to come")]
+)
+def test_days_that_cannot_be_are_refused_and_no_value_is_told(tmp_path, day, said):
+    store, (_, content) = Folder(str(tmp_path / "store")), dated()
+    lines = content.decode().splitlines()
+    bad = [line.rpartition(",")[0] + f",{day}" for line in lines[1:]]
+    with pytest.raises(DataError, match=said) as refused:
+        made(store, tmp_path / "d.csv", "\n".join([lines[0], *bad, ""]).encode())
+    assert day not in str(refused.value)
+
+
+def test_a_column_that_was_not_read_as_days_cannot_order(tmp_path, validated):
+    with pytest.raises(DataError, match="no column dt_alta that was read as days of discharge"):
+        split(validated, SplitParams(), by_date="dt_alta")
+
+
+def test_ids_that_decrease_in_a_file_without_days_are_a_warning(tmp_path):
+    store = Folder(str(tmp_path / "store"))
+    _fetch(store, tmp_path / "d.csv", factories.raw_csv(TABLE.sample(fraction=1, shuffle=True, seed=1)))
+    validate(store, ValidationParams())
+    (warning,) = split(store, SplitParams()).warnings
+    assert "encounter_id does not increase in the file" in warning
+
+
+def test_days_of_an_earlier_file_are_gone_with_it(tmp_path):
+    store, (_, content) = Folder(str(tmp_path / "store")), dated()
+    made(store, tmp_path / "d.csv", content)
+    assert made(store, tmp_path / "other.csv", CSV).discharge_column is None
+    assert layout.DISCHARGES not in store.list()
+    assert split(store, SplitParams()).parts[0].first_day is None
+
+
+def test_another_bound_of_the_gate_makes_the_split_anew(validated):
+    assert not split(validated, SplitParams(), GateParams(min_rows=10**9)).gate_can_decide
+    divided = split(validated, SplitParams(), GateParams(min_rows=1, min_outcomes=1))
+    assert (divided.gate_can_decide, divided.skipped) == (True, False)

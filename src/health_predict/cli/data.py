@@ -27,6 +27,9 @@ def fetch(
 ) -> None:
     """Get the dataset into the storage root.
 
+    A file of your own has the columns of the public dataset, and may have one more, `discharged_on` (or what
+    HEALTH_PREDICT_DISCHARGE_COLUMN says) with the day of discharge, as 2026-01-31, to divide it by.
+
     Example: `health-predict data fetch --from dataset_diabetes.zip`
     """
     from health_predict.cli import tables  # noqa: PLC0415
@@ -40,6 +43,7 @@ def fetch(
             settings.dataset_url,
             synthetic,
             lambda received, total: advance(received, total, "bytes"),
+            settings.discharge_column,
         )
     output.result(report, tables.fetched)
 
@@ -66,13 +70,17 @@ def split(
         int,
         typer.Option(min=0, help="Batches of the rest; 0: all is labelled history, and nothing is replayed."),
     ] = SplitParams.batches,
+    by_date: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Order by this column of days of discharge, not as the file.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show what it leads to, and write nothing.")] = False,
     json: Json = False,
 ) -> None:
     """Divide the cohort: initial train, validation and test by patient, the rest in batches to replay.
 
-    The order of the file is taken for time. With --plan, look first: rows and readmissions of each part, and whether
-    the gate could decide.
+    The order of the file is taken for time, or, with --by-date, the days in a column of it (`discharged_on`, or what
+    HEALTH_PREDICT_DISCHARGE_COLUMN said when it was fetched). An order that its days contradict is refused. With
+    --plan, look first: rows, readmissions and days of each part, and whether the gate could decide.
 
     Example: `health-predict data split --replay-batches 0 --plan`
     """
@@ -82,7 +90,7 @@ def split(
 
     params = replace(Params().split, initial_share=initial_share, batches=replay_batches)
     storage = storage_of(settings_of_environment())
-    Output(json).result((plan_split if plan else step)(storage, params), tables.split)
+    Output(json).result((plan_split if plan else step)(storage, params, by_date=by_date), tables.split)
 
 
 @intake.command()
@@ -95,7 +103,8 @@ def encounters(
     """Take in encounters of any period; those that had not arrived before are the next batch of the loop.
 
     All of the file is taken in or nothing; the same file again changes nothing. Rows that do not fit are set aside with
-    their reasons, and every row is accounted for.
+    their reasons, and every row is accounted for. With a column `discharged_on` (or HEALTH_PREDICT_DISCHARGE_COLUMN) of
+    days as 2026-01-31, outcomes count from 90 days after discharge on; it is never a feature.
 
     Example: `health-predict intake encounters --from march.csv && health-predict loop run`
     """
@@ -103,24 +112,33 @@ def encounters(
     from health_predict.steps.data.intake_encounters import intake_encounters  # noqa: PLC0415
 
     settings = settings_of_environment()
-    report = intake_encounters(storage_of(settings), Params().intake, settings.actor, source, settings.s3_endpoint)
+    report = intake_encounters(
+        storage_of(settings),
+        Params().intake,
+        settings.actor,
+        source,
+        settings.s3_endpoint,
+        settings.discharge_column,
+    )
     Output(json).result(report, tables.encounters_taken_in)
 
 
 @intake.command()
 def outcomes(
     source: Annotated[
-        str, typer.Option("--from", help="CSV or Parquet file, local or s3://, with encounter_id and readmitted.")
+        str, typer.Option("--from", help="CSV or Parquet file, local or s3://: encounter_id, readmitted, as_of if any.")
     ],
     as_of: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Day that the file speaks of; the latest day's statement counts."),
+        typer.Option(formats=["%Y-%m-%d"], help="Day that rows without an as_of of their own speak of."),
     ] = None,
     json: Json = False,
 ) -> None:
     """Take in what became of encounters: in any order, late, twice, or corrected. The newest statement counts.
 
-    A batch matures once the outcomes of 95% of its encounters are known; the others are left out until they are.
+    The newest is that of the latest day. A batch matures once the outcomes of 95% of its encounters count; the others
+    are left out until they do. Where the day of discharge is known, `NO` and `>30` count if they are as of 90 days
+    after it or later: before, a readmission could still come, or be reported.
 
     Example: `health-predict intake outcomes --from may.csv --as-of 2026-05-31 && health-predict loop run`
     """

@@ -7,7 +7,7 @@ import typer
 
 from health_predict.cli.console import Output
 from health_predict.cli.opening import (
-    prediction_log_key,
+    answer_log_of,
     prediction_log_of,
     settings_of_environment,
     storage_of,
@@ -130,16 +130,23 @@ def simulate(
 def next_(simulation: InSimulation = None, json: Json = False) -> None:
     """Say what is due in the loop, and why; nothing is changed.
 
+    With HEALTH_PREDICT_PREDICTION_LOG_KEY, answers of the service whose outcomes are known are due to be judged too.
+
     Example: `health-predict loop next --json`
     """
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.monitoring.next_action import next_action  # noqa: PLC0415
+    from health_predict.store.answered import unjudged_answers  # noqa: PLC0415
     from health_predict.store.loop import read_state  # noqa: PLC0415
     from health_predict.store.simulations import existing_world  # noqa: PLC0415
 
-    storage = storage_of(settings_of_environment())
-    place = storage if simulation is None else existing_world(storage, simulation)[0]
-    Output(json).result(next_action(read_state(place)), tables.due)
+    settings = settings_of_environment()
+    storage = storage_of(settings)
+    if simulation is None:
+        state = read_state(storage, unjudged_answers(storage, answer_log_of(settings), Params().intake))
+    else:
+        state = read_state(existing_world(storage, simulation)[0])
+    Output(json).result(next_action(state), tables.due)
 
 
 @loop.command("run")
@@ -153,6 +160,7 @@ def run_(
     """Do what is due in the loop, action by action, until nothing is: judge, monitor, decide, retrain, gate, score.
 
     Stopped anywhere, the same command goes on from there. A model that the gate declines is an outcome like others.
+    With HEALTH_PREDICT_PREDICTION_LOG_KEY, what the service answered is judged too, into reports/answers/.
 
     Example: `health-predict loop run --trials 1`
     """
@@ -163,7 +171,8 @@ def run_(
 
     settings, output = settings_of_environment(), Output(json)
     params = Params(search=SearchParams(families=families_named(families), trials=trials, seed=seed))
-    found = Loop(settings, params, output, workspace_of(settings).for_many_steps()).run()
+    workspace = workspace_of(settings).for_many_steps()
+    found = Loop(settings, params, output, workspace, answer_log_of(settings)).run()
     output.result([due for due, _ in islice(found, 1 if once else None)], tables.done)
 
 
@@ -234,16 +243,20 @@ def score(batch: BatchNumber, json: Json = False) -> None:
 def answers(json: Json = False) -> None:
     """Judge what the service answered, on outcomes that were taken in since: AUROC and O/E, by version and by day.
 
+    `loop run` does it where outcomes are new, and keeps the judgement; this command shows where it stands.
+
     Reads the prediction log at HEALTH_PREDICT_PREDICTION_LOG, or in the storage root, and needs the key that the log
     was written with, HEALTH_PREDICT_PREDICTION_LOG_KEY: only with it does an outcome find its answer.
 
     Example: `health-predict loop answers --json`
     """
     from health_predict.cli import tables  # noqa: PLC0415
+    from health_predict.errors import ServiceError  # noqa: PLC0415
     from health_predict.steps.loop.judge_answers import judge_logged_answers  # noqa: PLC0415
 
     settings = settings_of_environment()
-    found = judge_logged_answers(
-        storage_of(settings), prediction_log_of(settings), prediction_log_key(), Params().bootstrap
-    )
+    log = answer_log_of(settings)
+    if log.key is None:
+        raise ServiceError("HEALTH_PREDICT_PREDICTION_LOG_KEY is not set: the key that the service writes its log with")
+    found = judge_logged_answers(storage_of(settings), log.storage, log.key, Params())
     Output(json).result(found, tables.answers_judged)

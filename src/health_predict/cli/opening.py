@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from health_predict.adapters.registry import Registry
     from health_predict.settings import Settings
+    from health_predict.store.answered import AnswerLog
     from health_predict.store.storage import Storage
     from health_predict.workspace import Workspace
 
@@ -32,15 +33,13 @@ def prediction_log_of(settings: "Settings") -> "Storage":
     return open_storage(ServingSettings().prediction_log or settings.storage, settings.s3_endpoint)
 
 
-def prediction_log_key() -> bytes:
-    """The secret that the prediction log's pseudonyms are made with. ServiceError where it is not set."""
-    from health_predict.errors import ServiceError  # noqa: PLC0415
+def answer_log_of(settings: "Settings") -> "AnswerLog":
+    """The prediction log with the secret that its pseudonyms are made with, where that is set."""
     from health_predict.settings import ServingSettings  # noqa: PLC0415
+    from health_predict.store.answered import AnswerLog  # noqa: PLC0415
 
     key = ServingSettings().prediction_log_key
-    if key is None:
-        raise ServiceError("HEALTH_PREDICT_PREDICTION_LOG_KEY is not set: the key that the service writes its log with")
-    return key.get_secret_value().encode()
+    return AnswerLog(prediction_log_of(settings), None if key is None else key.get_secret_value().encode())
 
 
 def _registry_of(settings: "Settings") -> "Registry":

@@ -15,15 +15,17 @@ from health_predict.settings import Settings
 from health_predict.steps.loop.assemble import assemble
 from health_predict.steps.loop.decide import decide
 from health_predict.steps.loop.judge import judge
+from health_predict.steps.loop.judge_answers import record_answers
 from health_predict.steps.loop.monitor import monitor
 from health_predict.steps.loop.recalibrate import recalibrate
 from health_predict.steps.loop.score import Ask, score
 from health_predict.steps.model.evaluate import evaluate
 from health_predict.steps.model.promote import promote
 from health_predict.steps.model.train import train
+from health_predict.store.answered import AnswerLog, unjudged_answers
 from health_predict.store.datasets import named
 from health_predict.store.intake import settle
-from health_predict.store.loop import read_state, write_record
+from health_predict.store.loop import NO_ANSWERS, read_state, write_record
 from health_predict.workspace import Workspace
 from health_predict.workspace.production import first_version
 
@@ -32,14 +34,16 @@ from health_predict.workspace.production import first_version
 class Loop:
     """A loop and what it works with.
 
-    `ask` scores through a service; None: with the bundle. `take_up(version, batch)` hands a promoted version to that
-    service and returns how many requests were answered meanwhile.
+    `log` is the prediction log whose answers are judged; None: no answers are. `ask` scores through a service; None:
+    with the bundle. `take_up(version, batch)` hands a promoted version to that service and returns how many requests
+    were answered meanwhile.
     """
 
     settings: Settings
     params: Params
     output: Output
     workspace: Workspace
+    log: AnswerLog | None = None
     ask: Ask | None = None
     take_up: Callable[[str, int], int | None] = lambda _version, _batch: None
 
@@ -50,12 +54,19 @@ class Loop:
         the end of the remedy, noted as objections.
         """
         settle(self.workspace.storage, self.params.intake)
-        while next_action(state := read_state(self.workspace.storage)).action is not None:
+        while next_action(state := self._state()).action is not None:
             while (due := next_action(state)).action is not None:  # what an action changes is known without reading
                 state, record = self._perform(due, state)
                 yield due, record
 
+    def _state(self) -> LoopState:
+        storage, log = self.workspace.storage, self.log
+        return read_state(storage, unjudged_answers(storage, log, self.params.intake) if log else NO_ANSWERS)
+
     def _perform(self, due: Due, state: LoopState) -> tuple[LoopState, BatchRecord | None]:
+        if due.action == "judge answers" and self.log and self.log.key:
+            record_answers(self.workspace.storage, self.log.storage, self.log.key, self.params)
+            return replace(state, unjudged_answers=0), None
         if due.action == "judge":
             judge(self.workspace, self.params)
             return replace(state, unjudged=()), None

@@ -29,12 +29,17 @@ def fetched(report: Any) -> RenderableType:
 
 def validated(report: Any) -> RenderableType:
     text = f"{report.accepted:,} of {report.rows:,} encounters accepted, {report.quarantined:,} in quarantine"
+    if report.discharge_column:
+        text += f"; {report.dated:,} have a day of discharge ({report.discharge_column})"
     findings = [f"  {finding.column}: {finding.reason} ({finding.rows:,} rows)" for finding in report.findings]
     return _labelled(report, "\n".join([text + _skipped(report), *findings]))
 
 
 def split(report: Any) -> RenderableType:
     excluded = f"{report.excluded:,} more ended in death or hospice and are left out"
+    if report.undated:
+        excluded += f"; {report.undated:,} have no {report.by_date} and are in no part"
+    dated = any(part.first_day for part in report.parts)
     rows = [
         (
             part.key,
@@ -42,13 +47,16 @@ def split(report: Any) -> RenderableType:
             f"{part.patients:,}",
             f"{part.outcomes:,}",
             f"{part.readmitted_within_30_days:.1%}",
+            *([f"{part.first_day} to {part.last_day}"] if dated else []),
         )
         for part in report.parts
     ]
-    table = _table(("part", "encounters", "patients", "readmitted <30 days", "share"), rows)
+    headers = ("part", "encounters", "patients", "readmitted <30 days", "share", *(["discharged"] if dated else []))
+    table = _table(headers, rows)
     test = "enough" if report.gate_can_decide else "TOO LITTLE"
     gate = f"the test part is {test} for the gate to decide on"
-    return _labelled(report, f"{report.rows:,} encounters; {excluded}{_skipped(report)}", table, gate)
+    warnings = [f"WARNING: {warning}" for warning in report.warnings]
+    return _labelled(report, f"{report.rows:,} encounters; {excluded}{_skipped(report)}", table, gate, *warnings)
 
 
 def trained(report: "TrainingReport") -> RenderableType:
@@ -237,8 +245,17 @@ def encounters_taken_in(report: Any) -> RenderableType:
         f"{report.left_out:,} ended in death or a hospice, {report.quarantined:,} do not fit"
     ]
     lines += [f"- {one.column} {one.reason} in {one.rows:,} rows" for one in report.findings]
+    if report.final_from:
+        lines.append(
+            f"outcomes of all of the batch are final from {report.final_from} on: discharge + 30 days + reporting lag"
+        )
     if report.quarantine:
         lines.append(f"the rows that do not fit are in {report.quarantine}")
+    if report.amended:
+        lines.append(
+            f"{report.amended:,} of those that were known have other values now; what arrived first stays, as it is "
+            "what was scored"
+        )
     return "\n".join(lines)
 
 
@@ -252,8 +269,15 @@ def outcomes_taken_in(report: Any) -> RenderableType:
             f"{report.overruled:,} say otherwise than a newer statement, which counts; where they are the newest, take "
             "them in with the day that they speak of (--as-of)"
         )
+    if report.early:
+        lines.append(
+            f"{report.early:,} do not count yet: they are as of a day before discharge + 30 days + reporting lag, when "
+            "a readmission may still come or be reported"
+        )
+    if report.without_day:
+        lines.append(f"{report.without_day:,} of these are as of no known day: say it (--as-of, or a column as_of)")
     lines += [
-        f"batch {one.batch} has matured: {one.outcomes:,} outcomes are known, {one.unknown:,} are not, "
+        f"batch {one.batch} has matured: {one.outcomes:,} outcomes count, {one.unknown:,} do not yet, "
         f"{one.corrected:,} were corrected"
         for one in report.batches
     ]
@@ -291,7 +315,10 @@ def due(found: Any) -> RenderableType:
 def done(actions: Sequence[Any]) -> RenderableType:
     if not actions:
         return "nothing was due"
-    return _table(("batch", "action", "because"), [(str(one.batch), one.action, one.reason) for one in actions])
+    return _table(
+        ("batch", "action", "because"),
+        [("" if one.batch is None else str(one.batch), one.action, one.reason) for one in actions],
+    )
 
 
 def decided(report: Any) -> RenderableType:

@@ -14,7 +14,7 @@ from health_predict.data.csv_lines import (
     rows,
     without_blank_end,
 )
-from health_predict.data.schema import FIELDS, MISSING, RAW_COLUMNS
+from health_predict.data.schema import DISCHARGED_ON, FIELDS, MISSING, RAW_COLUMNS
 from health_predict.errors import DataError
 
 _NAMES = {spelling: field.name for field in FIELDS for spelling in (field.raw_name, field.name)}
@@ -22,8 +22,10 @@ _NAME = "the dataset"
 _SHOWN = 5  # columns named in a message
 
 
-def decode(content: bytes) -> pl.DataFrame:
+def decode(content: bytes, discharge_column: str = DISCHARGED_ON) -> pl.DataFrame:
     """Rows of the CSV as strings, one column per field, in FIELDS order and under its `name`.
+
+    Where the file has a column of days of discharge, called `discharge_column`, it is the last, as DISCHARGED_ON.
 
     Row n is line n + 2 of the file. Nothing is missing yet: `?` is still `?` and an empty field is "". Columns
     may come in any order, with hyphens or underscores. Raises DataError for an empty file, another encoding
@@ -34,13 +36,14 @@ def decode(content: bytes) -> pl.DataFrame:
     if not header.removeprefix(BYTE_ORDER_MARK).strip() and not lines.strip():
         raise DataError(f"{_NAME} is an empty file")
     found = layout(header, COMMA, _NAME)
-    columns = _names(found.columns)
+    columns = _names(found.columns, discharge_column)
     lines, _ = without_blank_end(lines, COMMA)
     if not lines:
         raise DataError(f"{_NAME} has a header line and no rows")
     table = rows(lines, found, 2, _NAME)
     check_last_line(lines, COMMA, _NAME)
-    return table.select(pl.nth(columns.index(field.name)).alias(field.name) for field in FIELDS)
+    names = [*(field.name for field in FIELDS), *([DISCHARGED_ON] if DISCHARGED_ON in columns else [])]
+    return table.select(pl.nth(columns.index(name)).alias(name) for name in names)
 
 
 def encode(encounters: pl.DataFrame) -> bytes:
@@ -51,9 +54,10 @@ def encode(encounters: pl.DataFrame) -> bytes:
     return text.write_csv().encode()
 
 
-def _names(header: Sequence[str]) -> list[str]:
-    """The fields that the header names, in its order."""
-    known = [_NAMES[spelling] for spelling in header if spelling in _NAMES]
+def _names(header: Sequence[str], discharge_column: str) -> list[str]:
+    """The fields that the header names, and DISCHARGED_ON where it has a day of discharge, in its order."""
+    names = {**_NAMES, discharge_column: DISCHARGED_ON}
+    known = [names[spelling] for spelling in header if spelling in names]
     if len(known) < len(FIELDS) / 2:
         # Without a header the first line is a patient's row, so it is not repeated here.
         raise DataError(
@@ -63,7 +67,7 @@ def _names(header: Sequence[str]) -> list[str]:
     problems = [
         *_about("repeated", sorted({name for name in known if known.count(name) > 1})),
         *_about("missing", [field.raw_name for field in FIELDS if field.name not in known]),
-        *_about("unknown", [_hinted(spelling, known) for spelling in header if spelling not in _NAMES]),
+        *_about("unknown", [_hinted(spelling, known) for spelling in header if spelling not in names]),
     ]
     if problems:
         raise DataError(f"the dataset's columns do not fit: {'; '.join(problems)}")

@@ -392,6 +392,7 @@ OUTCOME = "readmitted"
 INPUTS = tuple(field for field in FIELDS if field.name != OUTCOME)
 CLINICAL = tuple(field for field in FIELDS if field.is_clinical)
 DIAGNOSES = tuple(field.name for field in FIELDS if field.kind == "diagnosis")
+DISCHARGED_ON = "discharged_on"  # the day of discharge, where a file has it; no field, never a feature
 MISSING = "?"  # in the raw file; "None" in max_glu_serum and A1Cresult is a value, not missing
 MISSING_TEXTS = (MISSING, "")  # in files and requests, where a field may be missing
 NOT_MEASURED = "None"

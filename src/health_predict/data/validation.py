@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 
 import polars as pl
 
+from health_predict.data.days import DAY, days, no_day
 from health_predict.data.field import LONGEST_TEXT, Field
-from health_predict.data.schema import FIELDS, MISSING_TEXTS
+from health_predict.data.hints import hint_of_missing
+from health_predict.data.schema import DISCHARGED_ON, FIELDS, MISSING_TEXTS
 from health_predict.errors import DataError
 from health_predict.params import ValidationParams
 
@@ -30,18 +33,21 @@ class Validated:
     """`encounters` are typed (DTYPES), in file order, with null where a value is missing.
 
     `quarantined` are the other rows as raw strings, after their `line` in the file and their `reason`s joined by
-    "; ". `summary` counts the reasons: a row with two is counted in both.
+    "; ". `summary` counts the reasons: a row with two is counted in both. `discharges` has the encounter_id and the day
+    of discharge (DISCHARGED_ON, Date) of each encounter, null where it is missing; None: the file has no such column.
     """
 
     encounters: pl.DataFrame
     quarantined: pl.DataFrame
     summary: tuple[Finding, ...]
+    discharges: pl.DataFrame | None = None
 
 
-def validate(raw: pl.DataFrame, params: ValidationParams) -> Validated:
+def validate(raw: pl.DataFrame, params: ValidationParams, today: date | None = None) -> Validated:
     """Check every value of decoded rows (`decode`) against its field, and encounter ids against each other.
 
-    Missing are `?` and an empty field; "None" is a value. Of rows with the same encounter_id the first stays.
+    Missing are `?` and an empty field; "None" is a value. Of rows with the same encounter_id the first stays. A day of
+    discharge is one, and not after `today` where that is given.
     Raises DataError when more than `max_quarantined_share` of the rows are bad, with counts and lines, no values.
     """
     problems = [
@@ -50,14 +56,30 @@ def validate(raw: pl.DataFrame, params: ValidationParams) -> Validated:
         for reason, flags in _problems(field, raw[field.name])
         if flags.any()
     ]
+    if DISCHARGED_ON in raw.columns:
+        problems += [(DISCHARGED_ON, reason, flags) for reason, flags in _undated(raw, today) if flags.any()]
     summary = tuple(Finding(column, reason, int(flags.sum())) for column, reason, flags in problems)
     reasons = _joined(problems, raw.height)
     numbered = raw.select(pl.int_range(2, pl.len() + 2).alias(LINE), reasons, pl.all())
     quarantined = numbered.filter(reasons.is_not_null())
     if quarantined.height > params.max_quarantined_share * raw.height:
         raise DataError(_refusal(quarantined, raw.height, summary, params))
-    encounters = raw.filter(reasons.is_null()).select(_typed(field) for field in FIELDS)
-    return Validated(encounters, quarantined, summary)
+    kept = raw.filter(reasons.is_null())
+    encounters = kept.select(_typed(field) for field in FIELDS)
+    discharges = (
+        encounters.select("encounter_id").with_columns(days(kept[DISCHARGED_ON]))
+        if DISCHARGED_ON in raw.columns
+        else None
+    )
+    return Validated(encounters, quarantined, summary, discharges)
+
+
+def _undated(raw: pl.DataFrame, today: date | None) -> Iterator[tuple[str, pl.Series]]:
+    """Each reason that a day of discharge can be refused for, with a flag per row."""
+    found = days(raw[DISCHARGED_ON])
+    yield f"is not {DAY}", found.is_null() & ~no_day(raw[DISCHARGED_ON])
+    if today is not None:
+        yield "is still to come", (found > today).fill_null(value=False)
 
 
 def _problems(field: Field, text: pl.Series) -> Iterator[tuple[str, pl.Series]]:
@@ -102,5 +124,5 @@ def _refusal(quarantined: pl.DataFrame, rows: int, summary: tuple[Finding, ...],
         f"{quarantined.height} of {rows} rows of the dataset are bad, more than {params.max_quarantined_share:.1%} "
         f"(ValidationParams.max_quarantined_share): "
         + "; ".join(f"{finding.column} {finding.reason} in {finding.rows} rows" for finding in worst)
-        + f". First lines: {lines}"
+        + f". First lines: {lines}{hint_of_missing(quarantined)}"
     )

@@ -1,8 +1,9 @@
 """What the loop does next: a function of what has happened, with its reason.
 
 A replay, an orchestrator and a person at the command line ask the same function, so they do the same in the same order:
-outcomes that have matured are judged first; then each batch, oldest first, is compared with what production learnt
-from, a decision is made and carried out as far as the gate lets it, and the batch is scored by what is in production.
+outcomes that have matured are judged first, of batches and of what the service answered; then each batch, oldest first,
+is compared with what production learnt from, a decision is made and carried out as far as the gate lets it, and the
+batch is scored by what is in production.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,9 @@ from typing import Literal
 
 from health_predict.monitoring.retraining import Action
 
-Kind = Literal["judge", "monitor", "decide", "assemble", "train", "recalibrate", "evaluate", "promote", "score"]
+Kind = Literal[
+    "judge", "judge answers", "monitor", "decide", "assemble", "train", "recalibrate", "evaluate", "promote", "score"
+]
 FIRST = 0  # stands for the batch of the first model, which is trained on the initial data before any has arrived
 
 
@@ -48,12 +51,18 @@ class BatchRecord:
 class LoopState:
     """Where the loop is. `unjudged` are batches that were scored and whose outcomes have matured since; `open` are the
     records of batches that have arrived and have not ended, oldest first; `first` is that of the first model, which
-    counts while nothing is in production."""
+    counts while nothing is in production.
+
+    `unjudged_answers` of the service have outcomes that count and were not judged so (0: none, or all were);
+    `judged_answers` is how many the last judgement was on. `hint` says what else could be due, and what it lacks."""
 
     production: str | None
     unjudged: Sequence[int]
     open: Sequence[BatchRecord]
     first: BatchRecord
+    unjudged_answers: int = 0
+    judged_answers: int = 0
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,10 +94,15 @@ def next_action(state: LoopState) -> Due:
         numbers = ", ".join(map(str, state.unjudged))
         reason = f"Outcomes of batch{'es' * several} {numbers} have matured and were not judged."
         return Due("judge", state.unjudged[0], reason)
+    if state.unjudged_answers:
+        before = f"; the last judgement was on {state.judged_answers:,}" if state.judged_answers else ""
+        reason = f"Outcomes of {state.unjudged_answers:,} answers of the service are known and were not judged{before}."
+        return Due("judge answers", None, reason)
     for record in state.open:
         if not record.has_ended:
             return _of_batch(record)
-    return Due(None, None, "Nothing is due: every batch that has arrived was scored, all matured outcomes were judged.")
+    nothing = "Nothing is due: every batch that has arrived was scored, all matured outcomes were judged."
+    return Due(None, None, f"{nothing} {state.hint}".rstrip())
 
 
 def _first(record: BatchRecord) -> Due:

@@ -1,7 +1,8 @@
 """Files of encounters of any size, CSV or Parquet, local or s3://, in batches.
 
 Columns may have the dataset's spelling or hyphens or underscores. The API's contract holds: the same columns are
-required, and what a value may be. `readmitted` may be there and is not read; any other column is refused.
+required, and what a value may be. `readmitted` may be there and is not read. So may a column with the day of discharge,
+which only `sift` reads; any other column is refused.
 
 What a file says in its own way: in CSV every value is text, and an empty identifier is none. A whole number may be
 stored as a float or decimal, as pandas and databases do, if every value is whole.
@@ -10,11 +11,23 @@ stored as a float or decimal, as pandas and databases do, if every value is whol
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 
 import polars as pl
 
+from health_predict.data.days import DAY, days, no_day
 from health_predict.data.field import LONGEST_TEXT, Field
-from health_predict.data.schema import FIELD, IDENTIFIERS, INPUTS, MISSING, MISSING_TEXTS, NOT_MEASURED, OUTCOME
+from health_predict.data.hints import hint_of_missing
+from health_predict.data.schema import (
+    DISCHARGED_ON,
+    FIELD,
+    IDENTIFIERS,
+    INPUTS,
+    MISSING,
+    MISSING_TEXTS,
+    NOT_MEASURED,
+    OUTCOME,
+)
 from health_predict.data.validation import DTYPES
 from health_predict.errors import DataError
 from health_predict.store.places import shown
@@ -41,7 +54,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Sifted:
-    """Typed encounters, and the other rows as texts behind the number of their `row` and their `reason`s."""
+    """Typed encounters, and the other rows as texts behind the number of their `row` and their `reason`s.
+
+    Both have DISCHARGED_ON where the file has a day of discharge; of the encounters it is a Date, and never null.
+    """
 
     encounters: pl.DataFrame
     quarantined: pl.DataFrame
@@ -58,6 +74,7 @@ class EncounterFile:
     rows: int | None
     tables: tuple[Table, ...]
     empty_is_not_measured: bool = False
+    discharge_column: str = DISCHARGED_ON
     account: Account = field(default_factory=Account)
     filled: Counter[str] = field(default_factory=Counter)
 
@@ -65,6 +82,11 @@ class EncounterFile:
     def identifiers(self) -> set[str]:
         """Names of the identifiers that every part has."""
         return set.intersection(*(_identified(table) for table in self.tables))
+
+    @property
+    def is_dated(self) -> bool:
+        """Has every part a column with the day of discharge."""
+        return all(_has(table, self.discharge_column) for table in self.tables)
 
     def batches(self, rows: int) -> Iterator[Batch]:
         """Typed encounters, about `rows` at a time, in file order; one table without rows where the file has none.
@@ -81,23 +103,31 @@ class EncounterFile:
         if start == 0:
             yield self._batch(_empty(self.tables[0]), start, self.tables[0])
 
-    def sift(self, rows: int, needed: Collection[str] = ()) -> Iterator[Sifted]:
+    def sift(self, rows: int, today: date, needed: Collection[str] = ()) -> Iterator[Sifted]:
         """As `batches`, with the rows whose values do not fit set aside instead of refused, each with its reasons.
 
-        A row where one of the `needed` fields is missing does not fit either.
+        A row where one of the `needed` fields is missing does not fit either; nor, in a file with days of discharge,
+        one without such a day, or with one after `today`.
         """
-        start = 0
+        start, dated = 0, self.is_dated
         for table in self.tables:
-            for raw in self._raw(table, rows):
-                yield _sifted(self._measured(raw) if self.empty_is_not_measured else raw, start, needed)
+            for raw in self._raw(table, rows, dated):
+                yield _sifted(self._measured(raw) if self.empty_is_not_measured else raw, start, needed, today)
                 start += raw.height
         if start == 0:
-            yield _sifted(_empty(self.tables[0]), start, needed)
+            empty = _empty(self.tables[0])
+            discharged = [pl.lit(None, pl.String).alias(DISCHARGED_ON)] if dated else []
+            yield _sifted(empty.with_columns(discharged), start, needed, today)
 
-    def _raw(self, table: Table, rows: int) -> Iterator[pl.DataFrame]:
-        """Under field names; fields that the file lacks are null."""
+    def _raw(self, table: Table, rows: int, dated: bool = False) -> Iterator[pl.DataFrame]:
+        """Under field names; fields that the file lacks are null. Where `dated`, with DISCHARGED_ON."""
         positions, values = _positions(table), _values(table)
-        absent = [pl.lit(values.get(f.name), pl.String).alias(f.name) for f in INPUTS if f.name not in positions]
+        if dated and self.discharge_column in table.values:
+            values = {**values, DISCHARGED_ON: table.values[self.discharge_column]}
+        elif dated:
+            positions = {**positions, DISCHARGED_ON: _stripped(table).index(self.discharge_column)}
+        names = [*(f.name for f in INPUTS), *([DISCHARGED_ON] if dated else [])]
+        absent = [pl.lit(values.get(name), pl.String).alias(name) for name in names if name not in positions]
         for piece in table.pieces(positions, rows, self.account):
             yield piece.with_columns(absent)
 
@@ -120,26 +150,38 @@ class EncounterFile:
         return raw.with_columns(columns)
 
 
-def open_encounters(source: str, endpoint: str | None = None, empty_is_not_measured: bool = False) -> EncounterFile:
+def open_encounters(
+    source: str,
+    endpoint: str | None = None,
+    empty_is_not_measured: bool = False,
+    discharge_column: str = DISCHARGED_ON,
+) -> EncounterFile:
     """The file or folder, its columns checked. `endpoint` is an S3-compatible address other than AWS.
+
+    `discharge_column` is what the file calls the day of discharge, if it has it.
 
     Raises StorageError when it is not there, DataError when it is of no kind that is read or its columns do not fit.
     """
     tables = tuple(open_tables(source, endpoint))
     for table in tables:
-        _check(table)
+        _check(table, discharge_column)
     if len({tuple(sorted(_identified(table))) for table in tables}) > 1:
         raise DataError(f"{shown(source)} has parts with other identifiers than others")
+    if len({_has(table, discharge_column) for table in tables}) > 1:
+        raise DataError(f"{shown(source)} has parts with and without the column {discharge_column}")
     heights = [table.rows for table in tables]
     known = [height for height in heights if height is not None]
     rows = sum(known) if len(known) == len(heights) else None
-    return EncounterFile(shown(source), rows, tables, empty_is_not_measured)
+    return EncounterFile(shown(source), rows, tables, empty_is_not_measured, discharge_column)
 
 
-def read_columns(source: str, names: tuple[str, ...], what: str, endpoint: str | None = None) -> pl.DataFrame:
+def read_columns(
+    source: str, names: tuple[str, ...], what: str, endpoint: str | None = None, day: str | None = None
+) -> pl.DataFrame:
     """Some fields of a file or folder, whole, and no others: whole numbers by the rules of encounters, else texts.
 
-    A number that does not fit is null. DataError where a field is not there once, or of another type.
+    A number that does not fit is null. `day` is a column that may be there, with days (Date); without it, or where a
+    row has none, it is null. DataError where a field is not there once, or of another type, or a day is none.
     """
     found = []
     for table in open_tables(source, endpoint):
@@ -156,9 +198,27 @@ def read_columns(source: str, names: tuple[str, ...], what: str, endpoint: str |
         wrong = [_wrong_type(name, dtype) for name, dtype in types.items() if not _can_hold(dtype, FIELD[name])]
         if wrong:
             raise DataError(f"the columns of {table.name} do not fit: {'; '.join(wrong)}")
+        if day in positions:
+            chosen[day], types[day] = positions[day], table.types[positions[day]]
         found += list(table.pieces(chosen, _PIECE, Account()))
         found.append(pl.DataFrame(schema=types))
-    return pl.concat(pl.DataFrame([_plain(FIELD[name], piece[name]) for name in names]) for piece in found)
+    days_of = [] if day is None else [day]
+    return pl.concat(
+        pl.DataFrame(
+            [_plain(FIELD[name], piece[name]) for name in names] + [_days(source, name, piece) for name in days_of]
+        )
+        for piece in found
+    )
+
+
+def _days(source: str, name: str, piece: pl.DataFrame) -> pl.Series:
+    if name not in piece.columns:
+        return pl.Series(name, [None] * piece.height, pl.Date)
+    found = days(piece[name])
+    wrong = int((found.is_null() & ~no_day(piece[name])).sum())
+    if wrong:
+        raise DataError(f"{shown(source)} has {wrong} values of {name} that are not {DAY}")
+    return found
 
 
 def _plain(field: Field, values: pl.Series) -> pl.Series:
@@ -168,6 +228,14 @@ def _plain(field: Field, values: pl.Series) -> pl.Series:
 def _wrong_type(name: str, dtype: pl.DataType) -> str:
     held = "a type that is not read" if dtype == pl.Unknown else dtype.base_type().__name__
     return f"{name} holds {held}, not {FIELD[name].rule}"
+
+
+def _stripped(table: Table) -> list[str]:
+    return [column.strip() for column in table.columns]
+
+
+def _has(table: Table, column: str) -> bool:
+    return column in table.values or column in _stripped(table)
 
 
 def field_name(column: str) -> str:
@@ -196,12 +264,12 @@ def _empty(table: Table) -> pl.DataFrame:
     return pl.DataFrame(schema=types)
 
 
-def _check(table: Table) -> None:
+def _check(table: Table, discharge_column: str) -> None:
     """DataError where the columns do not fit."""
     spellings = Counter([field_name(column) for column in table.columns] + list(_values(table)))
     types = {field_name(column): dtype for column, dtype in zip(table.columns, table.types, strict=True)}
     lacking = [f.raw_name for f in INPUTS if f.required and f.name not in spellings]
-    unknown = [column for column in table.columns if field_name(column) not in FIELD]
+    unknown = [name for name in table.columns if field_name(name) not in FIELD and name.strip() != discharge_column]
     if len(lacking) > len(INPUTS) / 2:
         # Without a header the first line is a patient's row, so nothing of it is repeated.
         raise DataError(
@@ -211,6 +279,7 @@ def _check(table: Table) -> None:
     problems = [
         *(f"{name} is missing" for name in lacking),
         *(f"{name} is there twice" for name, times in sorted(spellings.items()) if times > 1 and name in FIELD),
+        *([f"{discharge_column} is there twice"] if _stripped(table).count(discharge_column) > 1 else []),
         *(
             _wrong_type(name, dtype)
             for name, dtype in types.items()
@@ -246,14 +315,18 @@ def _typed(raw: pl.DataFrame, source: str, start: int) -> pl.DataFrame:
     return typed
 
 
-def _sifted(raw: pl.DataFrame, start: int, needed: Collection[str]) -> Sifted:
-    raw = raw.select(f.name for f in INPUTS)
+def _sifted(raw: pl.DataFrame, start: int, needed: Collection[str], today: date) -> Sifted:
+    discharged = [DISCHARGED_ON] if DISCHARGED_ON in raw.columns else []
+    raw = raw.select(*(f.name for f in INPUTS), *discharged)
     typed = pl.DataFrame([(_number if f.is_number else _text)(f, raw[f.name]) for f in INPUTS])
     reasons = [
         pl.select(pl.when(wrong).then(pl.lit(_reason(f, f.name in needed)))).to_series().alias(f.name)
         for f in INPUTS
         if (wrong := _wrong(f, raw[f.name], typed[f.name], f.name in needed)) is not None
     ]
+    if discharged:
+        typed = typed.with_columns(days(raw[DISCHARGED_ON]))
+        reasons += _not_discharged(typed[DISCHARGED_ON], today)
     if not reasons:
         nothing = dict.fromkeys(("reason", *raw.columns), pl.String)
         return Sifted(typed, pl.DataFrame(schema={"row": pl.Int64, **nothing}))
@@ -264,14 +337,23 @@ def _sifted(raw: pl.DataFrame, start: int, needed: Collection[str]) -> Sifted:
     return Sifted(typed.filter(fits), quarantined.select("row", "reason", *raw.columns))
 
 
+def _not_discharged(found: pl.Series, today: date) -> list[pl.Series]:
+    """The reason of each row that has no day of discharge, or one that is still to come; nothing where all have one."""
+    none, later = found.is_null(), (found > today).fill_null(value=False)
+    if not (none | later).any():
+        return []
+    missing, coming = pl.lit(f"{DISCHARGED_ON} is missing or not {DAY}"), pl.lit(f"{DISCHARGED_ON} is still to come")
+    return [pl.select(pl.when(none).then(missing).when(later).then(coming).alias(DISCHARGED_ON)).to_series()]
+
+
 def _reason(field: Field, needed: bool) -> str:
     return f"{field.name} is {'missing or ' if needed else ''}not {field.rule}"
 
 
 def _hint(raw: pl.DataFrame) -> str:
-    """What to do where the texts `None` are gone, as pandas reads them as missing."""
+    """What to do where missing values are written in another way, or `None` is gone, as pandas reads it as missing."""
     if not any(_missing(FIELD[name], raw[name], texts=("",)).any() for name in _MEASURED):
-        return ""
+        return hint_of_missing(raw)
     return (
         f". {' and '.join(_MEASURED)} say `{NOT_MEASURED}` where nothing was measured, which pandas reads as missing: "
         "read the file with keep_default_na=False, or score it with --empty-means-not-measured"

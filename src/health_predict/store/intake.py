@@ -10,13 +10,15 @@ import io
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from typing import Literal, TypeVar
 
 import msgspec
 import polars as pl
 
-from health_predict.data.schema import OUTCOME
+from health_predict.data.maturity import AS_OF, counts
+from health_predict.data.schema import DISCHARGED_ON, OUTCOME
 from health_predict.data.validation import DTYPES
 from health_predict.errors import ConflictError, DataError
 from health_predict.params import IntakeParams
@@ -27,17 +29,19 @@ from health_predict.store.storage import State, Storage
 from health_predict.store.tables import kept_table
 
 Taken = TypeVar("Taken")
+Clock = Callable[[], datetime]  # of the time, UTC
 
 TRIES = 10  # appends, while others take something in at the same time
-IDS: Types = {"encounter_id": DTYPES["encounter_id"]}
-STATEMENTS: Types = {**OUTCOMES, "as_of": pl.Date()}  # what was said to have become of an encounter, as known on a day
+STATEMENTS: Types = {**OUTCOMES, AS_OF: pl.Date()}  # what was said to have become of an encounter, as known on a day
+DISCHARGES: Types = {"encounter_id": DTYPES["encounter_id"], DISCHARGED_ON: pl.Date()}
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the log.
 
     `table` is the SHA-256 of the kept table: encounters without outcomes, which are the batch of that number; or
-    STATEMENTS. `left_out` encounters of the file ended in death or a hospice.
+    STATEMENTS. `discharges` is that of the encounters' days of discharge (DISCHARGES), None where the file had none.
+    `left_out` encounters of the file ended in death or a hospice.
     """
 
     at: str  # UTC, ISO 8601
@@ -47,6 +51,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     batch: int | None = None
     left_out: int = 0
+    discharges: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,21 @@ class IntakeLog:
 
 @dataclass(frozen=True)
 class Settled:
-    """Of a batch whose outcomes were written: how many are known, how many are not, and how many were corrected."""
+    """Of a batch whose outcomes were written: how many count, how many do not (yet), and how many were corrected."""
 
     batch: int
     outcomes: int
     unknown: int
     corrected: int
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def last_day(clock: Clock) -> date:
+    """The last day that has begun anywhere: where it is tomorrow already, a patient may have been discharged then."""
+    return clock().date() + timedelta(days=1)
 
 
 def read_intake(storage: Storage) -> IntakeLog:
@@ -107,17 +121,6 @@ def next_batch(storage: Storage, log: IntakeLog) -> int:
     return max(next_assembly(storage), max(log.batches, default=0) + 1)
 
 
-def known_encounters(storage: Storage, log: IntakeLog) -> pl.Series:
-    """Ids of all encounters that have arrived before, or that the store was begun with."""
-    numbers = set(arrived(storage)) | set(log.batches)
-    tables = [kept_table(storage, log.batches[one].table) for one in numbers if one in log.batches]
-    others = [storage.read(layout.arrival(one)) for one in numbers if one not in log.batches]
-    initial = (layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION, layout.INITIAL_TEST)
-    begun = [storage.read(key) for key in initial if storage.exists(key)]
-    ids = [pl.read_parquet(io.BytesIO(table), columns=list(IDS)) for table in (*begun, *others, *tables)]
-    return pl.concat([pl.DataFrame(schema=IDS), *ids])["encounter_id"].unique()
-
-
 def settle(storage: Storage, params: IntakeParams) -> list[Settled]:
     """Make of the log what the loop reads; returns the batches whose outcomes were written, or written anew.
 
@@ -152,6 +155,22 @@ def newest_statements(storage: Storage, log: IntakeLog) -> pl.DataFrame:
     return in_order.unique("encounter_id", keep="last", maintain_order=True)
 
 
+def read_discharges(storage: Storage, log: IntakeLog) -> pl.DataFrame:
+    """Days of discharge (DISCHARGES) of all encounters that came with one."""
+    tables = [kept_table(storage, one.discharges) for one in log.received if one.discharges]
+    return pl.concat([pl.DataFrame(schema=DISCHARGES), *(pl.read_parquet(io.BytesIO(table)) for table in tables)])
+
+
+def that_count(said: pl.DataFrame, discharges: pl.DataFrame, params: IntakeParams) -> pl.DataFrame:
+    """Of the newest statements (STATEMENTS), those whose outcomes count by `data.maturity`, in their order.
+
+    `discharges` (DISCHARGES) may lack encounters, and have others.
+    """
+    latest: date | None = said[AS_OF].max()  # type: ignore[assignment]
+    dated = said.join(discharges, on="encounter_id", how="left", maintain_order="left")
+    return said.filter(counts(dated, latest, params.reporting_lag))
+
+
 def _arrive(storage: Storage, number: int, received: Received) -> None:
     arrival = Arrival(number, received.rows, None, received.left_out)
     files = {layout.arrival(number): kept_table(storage, received.table)}
@@ -160,10 +179,10 @@ def _arrive(storage: Storage, number: int, received: Received) -> None:
 
 
 def _mature(storage: Storage, log: IntakeLog, params: IntakeParams) -> list[Settled]:
-    """Write the outcomes of every batch of which enough are known, where they are not what they were."""
+    """Write the outcomes of every batch of which enough count, where they are not what they were."""
     if not any(one.kind == "outcomes" for one in log.received):
         return []
-    said = newest_statements(storage, log).select(*OUTCOMES)
+    said = that_count(newest_statements(storage, log), read_discharges(storage, log), params).select(*OUTCOMES)
     found = (_matured(storage, number, said, params) for number in sorted(log.batches))
     return [settled for settled in found if settled]
 
@@ -171,11 +190,11 @@ def _mature(storage: Storage, log: IntakeLog, params: IntakeParams) -> list[Sett
 def _matured(storage: Storage, number: int, said: pl.DataFrame, params: IntakeParams) -> Settled | None:
     encounters = read_arrival(storage, number)
     known = encounters.select("encounter_id").join(said, on="encounter_id", how="inner", maintain_order="left")
-    if known.height < params.min_known * encounters.height:
-        return None
     key = layout.outcomes(number)
-    content, manifest = parquet(known, OUTCOMES, key), layout.manifest(key)
     before = _before(storage, key)
+    if before is None and known.height < params.min_known * encounters.height:
+        return None
+    content, manifest = parquet(known, OUTCOMES, key), layout.manifest(key)
     if before is not None and before.equals(known) and unaltered(storage, manifest):
         return None
     settled = Settled(number, known.height, encounters.height - known.height, _corrected(before, known))

@@ -10,6 +10,7 @@ RAW_MANIFEST = "raw_data/manifest.json"
 
 VALIDATED = "processed_data/encounters.parquet"
 QUARANTINE = "processed_data/quarantine.csv"
+DISCHARGES = "processed_data/discharges.parquet"  # days of discharge, where the dataset has them
 VALIDATION_MANIFEST = "processed_data/validation.json"
 
 INITIAL_TRAIN = "processed_data/initial_train.parquet"
@@ -37,9 +38,11 @@ HOLDOUTS = "holdouts/"  # ids of encounters that a gate was to be asked about: n
 DRIFT_REPORTS = "drift_reports/batch_"  # of batches; those of files are elsewhere below
 LOGGED_REPORTS = "drift_reports/files/logged-"  # of what the service scored on a day
 INTAKE = "intake.jsonl"  # what a hospital handed over
+KNOWN = "intake/known.parquet"  # ids of the encounters in it: an index that can be made again
 LOOP_ENDED = "loop/batch_"  # how batches ended
 REPLAYED = "reports/replay/batch_"  # the same, where an earlier version wrote it
 PERFORMANCE = "performance/"  # what became of each matured batch
+ANSWERS_MANIFEST = "reports/answers.json"  # of the newest judgement on what the service answered
 
 TRAINING = "reports/training.json"  # of the newest training; older ones are in MLflow
 LEDGER = "promotions.jsonl"
@@ -148,6 +151,11 @@ def training_report(fingerprint: str) -> str:
 
 def evaluation_report(name: str) -> str:
     return f"reports/evaluation/{name}.json"
+
+
+def answers_report(digest: str) -> str:
+    """A judgement on what the service answered, by the answers and outcomes that it is about."""
+    return f"reports/answers/{digest[:16]}.json"
 
 
 def retraining_report(name: str) -> str:

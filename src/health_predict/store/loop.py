@@ -7,6 +7,7 @@ import msgspec
 from health_predict.errors import DataError
 from health_predict.monitoring.next_action import FIRST, BatchRecord, LoopState, first_model
 from health_predict.store import layout
+from health_predict.store.answered import UnjudgedAnswers
 from health_predict.store.batches import arrived, matured, scored
 from health_predict.store.datasets import INITIAL
 from health_predict.store.ledger import read_ledger
@@ -15,20 +16,25 @@ from health_predict.store.read_once import ReadOnce
 from health_predict.store.storage import Storage
 from health_predict.store.tables import read_json, write_json
 
+NO_ANSWERS = UnjudgedAnswers()
 
-def read_state(storage: Storage) -> LoopState:
-    """Where the loop is, from what the store holds. Nothing is written.
+
+def read_state(storage: Storage, answers: UnjudgedAnswers = NO_ANSWERS) -> LoopState:
+    """Where the loop is, from what the store holds, and what is to be judged of the service's answers. Writes nothing.
 
     A batch whose outcomes have matured without its having been scored has nothing to be judged.
     """
     storage = ReadOnce(storage)
-    ended = set(_numbers(storage))
+    ended, production = set(_numbers(storage)), read_ledger(storage).production
     judged, said = set(judged_batches(storage)), set(scored(storage))
     return LoopState(
-        production=read_ledger(storage).production,
+        production=production,
         unjudged=[number for number in matured(storage) if number in said and number not in judged],
         open=[read_open(storage, number) for number in arrived(storage) if number not in ended],
-        first=read_open(storage, FIRST),
+        first=read_open(storage, FIRST) if production is None else first_model(INITIAL.name),
+        unjudged_answers=answers.known,
+        judged_answers=answers.judged,
+        hint=answers.hint,
     )
 
 

@@ -1,7 +1,11 @@
 """Encounters and outcomes that somebody hands over: in a file, or to the service, whose prediction log has them."""
 
+from datetime import date
+
 import polars as pl
 
+from health_predict.data.hints import hint_of_missing
+from health_predict.data.maturity import AS_OF
 from health_predict.data.schema import FIELD, OUTCOME
 from health_predict.data.validation import DTYPES
 from health_predict.errors import DataError, StorageError
@@ -44,14 +48,26 @@ def read_outcomes(source: str, endpoint: str | None = None) -> pl.DataFrame:
     Raises DataError where a column or a value is missing or does not fit, or an encounter is there twice;
     StorageError when there is no such file.
     """
+    return _outcomes(source, read_columns(source, tuple(OUTCOMES), "outcomes", endpoint), ["encounter_id"])
+
+
+def read_statements(source: str, as_of: date | None, endpoint: str | None = None) -> pl.DataFrame:
+    """As `read_outcomes`, with the day that each speaks of: that of the file's column AS_OF, else `as_of`.
+
+    An encounter may be there once a day.
+    """
+    table = read_columns(source, tuple(OUTCOMES), "outcomes", endpoint, AS_OF)
+    return _outcomes(source, table.with_columns(pl.coalesce(AS_OF, pl.lit(as_of, pl.Date))), ["encounter_id", AS_OF])
+
+
+def _outcomes(source: str, raw: pl.DataFrame, once: list[str]) -> pl.DataFrame:
     known = pl.Enum([str(code) for code in FIELD[OUTCOME].codes])
-    table = read_columns(source, tuple(OUTCOMES), "outcomes", endpoint).with_columns(
-        pl.col(OUTCOME).cast(known, strict=False).cast(OUTCOMES[OUTCOME])
-    )
-    unfit = sum(table.null_count().row(0))
-    twice = table.height - table["encounter_id"].n_unique()
+    table = raw.with_columns(pl.col(OUTCOME).cast(known, strict=False).cast(OUTCOMES[OUTCOME]))
+    unfit = sum(table.select(*OUTCOMES).null_count().row(0))
+    twice = table.height - table.select(once).n_unique()
     if unfit or twice:
         raise DataError(
-            f"{shown(source)} has {unfit} values that are missing or do not fit, and {twice} duplicate encounter_ids"
+            f"{shown(source)} has {unfit} values that are missing or do not fit, and {twice} duplicate "
+            f"encounter_ids{hint_of_missing(raw)}"
         )
     return table

@@ -147,7 +147,8 @@ def _parquet(part: Part) -> Table:
 
     def pieces(chosen: Chosen, size: int, account: Account) -> Iterator[pl.DataFrame]:
         named = {name: columns[position] for name, position in chosen.items()}
-        repeated = [columns[p] for name, p in chosen.items() if types[p] == pl.String and not FIELD[name].is_number]
+        categories = [name for name in chosen if name in FIELD and not FIELD[name].is_number]
+        repeated = [columns[chosen[name]] for name in categories if types[chosen[name]] == pl.String]
         done = 0
         try:
             with (

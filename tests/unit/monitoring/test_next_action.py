@@ -87,9 +87,25 @@ RECORDS = st.builds(
 )
 
 
-@given(st.lists(RECORDS, max_size=4), st.sampled_from([None, "1"]), st.lists(st.integers(1, 9), max_size=2))
-def test_something_is_due_exactly_while_something_is_open_and_it_always_has_a_reason(records, production, unjudged):
-    found = next_action(LoopState(production, unjudged, records, INITIAL))
-    idle = production is not None and not unjudged and all(record.has_ended for record in records)
+def test_answers_of_the_service_are_judged_after_batches_and_before_a_batch_is_looked_at():
+    state = LoopState("1", (2,), [BatchRecord(4)], INITIAL, unjudged_answers=1_200, judged_answers=1_000)
+    assert next_action(state).action == "judge"
+    found = next_action(replace(state, unjudged=()))
+    assert (found.action, found.batch) == ("judge answers", None)
+    assert "1,200 answers" in found.reason
+    assert "1,000" in found.reason
+    assert next_action(replace(state, unjudged=(), unjudged_answers=0)).action == "monitor"
+    assert next_action(LoopState("1", (), [], INITIAL, hint="Set the key.")).reason.endswith("judged. Set the key.")
+
+
+@given(
+    st.lists(RECORDS, max_size=4), st.sampled_from([None, "1"]), st.lists(st.integers(1, 9), max_size=2),
+    st.integers(0, 2),
+)  # fmt: skip
+def test_something_is_due_exactly_while_something_is_open_and_it_always_has_a_reason(
+    records, production, unjudged, answers
+):
+    found = next_action(LoopState(production, unjudged, records, INITIAL, answers))
+    idle = production is not None and not unjudged and not answers and all(record.has_ended for record in records)
     assert (found.action is None) == idle
     assert found.reason.endswith(".")

@@ -27,6 +27,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _UUID = re.compile(rb"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
+_CHECKS_OF_A_LIMIT = 4  # a request is given up after its limit, or up to a quarter of it later
 
 _LATER = (b"retry-after", b"1")
 _CLOSE = (b"connection", b"close")
@@ -73,6 +74,47 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
+class _Deadlines:
+    """Gives up requests that take too long. One timer looks after all of them, as one for each costs more."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._started: dict[asyncio.Task[Any], float] = {}
+        self._late: set[asyncio.Task[Any]] = set()
+        self._armed = False
+
+    def begin(self, started: float) -> asyncio.Task[Any]:
+        """Watch the current task until `end`; a task that is late is cancelled."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # an ASGI application runs in a task
+        self._started[task] = started
+        if not self._armed:
+            self._arm()
+        return task
+
+    def end(self, task: asyncio.Task[Any]) -> None:
+        del self._started[task]
+        self._late.discard(task)
+
+    def is_late(self, task: asyncio.Task[Any]) -> bool:
+        """Whether the task was cancelled here, and not by somebody else."""
+        return task in self._late
+
+    def _arm(self) -> None:
+        self._armed = True
+        asyncio.get_running_loop().call_later(self._seconds / _CHECKS_OF_A_LIMIT, self._check)
+
+    def _check(self) -> None:
+        self._armed = False
+        latest = perf_counter() - self._seconds
+        for task, started in self._started.items():
+            if started < latest and task not in self._late:
+                self._late.add(task)
+                task.cancel()
+        if self._started:
+            self._arm()
+
+
 class _Head(NamedTuple):
     """What the headers say: the request's number, and whether its body is in a content or another transfer coding."""
 
@@ -101,6 +143,7 @@ class Gateway:
             if route.method == "GET":
                 self._routes[route.path]["HEAD"] = route  # the server leaves the body out
         self._open_paths = {route.path for route in routes if not route.needs_key}
+        self._deadlines = _Deadlines(limits.seconds)
         self._numbers = count(1)
         self._prefix = secrets.token_hex(8)
 
@@ -112,22 +155,24 @@ class Gateway:
         request_id = head.request_id
         name = ANONYMOUS if path in self._open_paths else caller(self._keys, given)
         call = Call(request_id, name or ANONYMOUS)
+        task = self._deadlines.begin(started)
         status = 499  # as nginx writes it: the caller went away
         try:
-            async with asyncio.timeout(self._limits.seconds):
-                answer = await self._answer(scope, receive, call, name is not None, head)
-                status = answer.status
-                await self._send(send, answer, request_id)
+            answer = await self._answer(scope, receive, call, name is not None, head)
+            status = answer.status
+            await self._send(send, answer, request_id)
         except Disconnected:
             pass
-        except TimeoutError:
-            if status != 499:  # the answer has begun, and nobody takes it: the server closes the connection
+        except asyncio.CancelledError:
+            # 499: no answer has begun. One that has begun and that nobody takes is ended by the server.
+            if status != 499 or not self._deadlines.is_late(task):
                 raise
+            task.uncancel()
             status = 408
-            await self._send(
-                send, Answer(status, _error("the request took too long", request_id), _JSON_CLOSE), request_id
-            )
+            late = Answer(status, _error("the request took too long", request_id), _JSON_CLOSE)
+            await self._send(send, late, request_id)
         finally:
+            self._deadlines.end(task)
             route = path if path in self._routes else "other"
             seconds = perf_counter() - started
             self._service.metrics.answered(route, status, seconds)

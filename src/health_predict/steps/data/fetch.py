@@ -14,6 +14,7 @@ from health_predict.adapters.download import (
     read_source,
 )
 from health_predict.data.decode import decode, encode
+from health_predict.data.schema import DISCHARGED_ON
 from health_predict.errors import DataError
 from health_predict.params import SEED
 from health_predict.simulation.synthetic import generate
@@ -25,7 +26,10 @@ from health_predict.store.storage import Storage
 
 @dataclass(frozen=True)
 class Fetched:
-    """`sha256` is the CSV's with line ends as \\n; `published`: it is the file that UCI published."""
+    """`sha256` is the CSV's with line ends as \\n; `published`: it is the file that UCI published.
+
+    `discharge_column` is what it calls the day of discharge; None: it has none.
+    """
 
     key: str
     sha256: str
@@ -33,9 +37,17 @@ class Fetched:
     published: bool
     synthetic: bool
     skipped: bool = False
+    discharge_column: str | None = None
 
 
-def fetch(storage: Storage, source: str | None, url: str, synthetic_rows: int | None, progress: Progress) -> Fetched:
+def fetch(
+    storage: Storage,
+    source: str | None,
+    url: str,
+    synthetic_rows: int | None,
+    progress: Progress,
+    discharge_column: str = DISCHARGED_ON,
+) -> Fetched:
     """Store invented encounters (`synthetic_rows`), else the file at `source`, else what `url` gives.
 
     Skipped when the same data are there unaltered; a download is not even tried when it could give nothing else.
@@ -46,12 +58,12 @@ def fetch(storage: Storage, source: str | None, url: str, synthetic_rows: int | 
     if present and downloads and _is_what_comes_from(url, present):
         return Fetched(**{**present["result"], "skipped": True})
     content = _obtain(source, url, synthetic_rows, progress)
-    fetched = _described(content, synthetic=synthetic_rows is not None)
+    fetched = _described(content, discharge_column, synthetic=synthetic_rows is not None)
     if downloads and _is_uci(url) and not fetched.published:
         raise DataError(f"{url} gave another file than the one published: SHA-256 {fetched.sha256}")
     origin = without_secrets(url) if downloads else "synthetic" if fetched.synthetic else "file"
     inputs = {"origin": origin, "layout": layout.NUMBER}
-    if present and present["inputs"] == inputs and present["result"] == asdict(fetched):
+    if present and present["inputs"] == inputs and Fetched(**present["result"]) == fetched:
         return replace(fetched, skipped=True)
     publish(
         storage,
@@ -70,11 +82,13 @@ def _obtain(source: str | None, url: str, synthetic_rows: int | None, progress: 
     return read_source(source) if source else fetch_dataset(url, progress)
 
 
-def _described(content: bytes, synthetic: bool) -> Fetched:
+def _described(content: bytes, discharge_column: str, synthetic: bool) -> Fetched:
     csv = extract_csv(content)
     digest = fingerprint(csv)
     key = layout.raw_data("csv" if csv is content else "zip")
-    return Fetched(key, digest, decode(csv).height, digest == PUBLISHED_SHA256, synthetic)
+    rows = decode(csv, discharge_column)
+    dated = discharge_column if DISCHARGED_ON in rows.columns else None
+    return Fetched(key, digest, rows.height, digest == PUBLISHED_SHA256, synthetic, discharge_column=dated)
 
 
 def _is_uci(url: str) -> bool:

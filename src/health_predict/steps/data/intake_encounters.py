@@ -1,19 +1,33 @@
 """`health-predict intake encounters`: a file of encounters becomes the next batch."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date
 from hashlib import sha256
 
 import polars as pl
 
 from health_predict.data.cohort import select_cohort
+from health_predict.data.hints import hint_of_missing
+from health_predict.data.maturity import final_from
+from health_predict.data.schema import DISCHARGED_ON
 from health_predict.data.validation import Finding
 from health_predict.errors import DataError
 from health_predict.params import IntakeParams
 from health_predict.store import layout
 from health_predict.store.batches import ARRIVAL, parquet
 from health_predict.store.encounter_files import open_encounters
-from health_predict.store.intake import IntakeLog, Received, append_received, known_encounters, next_batch, settle
+from health_predict.store.intake import (
+    DISCHARGES,
+    Clock,
+    IntakeLog,
+    Received,
+    append_received,
+    last_day,
+    next_batch,
+    settle,
+    utc_now,
+)
+from health_predict.store.known_encounters import amended, index_encounters, known_encounters
 from health_predict.store.places import shown
 from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table
@@ -30,6 +44,10 @@ class EncountersTakenIn:
     `accepted` are the new `batch` (None: nothing was new); `known` had arrived before, or stand in the file twice with
     the same values; `left_out` ended in death or a hospice; `quarantined` do not fit, or contradict an earlier row of
     the file about the same encounter, `findings` says why, and `quarantine` is the key of the file that has them.
+
+    `amended` of the known have other values than when they arrived. What arrived first stays: it is what was scored,
+    and what is judged and trained on. `final_from` is the day from which the outcomes of all accepted are final; None
+    where the file does not say when patients were discharged.
     """
 
     batch: int | None
@@ -40,47 +58,66 @@ class EncountersTakenIn:
     quarantined: int
     findings: tuple[Finding, ...]
     quarantine: str | None
+    amended: int = 0
+    final_from: date | None = None
 
 
 def intake_encounters(
-    storage: Storage, params: IntakeParams, who: str, source: str, endpoint: str | None = None
+    storage: Storage,
+    params: IntakeParams,
+    who: str,
+    source: str,
+    endpoint: str | None = None,
+    discharge_column: str = DISCHARGED_ON,
+    clock: Clock = utc_now,
 ) -> EncountersTakenIn:
     """Take in the encounters of a CSV or Parquet file, local or s3://, of any period.
 
-    All of the file is taken in, or nothing. The same file again changes nothing, as its encounters are known. Raises
+    All of the file is taken in, or nothing. The same file again changes nothing, as its encounters are known. With a
+    column of days of discharge, outcomes count from discharge + 30 days + reporting lag on (`data.maturity`). Raises
     StorageError when there is no such file, DataError where its columns do not fit, it has no encounter_id or no
     patient_nbr, or more rows do not fit than `params` allows.
     """
-    fitting, bad, findings = _sifted(source, endpoint)
+    fitting, bad, findings = _sifted(source, endpoint, discharge_column, last_day(clock))
     rows = fitting.height + bad.height
     if bad.height > params.max_quarantined_share * rows:
         raise DataError(
             f"{bad.height} of the {rows} rows of {shown(source)} do not fit, more than "
             f"{params.max_quarantined_share:.1%} (IntakeParams.max_quarantined_share): "
             + "; ".join(f"{one.column} {one.reason} in {one.rows} rows" for one in findings)
+            + hint_of_missing(bad)
         )
     distinct = fitting.unique("encounter_id", keep="first", maintain_order=True)
     quarantine = _set_aside(storage, bad)
 
+    dated = DISCHARGED_ON in distinct.columns
+
     def make(log: IntakeLog) -> tuple[_New, Received | None]:
-        new = distinct.filter(~pl.col("encounter_id").is_in(known_encounters(storage, log).implode()))
+        known = known_encounters(storage, log)
+        again = distinct.filter(pl.col("encounter_id").is_in(known["encounter_id"].implode()))
+        new = distinct.filter(~pl.col("encounter_id").is_in(again["encounter_id"].implode()))
         cohort = select_cohort(new)
-        left_out = new.height - cohort.height
+        left_out, other = new.height - cohort.height, amended(storage, known, again.select(*ARRIVAL))
         if cohort.is_empty():
-            return _New(None, cohort.height, left_out), None
+            return _New(None, 0, left_out, other), None
         batch = next_batch(storage, log)
+        encounters = parquet(cohort.select(*ARRIVAL), ARRIVAL, layout.arrival(batch))
+        discharges = cohort.select(*DISCHARGES) if dated else None
         received = Received(
-            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            at=clock().isoformat(timespec="seconds"),
             who=who,
             kind="encounters",
-            table=keep_table(storage, parquet(cohort, ARRIVAL, layout.arrival(batch))),
+            table=keep_table(storage, encounters),
             rows=cohort.height,
             batch=batch,
             left_out=left_out,
+            discharges=None if discharges is None else keep_table(storage, parquet(discharges, DISCHARGES, source)),
         )
-        return _New(batch, cohort.height, left_out), received
+        last = cohort.select(final_from(pl.col(DISCHARGED_ON), params.reporting_lag).max()).item() if dated else None
+        return _New(batch, cohort.height, left_out, other, last), received
 
-    _, new = append_received(storage, make)
+    log, new = append_received(storage, make)
+    index_encounters(storage, log)
     settle(storage, params)
     return EncountersTakenIn(
         batch=new.batch,
@@ -91,28 +128,35 @@ def intake_encounters(
         quarantined=bad.height,
         findings=findings,
         quarantine=quarantine,
+        amended=new.amended,
+        final_from=new.final_from,
     )
 
 
 @dataclass(frozen=True)
 class _New:
-    """Of a file, what had not arrived before."""
+    """Of a file, what had not arrived before, and how many encounters that had are otherwise now."""
 
     batch: int | None
     accepted: int
     left_out: int
+    amended: int
+    final_from: date | None = None
 
 
-def _sifted(source: str, endpoint: str | None) -> tuple[pl.DataFrame, pl.DataFrame, tuple[Finding, ...]]:
-    file = open_encounters(source, endpoint)
+def _sifted(
+    source: str, endpoint: str | None, discharge_column: str, today: date
+) -> tuple[pl.DataFrame, pl.DataFrame, tuple[Finding, ...]]:
+    file = open_encounters(source, endpoint, discharge_column=discharge_column)
     absent = [name for name in NEEDED if name not in file.identifiers]
     if absent:
         raise DataError(
             f"{shown(source)} has no {' and no '.join(absent)}: without it an outcome finds no encounter, and a "
             "patient's stays cannot be kept together"
         )
-    pieces = list(file.sift(PIECE, NEEDED))
-    fitting = pl.concat([piece.encounters.cast(pl.Schema(ARRIVAL)).select(*ARRIVAL) for piece in pieces])
+    pieces = list(file.sift(PIECE, today, NEEDED))
+    types = {**ARRIVAL, **(DISCHARGES if file.is_dated else {})}
+    fitting = pl.concat([piece.encounters.cast(pl.Schema(types)).select(*types) for piece in pieces])
     bad = pl.concat([piece.quarantined for piece in pieces])
     again = _contradicting(fitting)
     if again.any():
@@ -130,8 +174,8 @@ def _contradicting(encounters: pl.DataFrame) -> pl.Series:
     first = encounters.unique("encounter_id", keep="first", maintain_order=True)
     if first.height == encounters.height:
         return pl.repeat(False, encounters.height, dtype=pl.Boolean, eager=True)
-    paired = encounters.select("encounter_id").join(first, on="encounter_id", maintain_order="left").select(*ARRIVAL)
-    same = [encounters[name].eq_missing(paired[name]) for name in ARRIVAL]
+    paired = encounters.select("encounter_id").join(first, on="encounter_id", maintain_order="left")
+    same = [encounters[name].eq_missing(paired[name]) for name in encounters.columns]
     return ~pl.DataFrame(same).select(pl.all_horizontal(pl.all())).to_series()
 
 

@@ -1,22 +1,34 @@
 """`health-predict data split`: the cohort into initial data and batches to replay."""
 
-from dataclasses import asdict, dataclass
+import io
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import polars as pl
 
 from health_predict.data.batches import batches
 from health_predict.data.cohort import outcome, select_cohort
+from health_predict.data.maturity import WINDOW
+from health_predict.data.order import by_file, by_time
+from health_predict.data.schema import DISCHARGED_ON
 from health_predict.data.splits import split as split_cohort
-from health_predict.params import GateParams, SplitParams
+from health_predict.errors import DataError
+from health_predict.params import GateParams, IntakeParams, SplitParams
 from health_predict.store import layout
 from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.storage import Storage
 from health_predict.store.tables import read_table, table_bytes
 
+LAG = IntakeParams.reporting_lag
+LARGEST = 2**63 - 1  # no encounter_id is larger
+
 
 @dataclass(frozen=True)
 class Part:
-    """One file. `outcomes` are readmissions within 30 days; rates are shares of the encounters, 0 to 1."""
+    """One file. `outcomes` are readmissions within 30 days; rates are shares of the encounters, 0 to 1.
+
+    `first_day` and `last_day` are those of discharge, ISO 8601; None where the dataset has none.
+    """
 
     key: str
     rows: int
@@ -24,12 +36,16 @@ class Part:
     outcomes: int
     readmitted_within_30_days: float
     readmitted: float
+    first_day: str | None = None
+    last_day: str | None = None
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """`rows` of the cohort, `excluded` ones who died or went to a hospice, and the parts in file order.
+    """`rows` of the cohort, `excluded` ones who died or went to a hospice, and the parts in order.
 
+    `by_date` is the column that they were ordered by (None: they are in file order), and `undated` encounters of the
+    cohort are in no part, as they have no such day. `warnings` say what speaks against the order, or the outcomes.
     `gate_can_decide`: are there enough encounters and readmissions in the test part for the gate to compare on.
     """
 
@@ -38,49 +54,89 @@ class SplitReport:
     parts: tuple[Part, ...]
     gate_can_decide: bool
     synthetic: bool
+    by_date: str | None = None
+    undated: int = 0
+    warnings: tuple[str, ...] = ()
     skipped: bool = False
 
 
-def split(storage: Storage, params: SplitParams, gate: GateParams | None = None) -> SplitReport:
+def split(
+    storage: Storage, params: SplitParams, gate: GateParams | None = None, by_date: str | None = None
+) -> SplitReport:
     """Write initial train, validation and test data, and the future in batches.
 
-    Skipped when the validated encounters and the parameters are what they were. Raises StorageError before
-    `validate`, DataError when there are too few encounters; then nothing is written.
+    They follow each other in the order of the file, or of the days in the column `by_date`. Skipped when the validated
+    encounters and the parameters are what they were. Raises StorageError before `validate`; DataError when there are
+    too few encounters, the order is not that of time, or there is no such column; then nothing is written.
     """
-    validated = completed(storage, layout.VALIDATION_MANIFEST, "data validate")
-    synthetic = validated["result"]["synthetic"]
-    inputs = {"encounters": validated["files"][layout.VALIDATED], "synthetic": synthetic, "params": asdict(params)}
+    validated, gate = completed(storage, layout.VALIDATION_MANIFEST, "data validate"), gate or GateParams()
+    inputs = {
+        "encounters": validated["files"][layout.VALIDATED],
+        "discharges": validated["files"].get(layout.DISCHARGES),
+        "by_date": by_date,
+        "synthetic": validated["result"]["synthetic"],
+        "params": asdict(params),
+        "reporting_lag": LAG,
+        "gate": {"min_rows": gate.min_rows, "min_outcomes": gate.min_outcomes},
+    }
 
     def make() -> Made[SplitReport]:
-        report, tables = _divided(storage, params, gate or GateParams(), synthetic)
+        report, tables = _divided(storage, params, gate, by_date, validated)
         files = {key: table_bytes(table, key) for key, table in tables.items()}
         return Made(report, files, replaces=layout.FUTURE)
 
     return rerunnable(storage, layout.SPLIT_MANIFEST, inputs, SplitReport, make)
 
 
-def plan_split(storage: Storage, params: SplitParams, gate: GateParams | None = None) -> SplitReport:
+def plan_split(
+    storage: Storage, params: SplitParams, gate: GateParams | None = None, by_date: str | None = None
+) -> SplitReport:
     """What `split` would give; nothing is written. Raises as `split`."""
     validated = completed(storage, layout.VALIDATION_MANIFEST, "data validate")
-    return _divided(storage, params, gate or GateParams(), validated["result"]["synthetic"])[0]
+    return _divided(storage, params, gate or GateParams(), by_date, validated)[0]
 
 
 def _divided(
-    storage: Storage, params: SplitParams, gate: GateParams, synthetic: bool
+    storage: Storage, params: SplitParams, gate: GateParams, by_date: str | None, validated: Any
 ) -> tuple[SplitReport, dict[str, pl.DataFrame]]:
     encounters = read_table(storage, layout.VALIDATED)
-    cohort = select_cohort(encounters)
+    everyone = select_cohort(encounters)
+    days, column = _days(storage, everyone, validated), validated["result"].get("discharge_column")
+    if by_date is None:
+        cohort, warnings = everyone, by_file(everyone, days, column, params)
+    elif days is None or column != by_date:
+        raise DataError(
+            f"the dataset has no column {by_date} that was read as days of discharge ({column or 'none'} was): name it "
+            "in HEALTH_PREDICT_DISCHARGE_COLUMN, and run `data fetch` and `data validate` again"
+        )
+    else:
+        cohort, warnings = by_time(everyone, days, column, params, WINDOW + LAG)
+        params = replace(params, first_unordered_id=LARGEST)  # a day says when, whatever the id
     tables = _tables(cohort, params)
-    parts = {key: _part(key, table) for key, table in tables.items()}
+    dates = dict(zip(everyone["encounter_id"], days, strict=True)) if days is not None else {}
+    parts = {key: _part(key, table, dates) for key, table in tables.items()}
     test = parts[layout.INITIAL_TEST]
     report = SplitReport(
-        rows=cohort.height,
-        excluded=encounters.height - cohort.height,
+        rows=everyone.height,
+        excluded=encounters.height - everyone.height,
         parts=tuple(parts.values()),
         gate_can_decide=test.rows >= gate.min_rows and test.outcomes >= gate.min_outcomes,
-        synthetic=synthetic,
+        synthetic=validated["result"]["synthetic"],
+        by_date=by_date,
+        undated=everyone.height - cohort.height,
+        warnings=tuple(warnings),
     )
     return report, tables
+
+
+def _days(storage: Storage, cohort: pl.DataFrame, validated: Any) -> pl.Series | None:
+    """Day of discharge of each encounter, in order; None where the dataset has no such column."""
+    if layout.DISCHARGES not in validated["files"]:
+        return None
+    known = pl.read_parquet(io.BytesIO(storage.read(layout.DISCHARGES)))
+    return cohort.select("encounter_id").join(known, on="encounter_id", how="left", maintain_order="left")[
+        DISCHARGED_ON
+    ]
 
 
 def _tables(cohort: pl.DataFrame, params: SplitParams) -> dict[str, pl.DataFrame]:
@@ -94,7 +150,8 @@ def _tables(cohort: pl.DataFrame, params: SplitParams) -> dict[str, pl.DataFrame
     }
 
 
-def _part(key: str, encounters: pl.DataFrame) -> Part:
+def _part(key: str, encounters: pl.DataFrame, dates: dict[int, Any]) -> Part:
+    days = [day for number in encounters["encounter_id"] if (day := dates.get(number)) is not None]
     return Part(
         key=key,
         rows=encounters.height,
@@ -102,4 +159,6 @@ def _part(key: str, encounters: pl.DataFrame) -> Part:
         outcomes=int(outcome(encounters, "lt30").sum()),
         readmitted_within_30_days=float(outcome(encounters, "lt30").mean()),
         readmitted=float(outcome(encounters, "any").mean()),
+        first_day=str(min(days)) if days else None,
+        last_day=str(max(days)) if days else None,
     )

@@ -1,13 +1,18 @@
 """`health-predict data validate`: the stored dataset to typed encounters and a quarantine."""
 
+import io
 from dataclasses import asdict, dataclass
+
+import polars as pl
 
 from health_predict.adapters.download import extract_csv
 from health_predict.data.decode import decode
+from health_predict.data.schema import DISCHARGED_ON
 from health_predict.data.validation import Finding
 from health_predict.data.validation import validate as validate_rows
 from health_predict.params import ValidationParams
 from health_predict.store import layout
+from health_predict.store.intake import Clock, last_day, utc_now
 from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.storage import Storage
 from health_predict.store.tables import SCHEMA_DIGEST, table_bytes
@@ -15,7 +20,10 @@ from health_predict.store.tables import SCHEMA_DIGEST, table_bytes
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """Counts of rows; `findings` say why rows are in the quarantine, a row with two reasons in both."""
+    """Counts of rows; `findings` say why rows are in the quarantine, a row with two reasons in both.
+
+    `dated` of the accepted have a day of discharge, in the column `discharge_column` (None: there is no such column).
+    """
 
     rows: int
     accepted: int
@@ -23,35 +31,51 @@ class ValidationReport:
     findings: tuple[Finding, ...]
     synthetic: bool
     skipped: bool = False
+    dated: int = 0
+    discharge_column: str | None = None
 
 
-def validate(storage: Storage, params: ValidationParams) -> ValidationReport:
+def validate(storage: Storage, params: ValidationParams, clock: Clock = utc_now) -> ValidationReport:
     """Write the encounters that are right, the rows that are not with their reasons, and the counts.
 
     Skipped when dataset, schema and parameters are what they were. Raises StorageError before `fetch`, DataError
     when too many rows are bad; then nothing is written.
     """
     raw = completed(storage, layout.RAW_MANIFEST, "data fetch")["result"]
+    column = raw.get("discharge_column")  # not in what an earlier version recorded
     inputs = {
         "dataset": raw["sha256"],
         "synthetic": raw["synthetic"],
         "schema": SCHEMA_DIGEST,
         "params": asdict(params),
+        **({"discharge_column": column} if column else {}),
     }
 
     def make() -> Made[ValidationReport]:
-        validated = validate_rows(decode(extract_csv(storage.read(raw["key"]))), params)
+        rows = decode(extract_csv(storage.read(raw["key"])), column or DISCHARGED_ON)
+        validated = validate_rows(rows, params, last_day(clock))
+        discharges = validated.discharges
         report = ValidationReport(
             rows=validated.encounters.height + validated.quarantined.height,
             accepted=validated.encounters.height,
             quarantined=validated.quarantined.height,
             findings=validated.summary,
             synthetic=raw["synthetic"],
+            dated=0 if discharges is None else discharges[DISCHARGED_ON].count(),
+            discharge_column=column,
         )
         files = {
             layout.VALIDATED: table_bytes(validated.encounters, layout.VALIDATED),
             layout.QUARANTINE: validated.quarantined.write_csv().encode(),
         }
-        return Made(report, files)
+        if discharges is not None:
+            files[layout.DISCHARGES] = _parquet(discharges)
+        return Made(report, files, replaces=layout.DISCHARGES)
 
     return rerunnable(storage, layout.VALIDATION_MANIFEST, inputs, ValidationReport, make)
+
+
+def _parquet(table: pl.DataFrame) -> bytes:
+    file = io.BytesIO()
+    table.write_parquet(file)
+    return file.getvalue()
