@@ -68,7 +68,7 @@ class _Format(msgspec.Struct):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`bundle.json`."""
+    """The content of `bundle.json`."""
 
     format: int
     family: Family
@@ -189,7 +189,7 @@ class _RowScorer:
 
 
 def require_target(manifest: Manifest, target: Target = LIVE_TARGET) -> None:
-    """BundleError for a model of another outcome: its risks answer another question."""
+    """BundleError for a model that predicts another outcome than readmission within 30 days."""
     if manifest.target != target:
         raise BundleError(
             f"the model of run {manifest.run_id} predicts {OUTCOMES[manifest.target]}, not {OUTCOMES[target]}: it is "
@@ -199,7 +199,7 @@ def require_target(manifest: Manifest, target: Target = LIVE_TARGET) -> None:
 
 
 def require_run(manifest: Manifest, run_id: str) -> None:
-    """BundleError when a run holds what belongs to another run."""
+    """BundleError when the bundle names another run than the one that holds it."""
     if manifest.run_id != run_id:
         raise BundleError(f"the run {run_id} holds the bundle of another run, {manifest.run_id}")
 

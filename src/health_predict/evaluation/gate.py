@@ -63,7 +63,7 @@ class Opponent:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that the rules need to know, and nothing about any one patient.
+    """The measurements that the rules of the gate judge; nothing in it is about a single patient.
 
     `seen` is the number of encounters that one of the models was trained on. `clinical` holds each clinical score's
     AUROC and challenger minus score. `fingerprints` name the data: of the comparison, and of what the models were

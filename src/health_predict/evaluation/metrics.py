@@ -1,4 +1,4 @@
-"""How good a set of risks is, and how sure we are of it.
+"""Discrimination and calibration of predicted risks, with bootstrap intervals.
 
 All intervals resample patients, not rows: 46% of encounters belong to patients who come back, and their outcomes
 go together. A resample is one weight per patient, the number of times it was drawn, applied to all its rows; every

@@ -1,4 +1,4 @@
-"""The same metrics by sex, race and age, so that a model cannot be good on average and bad for some."""
+"""Metrics by sex, race and age: a model that is good on average can be bad for a group."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

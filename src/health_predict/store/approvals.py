@@ -22,9 +22,10 @@ def trained_in(storage: Storage, run_id: str) -> str:
 
 
 def approved(storage: Storage, version: Version) -> Metrics:
-    """What a version was when the gate let it in; StorageError where no evaluation says so.
+    """Metrics of a version on the hold-out that it was promoted on; StorageError where it has no evaluation.
 
-    A new calibration keeps the order of risks: what AUROC had been lost before it must not become the standard.
+    A recalibrated version has the AUROC of the model that it comes from: a recalibration keeps the order of risks, and
+    an AUROC that had fallen by then must not become the standard.
     """
     evaluation = read_evaluation(storage, version.run_id)
     trained = read_evaluation(storage, trained_in(storage, version.run_id))

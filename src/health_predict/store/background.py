@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Background:
-    """Lines on their way to something slow.
+    """A queue of lines for a slow writer.
 
     `put` costs a fraction of a microsecond. A line is dropped, and counted in `dropped`, when `capacity` lines are
     waiting already, when `write` could not write them, or after `close`. Lines reach `write` in the order they came.
@@ -40,7 +40,7 @@ class Background:
     def close(self, timeout: float) -> None:
         """Write what is left, for at most `timeout` seconds; what is not written then counts as dropped.
 
-        Once more it does nothing. In the thread itself, which a failing `write` may lead here, it does not wait.
+        A second call does nothing. Called from the writer's own thread, after a failed `write`, it does not wait.
         """
         self._closing = True
         self._wake.set()

@@ -1,4 +1,4 @@
-"""The bundle that `serve` and `predict` are told by its place, on this machine's disk. Needs no MLflow."""
+"""Copies a bundle, named by folder or s3:// address, into the local cache. Needs no MLflow."""
 
 import hashlib
 import tempfile
@@ -17,16 +17,18 @@ BESIDE = (VERSION, "evaluation.json")  # beside a bundle that the registry knows
 
 
 class _Registered(msgspec.Struct, frozen=True):
-    """Of `version.json`, what names the version."""
+    """The fields of `version.json` that name the version."""
 
     version: str | None = None
     sha256: str | None = None
 
 
 def registered_version(folder: Path, sha256: str) -> str | None:
-    """What the registry calls the bundle with this digest, as `version.json` beside it says; None without one.
+    """Name and number that the registry gave the bundle with this digest, from the `version.json` beside the bundle.
 
-    BundleError when it speaks of another bundle, or is no such description.
+    None where there is no `version.json`.
+
+    Raises BundleError when `version.json` describes another bundle or cannot be read.
     """
     try:
         described = msgspec.json.decode((folder / VERSION).read_bytes(), type=_Registered)
@@ -76,7 +78,7 @@ def copy_bundle(root: str, cache: Path, endpoint: str | None = None) -> Path:
 
 
 def _is_whole(place: Path, small: Mapping[str, bytes]) -> bool:
-    """Does the folder hold a bundle that verifies, and of the small files these and no others."""
+    """Whether the folder holds a bundle that verifies, and exactly these small files beside it."""
     try:
         found = {name: (place / name).read_bytes() for name in (MANIFEST, *BESIDE) if (place / name).exists()}
         return found == small and bool(load_bundle(place))

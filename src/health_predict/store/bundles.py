@@ -25,13 +25,13 @@ from health_predict.store.tables import json_bytes
 
 
 class Runs(Protocol):
-    """Where the artifacts of runs are: the registry."""
+    """The part of the registry that holds the artifacts of runs."""
 
     def download(self, run_id: str, path: str, folder: Path) -> Path:
         """Copy the artifacts of a run below `path` into `folder`; returns where they are."""
 
     def holds(self, run_id: str, path: str) -> bool:
-        """Has the run anything below `path` of its artifacts."""
+        """Whether the run has an artifact below `path`."""
 
 
 Connect = Callable[[], Runs]  # MLflow takes seconds to import, and a bundle in the store needs none
@@ -40,7 +40,7 @@ PARTS = (ENCODER, MODEL, REFERENCE, MANIFEST)  # the manifest last: where it is,
 
 
 def keep_bundle(storage: Storage, folder: Path) -> None:
-    """Keep a verified bundle in the store; one that was damaged there is replaced."""
+    """Write a verified bundle to `bundles/<sha256>/`; a damaged copy there is replaced."""
     place = layout.bundle(load_bundle(folder).sha256)
     for name in PARTS:
         key, content = f"{place}/{name}", (folder / name).read_bytes()
@@ -49,12 +49,12 @@ def keep_bundle(storage: Storage, folder: Path) -> None:
 
 
 def has_kept(storage: Storage, digest: str) -> bool:
-    """Has the store the bundle's description, and so, by the order of writing, the bundle."""
+    """Whether the store keeps the bundle: its manifest, which is written last, is there."""
     return storage.exists(f"{layout.bundle(digest)}/{MANIFEST}")
 
 
 def kept_manifest(storage: Storage, digest: str) -> Manifest:
-    """What a bundle in the store says of itself. StorageError when it is not kept, BundleError when it was altered."""
+    """The manifest of a bundle in the store. StorageError when it is not kept, BundleError when it was altered."""
     key = f"{layout.bundle(digest)}/{MANIFEST}"
     if not has_kept(storage, digest):
         raise StorageError(
@@ -68,20 +68,20 @@ def kept_manifest(storage: Storage, digest: str) -> Manifest:
 
 
 def keep_version(storage: Storage, connect: Connect, version: Version) -> Bundle:
-    """The bundle of a version, which the store has whole afterwards, from wherever it is to be had."""
+    """The bundle of a version, from the store or else from its run; afterwards the store keeps a whole copy."""
     with unpacked(storage, connect, version) as folder:
         keep_bundle(storage, folder)
         return load_bundle(folder)
 
 
 def is_kept(storage: Storage, version: Version) -> bool:
-    """Has the store the bundle of a version, whole."""
+    """Whether the store keeps a whole copy of the version's bundle."""
     with tempfile.TemporaryDirectory() as scratch:
         return _copied(storage, str(version.sha256), Path(scratch) / "bundle")
 
 
 def describe_kept(storage: Storage, version: Version) -> None:
-    """Write beside a kept bundle what it is called and how it was evaluated, for whoever serves it from there."""
+    """Write `version.json` and `evaluation.json` beside a kept bundle, for a service that loads it from there."""
     place, described = layout.bundle(str(version.sha256)), asdict(version)
     evaluation = layout.evaluation_report(version.run_id)
     if storage.exists(evaluation):
@@ -93,9 +93,9 @@ def describe_kept(storage: Storage, version: Version) -> None:
 
 @contextmanager
 def unpacked(storage: Storage, connect: Connect, version: Version) -> Iterator[Path]:
-    """The folder of a version's bundle, verified, for the block.
+    """A temporary folder with the version's bundle, verified; removed after the block.
 
-    Raises BundleError when it is nowhere whole, and as `Registry.download`.
+    Raises BundleError when neither store nor registry has a whole copy, and what `Registry.download` raises.
     """
     with tempfile.TemporaryDirectory() as folder:
         place = _obtained(storage, connect, version, Path(folder))
@@ -104,22 +104,22 @@ def unpacked(storage: Storage, connect: Connect, version: Version) -> Iterator[P
 
 
 def open_version(storage: Storage, connect: Connect, version: Version) -> Bundle:
-    """The bundle of a version, as `unpacked`."""
+    """The bundle of a version, loaded. Raises what `unpacked` raises."""
     with unpacked(storage, connect, version) as folder:
         return load_bundle(folder)
 
 
 def fetch_bundle(storage: Storage, connect: Connect, version: Version, cache: Path) -> Path:
-    """As `download_bundle`, and verified. BundleError when what came is not the bundle that was registered."""
+    """As `download_bundle`, then verified. BundleError when the copy is not the bundle that was registered."""
     place = download_bundle(storage, connect, version, cache)
     _verified(place, version)
     return place
 
 
 def download_bundle(storage: Storage, connect: Connect, version: Version, cache: Path) -> Path:
-    """The folder of a version's bundle in the cache: copied once, and again when it is not whole.
+    """The folder of a version's bundle in the cache; a copy that is missing or damaged is made anew.
 
-    Raises TrackingError or StorageError when it cannot be had, which leaves what there was, and StorageError when the
+    Raises TrackingError or StorageError when no copy can be made, and leaves the cache as it was; StorageError when the
     cache cannot be written.
     """
     place = cache / version.name / version.run_id
@@ -140,7 +140,7 @@ def download_bundle(storage: Storage, connect: Connect, version: Version, cache:
 
 
 def _obtained(storage: Storage, connect: Connect, version: Version, folder: Path) -> Path:
-    """A copy from the store, if that has it whole, else from the version's run."""
+    """A copy of the bundle from the store, or from the version's run where the store has no whole one."""
     if version.sha256 and _copied(storage, version.sha256, folder / "kept"):
         return folder / "kept"
     registry, downloads = connect(), folder / "downloads"
@@ -153,7 +153,7 @@ def _obtained(storage: Storage, connect: Connect, version: Version, folder: Path
 
 
 def _copied(storage: Storage, digest: str, copy: Path) -> bool:
-    """Copy a bundle from the store; False where it is not there whole."""
+    """Copy a bundle from the store; False where the store has no whole one."""
     keys = [f"{layout.bundle(digest)}/{name}" for name in PARTS]
     if not all(map(storage.exists, keys)):
         return False
@@ -167,7 +167,7 @@ def _copied(storage: Storage, digest: str, copy: Path) -> bool:
 
 
 def _describe(storage: Storage, version: Version, copy: Path) -> None:
-    """Write beside a bundle what the registry and the gate say of it."""
+    """Write `version.json` and, where there is one, `evaluation.json` beside a copied bundle."""
     described = asdict(version)
     evaluation = layout.evaluation_report(version.run_id)
     if storage.exists(evaluation):
@@ -185,7 +185,7 @@ def _verified(place: Path, version: Version) -> Bundle:
 
 
 def _is_whole(place: Path, version: Version) -> bool:
-    """Is this the version's bundle, with every file as it was when it was copied."""
+    """Whether the folder holds the version's bundle, with every file as it was when it was copied."""
     try:
         described = json.loads((place / VERSION).read_bytes())
         evaluation = described.pop("evaluation_sha256", None)

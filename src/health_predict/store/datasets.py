@@ -1,4 +1,4 @@
-"""What a training may use: encounters to fit on, to tune and calibrate on, and to compare models on."""
+"""Data sets of a training: a table to fit on, one to tune and calibrate on, and one to compare models on."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from health_predict.store.tables import read_json, read_table
 
 @dataclass(frozen=True)
 class Dataset:
-    """Keys of the three tables, and of the manifest that vouches for them; `command` makes them.
+    """Storage keys of the three tables and of their manifest. `command` is the command that makes them.
 
     `train` and `validation` are the same table where a model is only calibrated on it.
     """
@@ -31,7 +31,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Vouched:
-    """A data set whose files were found to be what its manifest says."""
+    """A data set whose files match the digests in its manifest."""
 
     dataset: Dataset
     files: Mapping[str, str]  # key -> SHA-256
@@ -49,7 +49,7 @@ INITIAL = Dataset(
 
 
 def retraining(number: int) -> Dataset:
-    """The data set that was assembled when a batch had arrived."""
+    """The data set of the retraining that was decided when batch `number` had arrived."""
     train, validation, test = (layout.retraining_data(number, part) for part in ("train", "validation", "test"))
     manifest = layout.retraining_manifest(number)
     return Dataset(f"retraining_{number:02d}", train, validation, test, manifest, "loop assemble")
@@ -63,7 +63,7 @@ def recalibration(number: int) -> Dataset:
 
 
 def named(name: str) -> Dataset:
-    """The data set that a bundle, or a person, names; DataError for any other name."""
+    """The data set of this name; DataError for a name that no data set has."""
     if name == INITIAL.name:
         return INITIAL
     kind, _, number = name.partition("_")

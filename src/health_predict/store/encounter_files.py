@@ -247,7 +247,7 @@ def _identified(table: Table) -> set[str]:
 
 
 def _positions(table: Table) -> dict[str, int]:
-    """Where each field that is read is."""
+    """Position of each field's column in the file."""
     inputs = {field.name for field in INPUTS}
     found = ((field_name(column), position) for position, column in enumerate(table.columns))
     return {name: position for name, position in found if name in inputs}
@@ -412,7 +412,7 @@ def _problem(field: Field, values: pl.Series, typed: pl.Series, start: int) -> s
 
 
 def _wrong(field: Field, values: pl.Series, typed: pl.Series, needed: bool = False) -> pl.Series | None:
-    """Which values do not fit; None where all do."""
+    """Mask of the values that do not fit; None where all fit."""
     may_be_missing = not needed and field.may_be_missing
     if typed.null_count() == (values.null_count() if may_be_missing else 0):
         return None

@@ -1,4 +1,4 @@
-"""What models may be compared on: encounters that none of them has seen, and that no earlier hold-out had."""
+"""Hold-outs: encounters that none of the compared models has seen, and that no earlier hold-out had."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -51,7 +51,7 @@ def asked_before(storage: Storage, questions: Iterable[Question], encounters: pl
 
 
 def candidates(batches: Sequence[pl.DataFrame], known_ids: pl.Series, params: Params) -> pl.DataFrame:
-    """Those of matured encounters that a hold-out may be drawn from (`splits.pool`).
+    """The matured encounters that a hold-out may be drawn from (`splits.pool`).
 
     Raises Declined where they are too few for the gate to decide on.
     """
@@ -78,7 +78,7 @@ def read_seen(storage: Storage, table: TableDigest) -> pl.DataFrame:
 
 
 def holdout_bytes(test: pl.DataFrame, key: str) -> bytes:
-    """What is kept of a hold-out, so that no later one has its encounters."""
+    """The Parquet file with the encounter_ids of a hold-out, so that no later hold-out has them."""
     return parquet(test.select(*IDS), IDS, key)
 
 

@@ -1,4 +1,4 @@
-"""Where everything is below the storage root. Nothing else knows a path.
+"""Keys of everything below the storage root. No other module knows a path.
 
 Batches are numbered from 1, in order of arrival.
 """

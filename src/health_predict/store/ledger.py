@@ -55,7 +55,7 @@ class Subject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a hold-out was asked: the table compared on, the version compared with, and the how-manieth time."""
+    """A comparison on a hold-out: SHA-256 of its table, the version compared with, and the number of this look."""
 
     holdout: str  # SHA-256 of the table
     champion: str | None
@@ -84,7 +84,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Ledger(msgspec.Struct, frozen=True):
-    """What was read, and the state of the file it was read from.
+    """The entries of the ledger, and the state of the file that they were read from.
 
     `lines` are the entries as they stand in the file: an earlier or later version may write the same entry otherwise.
     """
@@ -109,12 +109,12 @@ class Ledger(msgspec.Struct, frozen=True):
 
     @property
     def previous(self) -> str | None:
-        """What a rollback goes back to."""
+        """The version that a rollback returns to; None where there is none."""
         return self.entries[-1].previous if self.entries else None
 
     @property
     def moved(self) -> bool:
-        """Was anything ever decided about what is in production."""
+        """Whether any decision ever put a version into production."""
         return any(entry.decision in MOVES for entry in self.entries)
 
     @property
@@ -128,7 +128,7 @@ class Ledger(msgspec.Struct, frozen=True):
 
     @property
     def numbers(self) -> list[str]:
-        """Of the versions that were ever in production, in the order in which they came."""
+        """Numbers of all versions that were ever in production, by first promotion."""
         return [str(entry.subject.version) for entry in self._arrivals()]
 
     def version(self, number: str) -> Version:
@@ -137,7 +137,7 @@ class Ledger(msgspec.Struct, frozen=True):
         return Version(str(self.model), number, subject.run_id, subject.bundle)
 
     def subject(self, number: str) -> Subject:
-        """As `version`: the model of it."""
+        """The model of a version. Raises what `version` raises."""
         for entry in self._arrivals():
             if entry.subject.version == number:
                 return entry.subject
@@ -145,7 +145,7 @@ class Ledger(msgspec.Struct, frozen=True):
         raise ConflictError(f"version {number} was never in production, says the ledger; these were: {those}")
 
     def before(self, number: str) -> str | None:
-        """The newest version that came before this one first did, scores otherwise, and is not kept out; or None."""
+        """The newest version promoted before this one that scores differently and is not barred; or None."""
         content = self.subject(number).content
         earlier = [(one, self.subject(one)) for one in reversed(self.numbers[: self.numbers.index(number)])]
         fits = (one for one, found in earlier if found.content != content and self.barred(found) is None)
@@ -163,7 +163,7 @@ class Ledger(msgspec.Struct, frozen=True):
         return out
 
     def asked(self, subject: Subject, holdout: str, champion: str | None) -> Question | None:
-        """What a hold-out was asked before about an equal model against the same version: the answer is the same."""
+        """An earlier question to the hold-out about an equal model against the same version; or None."""
         for entry in self.entries:
             question = entry.question
             if (
@@ -176,7 +176,7 @@ class Ledger(msgspec.Struct, frozen=True):
         return None
 
     def questions(self) -> list[Question]:
-        """All that was ever asked of hold-outs, oldest first."""
+        """All questions to hold-outs, oldest first."""
         found = []
         for entry in self.entries:
             found += entry.asked
@@ -186,12 +186,12 @@ class Ledger(msgspec.Struct, frozen=True):
 
     @property
     def kept_out(self) -> list[Entry]:
-        """Every rollback that still keeps a model out."""
+        """The rollbacks that still bar a model."""
         rollbacks = [one for entry in self.entries for one in (*entry.kept_out, entry) if one.decision == "rolled_back"]
         return [one for one in rollbacks if self.barred(one.subject) == one]
 
     def digest(self, entries: int) -> str:
-        """SHA-256 of the first decisions."""
+        """SHA-256 of the first `entries` decisions."""
         return hashlib.sha256(_content(self.lines[:entries])).hexdigest()
 
     def _arrivals(self) -> Iterator[Entry]:
@@ -239,7 +239,7 @@ def entry(
     asked: Sequence[Question] = (),
     moves: tuple[str | None, str | None] | None = None,
 ) -> Entry:
-    """An entry, now. `moves` are production and previous after it; None: they stay what they are."""
+    """A new entry, dated now. `moves`: the versions in production and previous after it; None leaves both."""
     production, previous = moves or (ledger.production, ledger.previous)
     return Entry(
         at=datetime.now(UTC).isoformat(timespec="seconds"),

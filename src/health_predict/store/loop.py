@@ -1,4 +1,4 @@
-"""How far the loop is with each batch, and how the earlier ones ended."""
+"""The loop's record of each batch: what has been done with an open batch, and how a closed one ended."""
 
 from dataclasses import asdict, replace
 
@@ -47,7 +47,7 @@ def read_open(storage: Storage, number: int) -> BatchRecord:
 
 
 def read_ended(storage: Storage, number: int) -> BatchRecord | None:
-    """How a batch ended; None while it has not."""
+    """The record of a batch that has ended; None while it is open."""
     if storage.exists(key := layout.loop_ended(number)):
         return _record(storage, key)
     if storage.exists(key := layout.replayed(number)):
@@ -57,7 +57,7 @@ def read_ended(storage: Storage, number: int) -> BatchRecord | None:
 
 
 def write_record(storage: Storage, record: BatchRecord) -> None:
-    """Note how far the loop is with a batch. Of one that has ended nothing more is written, and nothing is open."""
+    """Write a batch's record. The record of a batch that has ended replaces its open one."""
     if record.has_ended:
         write_json(storage, layout.loop_ended(record.batch), asdict(record))
         storage.delete(layout.loop_open(record.batch))

@@ -1,4 +1,4 @@
-"""What a step has written, from what: so that a rerun can skip, and nobody reads half of it.
+"""Manifests: what a step wrote and from which inputs, so that a rerun is skipped and no reader sees half of a step.
 
 A manifest names the inputs, the result, and every file with its SHA-256. It is removed before the first file of a
 set is written and comes back after the last: files without their manifest are not finished.
@@ -43,7 +43,7 @@ def publish(
 
 @dataclass(frozen=True)
 class Made(Generic[Result]):
-    """What a step made: its result, and the files that hold it. Other keys that begin with `replaces` are removed."""
+    """What a step made: its result, and its files by key. Other keys that begin with `replaces` are removed."""
 
     result: Result
     files: Mapping[str, bytes]
@@ -85,7 +85,7 @@ def finished(storage: Storage, manifest: str, inputs: Any) -> Any:
 def completed(storage: Storage, manifest: str, command: str, only: Iterable[str] | None = None) -> Any:
     """The manifest (`inputs`, `files`, `result`) of an earlier step, whose files are checked to be as written.
 
-    With `only`, no other files are looked at.
+    `only` limits the check to these files.
 
     StorageError, naming the command that makes them, when the step did not finish or a file was altered.
     """

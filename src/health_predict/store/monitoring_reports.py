@@ -1,4 +1,4 @@
-"""What the monitor found on a batch and on its outcomes, as JSON in the store."""
+"""Reports of the monitor on batches and on their outcomes, as JSON in the store."""
 
 import re
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Judged:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why it is an alarm, naming the batch."""
+        """The findings on the outcomes, in sentences that name the batch."""
         about = "" if self.batch is None else f"Batch {self.batch}: "
         return tuple(f"{about}{reason}" for reason in self.performance.reasons) if self.performance else ()
 

@@ -47,12 +47,12 @@ class Part:
 
 
 def shown(place: str) -> str:
-    """The place as text that can be printed: what is not UTF-8 in a file's name is replaced."""
+    """The path or address as printable text: bytes of a file name that are not UTF-8 are replaced."""
     return os.fsencode(place).decode(errors="replace")
 
 
 def form_of(place: str) -> Form:
-    """DataError where the ending is none that can be read and written."""
+    """The format that the file name's ending names; DataError for any other ending."""
     endings = PurePosixPath(place.lower()).suffixes
     compressed = endings[-1:] == [".gz"]
     ending = "".join(endings[:-1][-1:] if compressed else endings[-1:])
@@ -64,7 +64,7 @@ def form_of(place: str) -> Form:
 
 
 def is_remote(place: str) -> bool:
-    """Is the place on S3. StorageError for an address of another kind."""
+    """Whether the path is an s3:// address. StorageError for an address of another scheme."""
     if place.startswith("s3://"):
         return True
     if "://" in place:
@@ -73,7 +73,7 @@ def is_remote(place: str) -> bool:
 
 
 def parts(source: str, endpoint: str | None = None) -> list[Part]:
-    """The files that the source is: itself, or what is in its folder, in order.
+    """The files of a source, in order: the file itself, or the parts in the folder.
 
     Raises StorageError when there is nothing or it cannot be read, DataError when it is of no kind that is read.
     """
@@ -81,7 +81,7 @@ def parts(source: str, endpoint: str | None = None) -> list[Part]:
 
 
 def same_place(source: str, target: str) -> bool:
-    """Would writing the target replace the source, or a part of it: by what the file is, not by its name."""
+    """Whether writing the target would replace the source or a part of it: by the file itself, not its name."""
     if is_remote(source) or is_remote(target):
         folder = source.rstrip("/") + "/"
         return is_remote(source) == is_remote(target) and (target == source or target.startswith(folder))

@@ -77,7 +77,7 @@ class PredictionLog:
 
 
 def read_predictions(storage: Storage, day: str = "") -> Iterator[ScoredEncounter]:
-    """What was scored on a day (`2026-01-31`), or ever; batch by batch, in the order of their writing.
+    """Encounters scored on a day (`2026-01-31`), or on all days, in the order in which they were written.
 
     Raises StorageError when the store fails, DataError when an object is not a prediction log.
     """

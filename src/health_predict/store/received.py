@@ -43,7 +43,7 @@ def read_logged(store: Storage, day: str) -> pl.DataFrame:
 
 
 def read_outcomes(source: str, endpoint: str | None = None) -> pl.DataFrame:
-    """What became of encounters (`OUTCOMES`), from a CSV or Parquet file, local or s3://, with these columns.
+    """Outcomes of encounters (`OUTCOMES`) from a CSV or Parquet file, local or s3://, with these columns.
 
     Raises DataError where a column or a value is missing or does not fit, or an encounter is there twice;
     StorageError when there is no such file.

@@ -1,4 +1,4 @@
-"""What a replay was asked for, and the batches that `data split` set aside for it."""
+"""The plan of a replay, and the batches that `data split` set aside for it."""
 
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -18,7 +18,7 @@ Document = TypeVar("Document")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is replayed, and how models are retrained in it."""
+    """The scenario of a replay, and how models are retrained in it."""
 
     scenario: str
     from_batch: int

@@ -1,4 +1,4 @@
-"""What steps leave for each other and for people, as JSON in the store."""
+"""Reports of trainings and evaluations, as JSON in the store."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class TrainingReport:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What the gate decides on. `champion` is the version in production that the run was compared with.
+    """The comparison that the gate decides on. `champion` is the version in production that the run was compared with.
 
     `holdout` is the SHA-256 of the table compared on. `left_out` counts, by model, encounters of the hold-out that the
     model had seen; they are in no figure.

@@ -20,13 +20,13 @@ class Simulation(msgspec.Struct, frozen=True):
 
 
 def simulation_of(storage: Storage) -> str | None:
-    """Name of the replay whose world the store is; None where what happens in it really happens."""
+    """Name of the simulation that the store is the world of; None for the store of production."""
     found = read_simulation(storage)
     return found.name if found else None
 
 
 def read_simulation(storage: Storage) -> Simulation | None:
-    """As `simulation_of`, with all that the store says. DataError where that cannot be read."""
+    """The store's description of its simulation; None for production's. DataError where it cannot be read."""
     if not storage.exists(layout.SIMULATION):
         return None
     try:
@@ -36,7 +36,7 @@ def read_simulation(storage: Storage) -> Simulation | None:
 
 
 def require_world(manifest: Manifest, simulation: str | None) -> None:
-    """BundleError for a model that learnt from a what-if, outside of its world: it knows what never happened."""
+    """BundleError for a model that was trained in another simulation: it learnt from encounters that never happened."""
     if manifest.simulation not in (None, simulation):
         raise BundleError(
             f"the run {manifest.run_id} was trained in the simulation {manifest.simulation}, and can be neither "

@@ -69,7 +69,7 @@ class Storage(Protocol):
         """As `write`, if the content is still in that state (None: still absent); else ConflictError."""
 
     def exists(self, key: str) -> bool:
-        """Is there content under exactly this key."""
+        """Whether there is content under exactly this key."""
 
     def list(self, prefix: str = "") -> list[str]:
         """All keys that begin with the prefix, in code point order."""
@@ -78,10 +78,10 @@ class Storage(Protocol):
         """Remove the key; nothing happens when it is not there."""
 
     def connect(self) -> None:
-        """Do now what the first use would take time for. The store itself is not asked."""
+        """Import and connect now what the first use would otherwise wait for. Sends no request."""
 
     def path(self, key: str) -> str:
-        """Where the key is, for messages and for tools: an absolute path, or an s3:// address."""
+        """Absolute path or s3:// address of the key, for messages and for tools."""
 
     def below(self, key: str) -> "Storage":
         """The store whose root is at the key: the same bytes, by shorter keys."""

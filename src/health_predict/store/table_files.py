@@ -18,7 +18,7 @@ _LONGEST_LINE = 2**20  # bytes; a longer one is no line of encounters
 
 @dataclass
 class Account:
-    """What has been read so far. `lines` are those that hold a row; `blank` are blank ones at the end of files."""
+    """Count of what has been read so far: `lines` that hold a row, and `blank` lines at the end of files."""
 
     lines: int = 0
     blank: int = 0

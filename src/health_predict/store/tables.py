@@ -59,7 +59,7 @@ def parse_table(content: bytes, name: str) -> pl.DataFrame:
 
 
 def keep_table(storage: Storage, content: bytes) -> str:
-    """Keep a table under its content, where a model that depends on it finds it; returns its SHA-256.
+    """Write a table to `tables/<sha256>.parquet`, where a model that depends on it finds it; returns the SHA-256.
 
     One that was damaged there is replaced.
     """
@@ -71,7 +71,7 @@ def keep_table(storage: Storage, content: bytes) -> str:
 
 
 def kept_table(storage: Storage, digest: str) -> bytes:
-    """A table by its content. StorageError when it is not kept, DataError when it was altered."""
+    """The table with this SHA-256. StorageError when it is not kept, DataError when it was altered."""
     key = layout.table(digest)
     if not storage.exists(key):
         raise StorageError(

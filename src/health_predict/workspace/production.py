@@ -1,4 +1,4 @@
-"""What is in production: the ledger decides, the registered model's aliases follow.
+"""The version in production: the ledger decides, and the registered model's aliases follow.
 
 A ledger holds a registered model: a tag of the model names the ledger and how far it was. So a second store that would
 speak for the same model, a copy of a store, or a store restored from a backup is found out before it moves anything.
@@ -43,7 +43,7 @@ class Aliases:
 
 
 def in_production(storage: Storage) -> str:
-    """The version that the ledger says is in production. ConflictError where nothing is."""
+    """The version in production, from the ledger. ConflictError where there is none."""
     production = read_ledger(storage).production
     if production is None:
         raise ConflictError("nothing is in production; run `health-predict promote` first")
@@ -51,7 +51,7 @@ def in_production(storage: Storage) -> str:
 
 
 def first_version(storage: Storage) -> str:
-    """The version that was in production first. ConflictError where none ever was."""
+    """The first version that was ever in production. ConflictError where there was none."""
     first = read_ledger(storage).first
     if first is None:
         raise ConflictError("nothing was ever in production; run `health-predict promote` first")
@@ -92,13 +92,13 @@ def checked(workspace: Workspace) -> Ledger:
 
 
 def _has_production(registry: Registry, ledger: Ledger) -> bool:
-    """Has MLflow the version in production; a version of its number, but of another run, is another model."""
+    """Whether MLflow has the version in production. A version with its number but of another run is another model."""
     number = str(ledger.production)
     return registry.run_of(number) == ledger.subject(number).run_id
 
 
 def settle(workspace: Workspace) -> Ledger:
-    """As `checked`, and the aliases say what the ledger says: whatever was interrupted between the two is completed."""
+    """As `checked`; then move the aliases to where the ledger says, which completes a decision that was interrupted."""
     ledger = checked(workspace)
     while ledger.moved:
         hold(workspace, ledger)
@@ -117,7 +117,7 @@ def decide(workspace: Workspace, ledger: Ledger, entry: Entry) -> Ledger:
 
 
 def hold(workspace: Workspace, ledger: Ledger, over: Holder | None = None) -> None:
-    """Let the ledger hold the registered model, which is made if there is none.
+    """Record in the registered model's tag that this ledger speaks for it; the model is made if there is none.
 
     Raises ConflictError where another ledger holds it by now, unless that is the one that was to be taken `over`.
     """
@@ -143,7 +143,7 @@ def hold(workspace: Workspace, ledger: Ledger, over: Holder | None = None) -> No
 
 
 def holder_of(registry: Registry) -> Holder | None:
-    """Who holds the registered model; None where nobody does. ConflictError where this version cannot tell."""
+    """The ledger that speaks for the registered model, or None. ConflictError where the tag cannot be read."""
     found = registry.holders()
     try:
         return msgspec.json.decode(found[max(found)], type=Holder) if found else None
@@ -155,13 +155,13 @@ def holder_of(registry: Registry) -> Holder | None:
 
 
 def aliases(registry: Registry) -> Aliases:
-    """What the aliases say, right or wrong."""
+    """The versions that the aliases point at, whether the ledger agrees or not."""
     production, previous = registry.at(PRODUCTION), registry.at(PREVIOUS)
     return Aliases(production.version if production else None, previous.version if previous else None)
 
 
 def is_of(holder: Holder, ledger: Ledger) -> bool:
-    """Does the ledger go on from where it was when it took hold."""
+    """Whether the ledger still begins with the decisions that it had when it took hold of the model."""
     known = len(ledger.entries) >= holder.entries
     return holder.ledger == ledger.id and known and ledger.digest(holder.entries) == holder.sha256
 
@@ -182,7 +182,7 @@ def _held(holder: Holder, ledger: Ledger, storage: Storage, registry: Registry) 
 
 
 def subject_of(bundle: Bundle, version: str | None = None) -> Subject:
-    """A bundle as the ledger names what a decision is about."""
+    """The ledger's description of a bundle that a decision is about."""
     found = bundle.manifest
     return Subject(found.run_id, found.target, bundle.sha256, found.content, found.lineage, version)
 
