@@ -78,52 +78,55 @@ class Settings(_Environment):
 
     storage: str = Field("health-predict-data", description="Storage root: a folder, or s3://bucket/prefix.")
     raw_data: str | None = Field(
-        None, description="The dataset, a zip or CSV, local or s3://; without it `data fetch` downloads from UCI."
+        None,
+        description="The dataset as a zip or CSV file, local or s3://. If unset, `data fetch` downloads it from UCI.",
     )
-    dataset_url: str = Field(DATASET_URL, description="Where `data fetch` downloads the dataset from.")
+    dataset_url: str = Field(DATASET_URL, description="URL from which `data fetch` downloads the dataset.")
     tracking_uri: str | None = Field(
         None,
         validation_alias=AliasChoices("MLFLOW_TRACKING_URI", "tracking_uri"),
-        description="MLflow server; without it a SQLite file inside the storage root (or ./mlflow.db for s3://).",
+        description="Address of an MLflow server. If unset, MLflow uses a SQLite file in the storage root "
+        "(./mlflow.db for s3://).",
     )
     ray_address: str | None = Field(
         None,
         validation_alias=AliasChoices("RAY_ADDRESS", "ray_address"),
-        description="Ray cluster that tunes; without it one is started on this machine and stopped after.",
+        description="Address of a Ray cluster for tuning. If unset, `train` starts one on this machine and "
+        "stops it afterwards.",
     )
     s3_endpoint: str | None = Field(
         None,
         validation_alias=AliasChoices("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "s3_endpoint"),
-        description="S3-compatible endpoint other than AWS.",
+        description="Endpoint of S3-compatible storage other than AWS.",
     )
     model_name: str = Field(
         "HealthPredict",
         validation_alias=AliasChoices("MODEL_NAME", "model_name"),
-        description="Registered model.",
+        description="Name of the registered model in MLflow.",
     )
     model_alias: str = Field(
         "production",
         validation_alias=AliasChoices("MODEL_ALIAS", "model_alias"),
-        description="Alias that `serve` and `predict` follow when no version is pinned.",
+        description="Alias of the version that `serve` and `predict` use if `MODEL_VERSION` is unset.",
     )
     model_version: str | None = Field(
         None,
         validation_alias=AliasChoices("MODEL_VERSION", "model_version"),
-        description="Pin one version instead of following the alias.",
+        description="Version that `serve` and `predict` use, instead of the alias.",
     )
     cache: Path = Field(
         default_factory=_cache,
-        description="Where downloaded bundles are kept; in the current folder where the user has no home.",
+        description="Folder for downloaded bundles; below the current folder if the user has no home folder.",
     )
     discharge_column: str = Field(
         DISCHARGED_ON,
         min_length=1,
-        description="Column of your files of encounters with the day of discharge, if they have one; never a feature.",
+        description="Name of the column with the day of discharge in your files of encounters. Never a feature.",
     )
     actor: str = Field(
         default_factory=_actor,
         max_length=ACTOR_LENGTH,
-        description="Who decides, for the ledger: a person, or a service account and its task.",
+        description="Name in the ledger of who decides: a person, or a service account and its task.",
     )
 
     @field_validator("ray_address")
@@ -179,38 +182,58 @@ class Settings(_Environment):
 class ServingSettings(_Environment):
     """What a worker of the prediction service needs beside its bundle, host and port."""
 
-    api_keys: str | None = Field(None, description="Callers, as `name:sha256` separated by commas or white space.")
-    api_keys_file: Path | None = Field(None, description="The same, from a file; lines beginning with # are comments.")
-    open_access: bool = Field(False, description="Answer without a key on an address other than loopback.")
-    metrics_open: bool = Field(False, description="Answer /metrics without a key on the public port.")
+    api_keys: str | None = Field(
+        None, description="Callers and key digests, as `name:sha256`, separated by commas or white space."
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File with callers and key digests; lines beginning with # are comments."
+    )
+    open_access: bool = Field(
+        False, description="Accept requests without an API key on an address other than loopback."
+    )
+    metrics_open: bool = Field(False, description="Answer /metrics without an API key on the public port.")
     probe_port: int | None = Field(
-        None, description="Second port for /metrics and probes, without keys; the public port then has no /metrics."
+        None, description="Second port for /metrics and probes, without API keys. The public port then has no /metrics."
     )
-    concurrency: int = Field(256, ge=1, description="Requests at a time; more are answered 503 at once.")
-    connections: int = Field(512, ge=1, description="Open connections at a time; more are answered 503 and closed.")
+    concurrency: int = Field(
+        256, ge=1, description="Requests handled at the same time; further requests get 503 at once."
+    )
+    connections: int = Field(
+        512, ge=1, description="Open connections at the same time; further connections get 503 and are closed."
+    )
     request_timeout: float = Field(
-        10.0, gt=0, description="Seconds until a request, its head, or a connection without any is given up."
+        10.0,
+        gt=0,
+        description="Seconds to receive the head of a request, to complete a request, and to keep a connection "
+        "without a request.",
     )
-    body_limit: int = Field(64 * 1024, ge=1024, description="Bytes of one encounter's request.")
-    batch_body_limit: int = Field(4 * 1024 * 1024, ge=1024, description="Bytes of a request to /predict/batch.")
-    batch_limit: int = Field(1000, ge=1, description="Encounters in one request to /predict/batch.")
+    body_limit: int = Field(64 * 1024, ge=1024, description="Largest body of a request to /predict or /explain, bytes.")
+    batch_body_limit: int = Field(
+        4 * 1024 * 1024, ge=1024, description="Largest body of a request to /predict/batch, bytes."
+    )
+    batch_limit: int = Field(1000, ge=1, description="Most encounters in one request to /predict/batch.")
     drain_seconds: float = Field(
         10.0,
         ge=0,
-        description="After SIGTERM: seconds in which /readyz says 503 and everything is still answered, so that load "
-        "balancers notice; two looks every 5 s by default.",
+        description="Seconds after SIGTERM in which /readyz returns 503 and requests are still answered; 10 s "
+        "lets a load balancer that probes every 5 s probe twice.",
     )
-    audit_log: Path | None = Field(None, description="Append-only audit log; without it there is none.")
+    audit_log: Path | None = Field(
+        None, description="File of the append-only audit log. If unset, no audit log is written."
+    )
     audit_log_bytes: int = Field(
-        256 * 1024 * 1024, ge=1024, description="A file of the audit log is full at this size, and the next one begins."
+        256 * 1024 * 1024,
+        ge=1024,
+        description="Size at which a file of the audit log is closed and the next one begins, bytes.",
     )
     prediction_log: str | None = Field(
-        None, description="Storage root (a folder or s3://) for scored encounters; without it there are none kept."
+        None,
+        description="Storage root (a folder or s3://) of the prediction log. If unset, scored encounters are not kept.",
     )
     prediction_log_key: SecretStr | None = Field(
         None,
-        description="Secret, of 16 characters or more, that patient and encounter numbers are pseudonymised with; "
-        "needed with prediction_log.",
+        description="Secret of at least 16 characters that pseudonymises patient and encounter numbers. "
+        "Required with `HEALTH_PREDICT_PREDICTION_LOG`.",
     )
 
 
