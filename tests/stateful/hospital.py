@@ -25,7 +25,7 @@ from health_predict.adapters.registry import Registry
 from health_predict.cli.run_loop import Loop
 from health_predict.data.schema import EXCLUDED_DISPOSITIONS, OUTCOME
 from health_predict.data.validation import DTYPES
-from health_predict.errors import ConflictError, DataError, HealthPredictError
+from health_predict.errors import ConflictError, DataError, Declined, HealthPredictError
 from health_predict.monitoring.next_action import next_action
 from health_predict.params import Params, SearchParams
 from health_predict.settings import Settings
@@ -50,7 +50,8 @@ from health_predict.store.monitoring_reports import read_judgements, read_watche
 from health_predict.store.reports import read_evaluation
 from health_predict.store.tables import read_json, table_bytes
 from health_predict.workspace import Workspace
-from health_predict.workspace.production import aliases, first_version
+from health_predict.workspace.production import aliases, first_version, settle
+from health_predict.workspace.turn import turn
 
 PARAMS = Params(search=SearchParams(families=("lightgbm",)))
 INITIAL = (7_700, 1_700, 2_600)  # encounters of train, validation and test; GateParams wants 2,000 of the last
@@ -299,7 +300,7 @@ class World:
     def _by_hand(self) -> None:
         workspace, storage = self.workspace(), self.storage
         number = self.random.randint(1, max(arrived(storage), default=1))
-        self.random.choice(
+        step = self.random.choice(
             [
                 lambda: judge(workspace, PARAMS),
                 lambda: monitor(workspace, PARAMS, number),
@@ -307,7 +308,9 @@ class World:
                 lambda: assemble(storage, PARAMS, next_assembly(storage)),
                 lambda: score(workspace, number, first_version(storage)),
             ]
-        )()
+        )
+        with turn(storage, "person"):
+            step()
 
     def _train_by_hand(self) -> None:
         params = Params(search=SearchParams(families=("lightgbm",), seed=self.random.randrange(1_000)))
@@ -325,7 +328,7 @@ class World:
 
     def _explained(self, error: HealthPredictError, several: bool) -> None:
         """An error has to be a fault of the simulation's, or another who was faster."""
-        if FAULT in str(error) or (several and isinstance(error, ConflictError)):
+        if FAULT in str(error) or (several and isinstance(error, ConflictError | Declined)):
             return
         raise AssertionError(f"{type(error).__name__} that no fault explains: {error}") from error
 
@@ -407,6 +410,8 @@ class World:
     def check(self) -> None:
         storage = self.storage
         batches, ledger = arrived(storage), read_ledger(storage)
+        if self.person:  # whose command may have died in between, and is not given again
+            ledger = settle(self.workspace())
         here = aliases(self.workspace().registry)
         assert (here.production, here.previous) == (ledger.production, ledger.previous), "aliases are not the ledger's"
         self._check_intake(batches)
@@ -442,7 +447,7 @@ class World:
         assert ids.n_unique() == len(ids), "an encounter arrived twice"
         handed = [event.table for event in self.handed if not event.outcomes and not event.refused]
         alive = ~pl.col("discharge_disposition_id").is_in(EXCLUDED_DISPOSITIONS)
-        expected = pl.concat([table.filter(alive)["encounter_id"] for table in handed]).unique()
+        expected = pl.concat([ids.clear(), *(table.filter(alive)["encounter_id"] for table in handed)]).unique()
         assert ids.sort().equals(expected.sort()), "an encounter was lost, or came from nowhere"
         newest, days = np.zeros(len(self._said), np.uint8), np.full(len(self._said), -1)
         for line in (one for one in read_intake(storage).received if one.kind == "outcomes"):
