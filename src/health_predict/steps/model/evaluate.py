@@ -48,8 +48,8 @@ def evaluate(
     counts the question before it is answered. Skipped when the same models were compared on the same data by the same
     rules. The evaluation that a run was promoted on is never replaced: it is what monitoring compares with. Raises
     StorageError before `train`, BundleError when a bundle is not whole or for another target, DataError when it cannot
-    be known what a model was trained on, Declined when too few encounters are left that no model has seen, and for a run
-    that was promoted against another version than is in production now.
+    be known what a model was trained on, Declined when too few encounters are left that no model has seen, and for a
+    run that was promoted against another version than is in production now.
     """
     workspace = workspace.reading_once()
     storage = workspace.storage
@@ -113,7 +113,8 @@ def _approved(ledger: Ledger, report: EvaluationReport) -> EvaluationReport:
             f"the run {report.run_id} is not evaluated again:",
             [
                 f"It was promoted before, against version {report.champion}, and that evaluation is kept; production "
-                f"is {ledger.production} now. `health-predict rollback --to VERSION` goes back to a version; or train anew."
+                f"is {ledger.production} now. `health-predict rollback --to VERSION` goes back to a version; or train "
+                "anew."
             ],
         )
     return replace(report, skipped=True)
