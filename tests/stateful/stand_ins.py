@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -260,11 +260,11 @@ class StandIns:
     def client(self, _uri: str) -> Any:
         return self.world.client
 
-    def open_encounters(self, source: str, _endpoint: Any) -> Any:
+    def open_encounters(self, source: str, _endpoint: Any, discharge_column: str) -> Any:
         return _File(self.world.files[source])
 
-    def read_outcomes(self, source: str, _endpoint: Any = None) -> pl.DataFrame:
-        return self.world.files[source]
+    def read_statements(self, source: str, as_of: date | None, _endpoint: Any) -> pl.DataFrame:
+        return self.world.files[source].with_columns(as_of=pl.lit(as_of, pl.Date))
 
     def this_process(self) -> processes.Process:
         return processes.Process("simulated", self.world.simulation.process, "")
@@ -282,8 +282,9 @@ class _File:
 
     table: pl.DataFrame
     identifiers = frozenset(COLUMNS[:2])
+    is_dated = False
 
-    def sift(self, _rows: int, _needed: Any) -> Iterator[Any]:
+    def sift(self, _rows: int, _today: date, _needed: Any) -> Iterator[Any]:
         table = self.table.with_columns(row=pl.int_range(1, pl.len() + 1, dtype=pl.Int64))
         fits = pl.col("discharge_disposition_id").is_not_null()
         bad = table.filter(~fits).with_columns(reason=pl.lit("discharge_disposition_id is missing"))
@@ -319,7 +320,7 @@ def standing_in() -> Iterator[StandIns]:
         (drift_page.html, lambda *_: b""),
         (MlflowClient, doubles.client),
         (encounter_files.open_encounters, doubles.open_encounters),
-        (received.read_outcomes, doubles.read_outcomes),
+        (received.read_statements, doubles.read_statements),
         (tables._check_values, lambda *_: None),
         (tables.json_bytes, lambda document: json.dumps(document, sort_keys=True).encode()),
         (processes.this_process, doubles.this_process),
