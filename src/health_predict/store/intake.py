@@ -191,12 +191,12 @@ def _matured(storage: Storage, number: int, said: pl.DataFrame, params: IntakePa
     encounters = read_arrival(storage, number)
     known = encounters.select("encounter_id").join(said, on="encounter_id", how="inner", maintain_order="left")
     key = layout.outcomes(number)
-    before = _before(storage, key)
+    before, manifest = _before(storage, key), layout.manifest(key)
     if before is None and known.height < params.min_known * encounters.height:
         return None
-    content, manifest = parquet(known, OUTCOMES, key), layout.manifest(key)
     if before is not None and before.equals(known) and unaltered(storage, manifest):
         return None
+    content = parquet(known, OUTCOMES, key)
     settled = Settled(number, known.height, encounters.height - known.height, _corrected(before, known))
     inputs = {"statements": sha256(content).hexdigest()}
     publish(storage, manifest, inputs=inputs, files={key: content}, result=asdict(settled))

@@ -88,7 +88,7 @@ def recalibrate(workspace: Workspace, params: Params, number: int, version: str)
     def make() -> Made[Recalibrated]:
         batches = [read_matured(storage, one) for one in numbers]
         holdout = layout.holdout(sha256(json_bytes(["recalibration", number, inputs])).hexdigest())
-        held = candidates(batches, known(storage, version, own=holdout), params)
+        held = candidates(batches, known(storage, version, own=(holdout,)), params)
         validation, test = divide(held, params.assembly, params.gate)
         files = {key: table_bytes(part, key) for key, part in ((dataset.validation, validation), (dataset.test, test))}
         files[holdout] = holdout_bytes(test, holdout)
