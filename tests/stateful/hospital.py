@@ -57,7 +57,7 @@ PARAMS = Params(search=SearchParams(families=("lightgbm",)))
 INITIAL = (7_700, 1_700, 2_600)  # encounters of train, validation and test; GateParams wants 2,000 of the last
 FIRST = sum(INITIAL)
 ERA_ROWS = 200  # encounters of an era that teach it, or show it
-LIMIT = 60_000  # accesses of a world; the busiest of 10,000 seeds has a fifth of it
+LIMIT = 60_000  # accesses of a world; the most seen was 7,200
 TAIL, TAIL_ROWS = 3, 6_000  # batches at the end, after faults have stopped, by which a better model is in production
 ONCE = ("performance/", "predictions/", "arrivals/", "tables/", "holdouts/", "loop/batch_", "drift_reports/")
 SILENT = Progress(lambda *_: None, lambda *_: None)

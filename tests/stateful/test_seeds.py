@@ -1,7 +1,7 @@
 """Hospitals by the hundred, a seed each: what is handed over, loops and people at work, faults.
 
 make seeds SEEDS=20000                        more of them, from the first on, as over night
-python tests/stateful/test_seeds.py SEED      one of them, with every access printed
+.venv/bin/python tests/stateful/test_seeds.py SEED     one of them, with every access printed
 """
 
 import os
@@ -18,7 +18,7 @@ from stand_ins import StandIns, standing_in
 
 pytestmark = pytest.mark.slow
 
-SEEDS = int(os.environ.get("HEALTH_PREDICT_SEEDS", "800"))
+SEEDS = int(os.environ.get("HEALTH_PREDICT_SEEDS", "400"))
 CHUNK = 50  # seeds of a test, so that two cores share them
 # Seeds that once failed, of the product or of a mutant of it.
 REGRESSIONS = (152, 153, 167, 177, 202, 214, 1069, 1115, 1175, 1208, 1264, 1302)

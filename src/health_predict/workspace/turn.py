@@ -16,7 +16,7 @@ from health_predict.errors import ConflictError, DataError, Declined
 from health_predict.store import layout
 from health_predict.store.storage import Storage
 
-PATIENCE = timedelta(hours=6)  # a training between two signs of life has been seen to take two
+PATIENCE = timedelta(hours=6)  # between two signs of life lies one action, of which a training may take long
 
 
 class Turn(msgspec.Struct, frozen=True):
