@@ -81,6 +81,7 @@ def evaluate(
         fingerprints=made_from,
         gate=params.gate,
         bootstrap=params.bootstrap,
+        represents=data.represents,
     )
     comparison = replace(comparison, look=question.look)
     report = EvaluationReport(
@@ -148,9 +149,10 @@ def _unseen(
         if count := int(ids.is_in(seen(storage, [bundle.manifest]).implode()).sum()):
             left_out[name] = count
     unseen = ~ids.is_in(seen(storage, [bundle.manifest for bundle in models.bundles]).implode())
-    kept = LabelledEncounters(data.encounters.filter(unseen), data.outcomes[unseen.to_numpy()])
-    if left_out and (len(kept.outcomes) < gate.min_rows or kept.outcomes.sum() < gate.min_outcomes):
-        raise Declined("there is nothing to compare on fairly:", _too_few(len(ids), kept, left_out, gate))
+    kept = data.of(unseen.to_numpy())
+    counted = kept.judgeable
+    if left_out and (len(counted.outcomes) < gate.min_rows or counted.outcomes.sum() < gate.min_outcomes):
+        raise Declined("there is nothing to compare on fairly:", _too_few(len(ids), counted, left_out, gate))
     return kept, left_out
 
 
