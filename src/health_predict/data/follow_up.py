@@ -103,13 +103,14 @@ def represent(outcomes: Flags, care: FollowUp, params: FollowUpParams) -> Repres
 def strata(care: FollowUp, params: FollowUpParams) -> Iterator[NDArray[np.intp]]:
     """Positions of encounters of about the same risk: quantiles among the flagged, and among the others.
 
-    So many strata, at most `params.strata`, as leave each enough encounters without follow-up on average.
+    So many strata, at most `params.strata`, as leave each twice as many encounters without follow-up as it needs on
+    average, so that chance leaves each enough.
     """
     for flagged in (True, False):
         rows = np.flatnonzero(care.flagged == flagged)
         if not len(rows):
             continue
-        groups = int(np.clip(care.without[rows].sum() // params.min_rows, 1, params.strata))
+        groups = int(np.clip(care.without[rows].sum() // (2 * params.min_rows), 1, params.strata))
         edges = np.quantile(care.risks[rows], np.linspace(0, 1, groups + 1)[1:-1])
         group = np.searchsorted(edges, care.risks[rows], side="right")
         yield from (rows[group == one] for one in np.unique(group))
