@@ -290,7 +290,7 @@ def outcomes_taken_in(report: Any) -> RenderableType:
     if report.without_day:
         lines.append(f"{report.without_day:,} of these are as of no known day: say it (--as-of, or a column as_of)")
     if report.followed_up:
-        lines.append(f"{report.followed_up:,} encounters were followed up: models learn from the others for them")
+        lines.append(f"{report.followed_up:,} encounters were followed up: what is learnt is the risk without that")
     lines += [
         f"batch {one.batch} has matured: {one.outcomes:,} outcomes count, {one.unknown:,} do not yet, "
         f"{one.corrected:,} were corrected"
