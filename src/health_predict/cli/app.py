@@ -1,4 +1,4 @@
-"""The command line's groups together. Each command builds `Settings`, runs one step, and shows what it returns."""
+"""All groups of commands in one application. A command builds `Settings`, runs one step and shows the step's report."""
 
 from typing import Annotated
 
@@ -15,10 +15,11 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
-    help="Risk of readmission within 30 days for patients with diabetes: train, gate, serve, watch.\n\n"
-    "Start with `health-predict demo`. Settings come from the environment (docs/settings.md).\n\n"
-    "Exit codes: 0 done, 10 data, 11 storage, 12 MLflow, 13 bundle, 14 conflict, 15 service, 16 an extra "
-    "is missing, 99 a rule said no.",
+    help="Predict readmission within 30 days for patients with diabetes: train, evaluate, promote, serve and monitor "
+    "models.\n\n"
+    "Start with `health-predict demo`. Environment variables hold the settings (docs/settings.md).\n\n"
+    "Exit codes: 0 success, 2 invalid command line, 10 data, 11 storage, 12 MLflow, 13 bundle, 14 conflict, 15 API or "
+    "Ray cluster, 16 missing extra, 99 declined by a rule.",
 )
 app.add_typer(data.commands, name="data")
 app.add_typer(data.intake, name="intake")
@@ -45,14 +46,17 @@ def _options(
 @app.command()
 def demo(
     synthetic: Annotated[
-        bool, typer.Option("--synthetic", help="Invented encounters: no download; results mean nothing.")
+        bool,
+        typer.Option(
+            "--synthetic", help="Use invented encounters and download nothing. Results say nothing about patients."
+        ),
     ] = False,
-    trials: Annotated[int, typer.Option(min=1, help="Per family.")] = SearchParams.trials,
+    trials: Annotated[int, typer.Option(min=1, help="Trials per model family.")] = SearchParams.trials,
 ) -> None:
-    """Do the whole main job: fetch, validate, split, train, evaluate, gate, promote, serve, ask the API.
+    """Run every step on the public dataset: fetch, validate, split, train, evaluate, promote, serve, replay.
 
-    Run again, it goes on where it was, or shows the results at once. `--synthetic` keeps to a storage root of its
-    own, so that invented and real results never mix.
+    A second run skips the steps that are complete. `--synthetic` uses a separate storage root, so invented and real
+    results never mix.
 
     Example: `health-predict demo`
     """

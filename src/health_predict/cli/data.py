@@ -12,23 +12,24 @@ from health_predict.cli.options import Json
 from health_predict.params import Params, SplitParams
 
 commands = typer.Typer(no_args_is_help=True, help="The dataset: fetch, validate, split.")
-intake = typer.Typer(no_args_is_help=True, help="What a hospital hands over: encounters, and what became of them.")
+intake = typer.Typer(no_args_is_help=True, help="Take in encounters and outcomes of a hospital.")
 
 
 @commands.command()
 def fetch(
     source: Annotated[
-        str | None, typer.Option("--from", help="Zip or CSV, local or s3://, instead of the download from UCI.")
+        str | None,
+        typer.Option("--from", help="Read this zip or CSV file, local or s3://, instead of downloading from UCI."),
     ] = None,
     synthetic: Annotated[
-        int | None, typer.Option("--synthetic", min=1_000, help="Invent this many encounters instead.")
+        int | None, typer.Option("--synthetic", min=1_000, help="Generate this number of invented encounters instead.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Get the dataset into the storage root.
+    """Copy the dataset into the storage root.
 
-    A file of your own has the columns of the public dataset, and may have one more, `discharged_on` (or what
-    HEALTH_PREDICT_DISCHARGE_COLUMN says) with the day of discharge, as 2026-01-31, to divide it by.
+    A file of your own needs the columns of the public dataset. One more column may hold the day of discharge, as
+    2026-01-31, for `data split --by-date`: `discharged_on`, or the name in HEALTH_PREDICT_DISCHARGE_COLUMN.
 
     Example: `health-predict data fetch --from dataset_diabetes.zip`
     """
@@ -50,7 +51,7 @@ def fetch(
 
 @commands.command()
 def validate(json: Json = False) -> None:
-    """Check every value; rows that cannot be right go to a quarantine file with their reasons.
+    """Check every value. Invalid rows are written to a quarantine file, with reasons.
 
     Example: `health-predict data validate --json`
     """
@@ -64,23 +65,25 @@ def validate(json: Json = False) -> None:
 def split(
     initial_share: Annotated[
         float,
-        typer.Option(min=0.01, max=0.99, help="Share of the cohort, its beginning, for a first model."),
+        typer.Option(min=0.01, max=0.99, help="Share of the cohort, from its beginning, for the first model."),
     ] = SplitParams.initial_share,
     replay_batches: Annotated[
         int,
-        typer.Option(min=0, help="Batches of the rest; 0: all is labelled history, and nothing is replayed."),
+        typer.Option(min=0, help="Number of batches for the rest; 0: use the whole cohort for training, no replay."),
     ] = SplitParams.batches,
     by_date: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Order by this column of days of discharge, not as the file.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="Order encounters by this column of days, not by row of the file."),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Show what it leads to, and write nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show the split and write nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Divide the cohort: initial train, validation and test by patient, the rest in batches to replay.
+    """Split the first part of the cohort by patient into train, validation and test; put the rest into batches.
 
-    The order of the file is taken for time, or, with --by-date, the days in a column of it (`discharged_on`, or what
-    HEALTH_PREDICT_DISCHARGE_COLUMN said when it was fetched). An order that its days contradict is refused. With
-    --plan, look first: rows, readmissions and days of each part, and whether the gate could decide.
+    Rows are assumed to be in order of time. --by-date orders encounters by the day of discharge in a column:
+    `discharged_on`, or the name that HEALTH_PREDICT_DISCHARGE_COLUMN had for `data fetch`. An order of rows that
+    contradicts these days is refused. --plan shows rows, readmissions and days of discharge in each part, and whether
+    the gate can decide.
 
     Example: `health-predict data split --replay-batches 0 --plan`
     """
@@ -100,11 +103,12 @@ def encounters(
     ],
     json: Json = False,
 ) -> None:
-    """Take in encounters of any period; those that had not arrived before are the next batch of the loop.
+    """Take in encounters of any period. New encounters form the next batch of the loop.
 
-    All of the file is taken in or nothing; the same file again changes nothing. Rows that do not fit are set aside with
-    their reasons, and every row is accounted for. With a column `discharged_on` (or HEALTH_PREDICT_DISCHARGE_COLUMN) of
-    days as 2026-01-31, outcomes count from 90 days after discharge on; it is never a feature.
+    The file is taken in as a whole or not at all; the same file again changes nothing. Invalid rows are set aside with
+    reasons, and the report counts every row. If the file has a column `discharged_on` (or the name in
+    HEALTH_PREDICT_DISCHARGE_COLUMN) with days as 2026-01-31, outcomes are final 90 days after discharge. The column is
+    never a feature.
 
     Example: `health-predict intake encounters --from march.csv && health-predict loop run`
     """
@@ -126,22 +130,25 @@ def encounters(
 @intake.command()
 def outcomes(
     source: Annotated[
-        str, typer.Option("--from", help="CSV or Parquet file, local or s3://: encounter_id, readmitted, as_of if any.")
+        str, typer.Option("--from", help="CSV or Parquet file, local or s3://, with encounter_id and readmitted.")
     ],
     as_of: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Day that rows without an as_of of their own speak of."),
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="Day on which the outcomes were known, for rows without a value in the column as_of.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Take in what became of encounters: in any order, late, twice, or corrected. The newest statement counts.
+    """Take in outcomes of encounters: in any order, late, repeated or corrected. The newest statement counts.
 
-    The newest is that of the latest day. A batch matures once the outcomes of 95% of its encounters count; the others
-    are left out until they do. Where the day of discharge is known, `NO` and `>30` count if they are as of 90 days
-    after it or later: before, a readmission could still come, or be reported.
+    The newest statement is the one of the latest day. A batch matures when the outcomes of 95% of its encounters count;
+    the other encounters are left out until theirs count. If the day of discharge is known, `NO` and `>30` count only as
+    of 90 days after discharge or later, because earlier a readmission may still happen or be reported.
 
-    A column `followed_up` may say what was done because of the risk (`none`: nothing), `followed_up_on` the day: models
-    then learn, and are judged on, the risk without it.
+    The optional column `followed_up` names the follow-up that the risk led to (`none`: no follow-up), and
+    `followed_up_on` its day. Models are then trained and evaluated for the risk without follow-up.
 
     Example: `health-predict intake outcomes --from may.csv --as-of 2026-05-31 && health-predict loop run`
     """

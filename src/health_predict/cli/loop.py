@@ -18,36 +18,41 @@ from health_predict.cli.options import BatchNumber, Families, InSimulation, Json
 from health_predict.params import Params, SearchParams
 
 commands = typer.Typer()
-loop = typer.Typer(no_args_is_help=True, help="The loop: what is due and why, and each of its actions.")
+loop = typer.Typer(no_args_is_help=True, help="Show and perform the next actions of the loop.")
 commands.add_typer(loop, name="loop")
 
 
 @commands.command()
 def monitor(
     batch: Annotated[int | None, typer.Option(min=1, help="Number of a batch that has arrived.")] = None,
-    current: Annotated[str | None, typer.Option(help="Instead: a CSV or Parquet file, local or s3://.")] = None,
+    current: Annotated[
+        str | None, typer.Option(help="Instead of a batch: CSV or Parquet file of encounters, local or s3://.")
+    ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="With --current: compare with this file, not with what production learnt from.")
+        str | None, typer.Option(help="With --current: compare with this file, not with production's training data.")
     ] = None,
     outcomes: Annotated[
         str | None,
-        typer.Option(help="With --current: what became of its encounters, a file with encounter_id and readmitted."),
+        typer.Option(help="With --current: file with the outcomes of its encounters (encounter_id, readmitted)."),
     ] = None,
     logged: Annotated[
-        str | None, typer.Option(metavar="DAY", help="Instead: what the service scored on a day, such as 2026-01-31.")
+        str | None,
+        typer.Option(
+            metavar="DAY", help="Instead of a batch: encounters that the API scored on a day, such as 2026-01-31."
+        ),
     ] = None,
     matured: Annotated[
-        bool, typer.Option("--matured", help="Instead: outcomes that have matured and were not judged yet.")
+        bool, typer.Option("--matured", help="Instead of a batch: outcomes that matured since the last evaluation.")
     ] = False,
     simulation: InSimulation = None,
     json: Json = False,
 ) -> None:
-    """Judge a batch: have the data, the scores or the outcomes moved? The last line is NO_DRIFT or DRIFT_DETECTED.
+    """Test a batch for drift of data, scores and outcomes. The last line is NO_DRIFT or DRIFT_DETECTED.
 
-    Writes drift.json and report.html, and the numbers to MLflow. A check that cannot run is an error; exit code 99
-    says that a batch waits for more encounters to be judged with. Encounters that ended in death or a hospice are left
-    out and counted; so are outcomes of those that the model was trained on. What the service scored is read from
-    HEALTH_PREDICT_PREDICTION_LOG, or from the storage root where that is not set.
+    Writes drift.json and report.html, and logs the figures to MLflow. A check that cannot run is an error. Exit code
+    99: the batch is too small and is tested with the batches that follow. Encounters that ended in death or hospice are
+    excluded and counted, as are outcomes of encounters that the model was trained on. --logged reads
+    HEALTH_PREDICT_PREDICTION_LOG or, if unset, the storage root.
 
     Example: `health-predict monitor --current march.parquet`
     """
@@ -88,27 +93,31 @@ def monitor(
 
 @commands.command()
 def simulate(
-    batches: Annotated[int | None, typer.Option(min=1, help="How many, from the first on; all if left out.")] = None,
-    scenario: Annotated[str, typer.Option(help="A drift to inject, by name; docs/monitoring.md has them.")] = "none",
-    from_batch: Annotated[int, typer.Option(min=1, help="The first batch with the scenario.")] = 1,
+    batches: Annotated[
+        int | None, typer.Option(min=1, help="Number of batches, from the first; all by default.")
+    ] = None,
+    scenario: Annotated[
+        str, typer.Option(help="Name of a drift scenario to inject; docs/monitoring.md lists them.")
+    ] = "none",
+    from_batch: Annotated[int, typer.Option(min=1, help="First batch with the scenario.")] = 1,
     families: Annotated[str, typer.Option(help="Comma-separated model families to retrain.")] = "lightgbm",
-    trials: Annotated[int, typer.Option(min=1, help="Per family and retraining.")] = SearchParams.trials,
+    trials: Annotated[int, typer.Option(min=1, help="Trials per family and retraining.")] = SearchParams.trials,
     seed: Annotated[int, typer.Option(help="The same seed gives the same decisions.")] = SearchParams.seed,
-    api: Annotated[
-        bool, typer.Option("--api/--no-api", help="Score through a running service, or in this process.")
-    ] = (True),
+    api: Annotated[bool, typer.Option("--api/--no-api", help="Score through a running API, or in this process.")] = (
+        True
+    ),
     restart: Annotated[
-        bool, typer.Option("--restart", help="Drop the earlier replay of this name and start over.")
+        bool, typer.Option("--restart", help="Delete the earlier simulation of this name and start over.")
     ] = False,
     name: Annotated[
-        str | None, typer.Option(help="Of the replay's world; `replay`, or after the scenario, if left out.")
+        str | None, typer.Option(help="Name of the simulation; by default `replay`, or the scenario's name.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Replay the future: batches arrive, are judged and scored, outcomes mature, models are retrained and gated.
+    """Replay the later batches: monitor and score each batch, let its outcomes mature, retrain, gate and promote.
 
-    A replay is a world of its own, below simulations/: it begins with what is in production, and changes nothing there.
-    Stopped anywhere, the same command goes on from there. Writes reports/replay/index.html in its world.
+    A simulation has its own store below simulations/. It starts from the version in production and leaves production
+    unchanged. An interrupted simulation continues with the same command. Writes reports/replay/index.html in its store.
 
     Example: `health-predict simulate --scenario concept_shift --from-batch 4 --no-api`
     """
@@ -131,9 +140,9 @@ def simulate(
 
 @loop.command("next")
 def next_(simulation: InSimulation = None, json: Json = False) -> None:
-    """Say what is due in the loop, and why; nothing is changed.
+    """Show the next action of the loop and its reason. Changes nothing.
 
-    With HEALTH_PREDICT_PREDICTION_LOG_KEY, answers of the service whose outcomes are known are due to be judged too.
+    If HEALTH_PREDICT_PREDICTION_LOG_KEY is set, predictions of the API whose outcomes are known count as due, too.
 
     Example: `health-predict loop next --json`
     """
@@ -157,13 +166,13 @@ def run_(
     families: Families = "lightgbm",
     trials: Trials = SearchParams.trials,
     seed: Seed = SearchParams.seed,
-    once: Annotated[bool, typer.Option("--once", help="Do the next action only.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Perform the next action only.")] = False,
     json: Json = False,
 ) -> None:
-    """Do what is due in the loop, action by action, until nothing is: judge, monitor, decide, retrain, gate, score.
+    """Perform every due action of the loop: evaluate outcomes, monitor, decide, retrain, gate, score.
 
-    Stopped anywhere, the same command goes on from there. A model that the gate declines is an outcome like others.
-    With HEALTH_PREDICT_PREDICTION_LOG_KEY, what the service answered is judged too, into reports/answers/.
+    An interrupted run continues with the same command. A model that the gate declines does not end the run.
+    If HEALTH_PREDICT_PREDICTION_LOG_KEY is set, predictions of the API are evaluated, too, into reports/answers/.
 
     Example: `health-predict loop run --trials 1`
     """
@@ -181,7 +190,7 @@ def run_(
 
 @loop.command()
 def decide(batch: BatchNumber, json: Json = False) -> None:
-    """Decide, once a batch was monitored, whether to retrain, to recalibrate or to do nothing.
+    """Decide whether to retrain, to recalibrate or to do nothing, after `monitor` has tested a batch.
 
     Example: `health-predict loop decide --batch 3`
     """
@@ -198,13 +207,13 @@ def decide(batch: BatchNumber, json: Json = False) -> None:
 @loop.command()
 def assemble(
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Use what had matured when this batch arrived; all of it if left out.")
+        int | None, typer.Option(min=1, help="Use outcomes that had matured when this batch arrived; all by default.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make the data set of a retraining from everything that has matured: train, validation, and a fresh test part.
+    """Make the data set of a retraining from all matured outcomes: train, validation, and a fresh hold-out as test.
 
-    Exit code 99 says that too few outcomes are fresh for the gate to decide on. `train --dataset` takes its name.
+    Exit code 99: the gate needs more fresh outcomes to decide. Give the printed name to `train --dataset`.
 
     Example: `health-predict loop assemble --json`
     """
@@ -222,7 +231,7 @@ def assemble(
 
 @loop.command()
 def recalibrate(batch: BatchNumber, json: Json = False) -> None:
-    """Calibrate production's model anew, on the outcomes that had matured when a batch arrived.
+    """Recalibrate the model in production, on the outcomes that had matured when a batch arrived.
 
     Example: `health-predict loop recalibrate --batch 4 && health-predict evaluate --dataset recalibration_04`
     """
@@ -240,7 +249,7 @@ def recalibrate(batch: BatchNumber, json: Json = False) -> None:
 
 @loop.command()
 def score(batch: BatchNumber, json: Json = False) -> None:
-    """Score a batch that has arrived with what is in production, and keep the probabilities for when outcomes come.
+    """Score a batch with the model in production, and store the probabilities until the outcomes arrive.
 
     Example: `health-predict loop score --batch 3`
     """
@@ -258,12 +267,12 @@ def score(batch: BatchNumber, json: Json = False) -> None:
 
 @loop.command()
 def answers(json: Json = False) -> None:
-    """Judge what the service answered, on outcomes that were taken in since: AUROC and O/E, by version and by day.
+    """Evaluate the API's predictions on the outcomes that are known: AUROC and O/E, by version and by day.
 
-    `loop run` does it where outcomes are new, and keeps the judgement; this command shows where it stands.
+    This command shows the figures and stores nothing; `loop run` stores an evaluation whenever outcomes are new.
 
-    Reads the prediction log at HEALTH_PREDICT_PREDICTION_LOG, or in the storage root, and needs the key that the log
-    was written with, HEALTH_PREDICT_PREDICTION_LOG_KEY: only with it does an outcome find its answer.
+    Reads the prediction log at HEALTH_PREDICT_PREDICTION_LOG or, if unset, in the storage root. Requires the key of
+    that log, HEALTH_PREDICT_PREDICTION_LOG_KEY, to match outcomes with predictions.
 
     Example: `health-predict loop answers --json`
     """

@@ -16,22 +16,22 @@ commands = typer.Typer()
 @commands.command()
 def train(
     families: Annotated[str, typer.Option(help="Comma-separated model families.")] = ",".join(CANDIDATES),
-    trials: Annotated[int, typer.Option(min=1, help="Per family; the first is the family's good default.")] = (
+    trials: Annotated[int, typer.Option(min=1, help="Trials per family; the first uses the family's default.")] = (
         SearchParams.trials
     ),
-    minutes: Annotated[float | None, typer.Option(min=0.1, help="Stop searching a family after this long.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Longest search per family, minutes.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same models.")] = SearchParams.seed,
     target: OnTarget = "lt30",
     dataset: OnDataset = None,
-    force: Annotated[bool, typer.Option("--force", help="Train again although nothing changed.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train again although the inputs are unchanged.")] = False,
     json: Json = False,
 ) -> None:
-    """Tune the families, fit and export the best of each, log everything to MLflow, name the winner.
+    """Tune each model family, export its best model, log all runs to MLflow and name the winner.
 
-    Trains on --dataset, or on the initial data with all outcomes that have matured since. What the gate will compare
-    on is set aside first, from what production has not seen; exit code 99 says, before anything is trained, that there
-    is too little.
-    Runs on the Ray cluster at RAY_ADDRESS, or on one of its own; a single trial needs none and is fitted here.
+    The training data are --dataset or, if omitted, the initial data and all outcomes that have matured since. The
+    hold-out for the gate is set aside first, from encounters that production was not trained on. Exit code 99: too few
+    such encounters; nothing is trained.
+    Trials run on the Ray cluster at RAY_ADDRESS or on a temporary local cluster; a single trial runs in this process.
 
     Example: `health-predict train --families lightgbm,xgboost --trials 20`
     """
@@ -56,23 +56,23 @@ def train(
 def evaluate(
     run: Run = None,
     protocol: Annotated[
-        Protocol | None, typer.Option(help="Study a family's defaults on the whole cohort instead.")
+        Protocol | None, typer.Option(help="Instead, evaluate a family's defaults on the whole cohort.")
     ] = None,
     family: Annotated[
         str | None,
-        typer.Option(help=f"With --protocol: one of {', '.join(CANDIDATES)}; lightgbm if left out."),
+        typer.Option(help=f"With --protocol: one of {', '.join(CANDIDATES)}; lightgbm by default."),
     ] = None,
     target: Annotated[
         Target | None,
-        typer.Option(help="With --protocol: lt30, readmitted within 30 days, if left out; or any, at any time."),
+        typer.Option(help="With --protocol: lt30 (readmission within 30 days, the default) or any (at any time)."),
     ] = None,
     dataset: OnDataset = None,
     json: Json = False,
 ) -> None:
-    """Compare a trained model with the one in production on encounters that neither has seen: those set aside for it.
+    """Compare a trained model with the model in production, on the hold-out, which neither model has seen.
 
-    With `--protocol`, measure a family on the whole cohort: patient-grouped cross-validation, or the last fifth
-    after training on what came before.
+    With `--protocol`, evaluate a family on the whole cohort: by patient-grouped cross-validation, or on the last fifth
+    after training on the first four.
 
     Example: `health-predict evaluate --protocol grouped-cv --family lightgbm --json`
     """
@@ -113,11 +113,13 @@ def promote(
     run: Run = None,
     allow_rolled_back: Annotated[
         str | None,
-        typer.Option(metavar="REASON", help="Let a model return that was rolled back; the ledger keeps the reason."),
+        typer.Option(
+            metavar="REASON", help="Promote a model although it was rolled back; the ledger records the reason."
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Put an evaluated model into production, if the gate has no objection; exit code 99 if it has.
+    """Put an evaluated model into production if the gate accepts it; exit code 99 if the gate declines it.
 
     Example: `health-predict promote && health-predict serve`
     """
@@ -132,22 +134,22 @@ def promote(
 @commands.command()
 def rollback(
     to: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="The version to go back to; else the one before.")
+        str | None, typer.Option(metavar="VERSION", help="Version to restore; by default the one before.")
     ] = None,
     if_production: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="Only if this version is in production; else change nothing.")
+        str | None, typer.Option(metavar="VERSION", help="Roll back only if this version is in production.")
     ] = None,
-    reason: Annotated[str, typer.Option(help="For the ledger.")] = "asked for at the command line",
+    reason: Annotated[str, typer.Option(help="Reason, recorded in the ledger.")] = "asked for at the command line",
     allow_rolled_back: Annotated[
         str | None,
-        typer.Option(metavar="REASON", help="With --to: go back to a version that was itself rolled back."),
+        typer.Option(metavar="REASON", help="With --to: restore a version that was itself rolled back."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Put a version into production again that was there before; the one that leaves stays out.
+    """Restore an earlier version to production. The version that leaves cannot be promoted again without a reason.
 
-    Safe to repeat: a rollback that was done, or half done, is completed, and not done twice. To go back one version
-    further, name it with --to.
+    Safe to repeat: an interrupted rollback is completed and a complete rollback is not repeated. To go back one version
+    further, name that version with --to.
 
     Example: `health-predict rollback --if-production 7 --reason "risks of surgical patients look wrong"`
     """
@@ -161,16 +163,17 @@ def rollback(
 
 @commands.command()
 def adopt(
-    reason: Annotated[str, typer.Option(help="For the ledger.")],
+    reason: Annotated[str, typer.Option(help="Reason, recorded in the ledger.")],
     source: Annotated[
         str | None,
-        typer.Option("--from", help="Storage root that has what production was trained on; else the one that held it."),
+        typer.Option("--from", help="Storage root with production's training data; by default the previous holder's."),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Let this store speak for the registered model: after a restored backup, or where another store held it.
+    """Make this store's ledger the one that governs the registered model, after a restored backup or a move.
 
-    What is in production stays: what this store's ledger says, or, where it says nothing, what MLflow's alias does.
+    The version in production stays: the version in this store's ledger or, if the ledger is empty, the version with
+    MLflow's alias.
 
     Example: `health-predict adopt --reason "the storage moved to S3"`
     """
@@ -189,7 +192,7 @@ def adopt(
 
 @commands.command()
 def status(simulation: InSimulation = None, json: Json = False) -> None:
-    """Show what is done, what is in production and why, what is wrong, and what to do next. Changes nothing.
+    """Show completed steps, the version in production and why, problems, and the next command. Changes nothing.
 
     Example: `health-predict status`
     """

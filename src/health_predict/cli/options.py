@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they accept."""
+"""Options that several commands share, and the checks of their values."""
 
 from datetime import datetime
 from typing import Annotated
@@ -8,25 +8,29 @@ import typer
 from health_predict.params import Family, Target
 from health_predict.training.candidates import CANDIDATES
 
-Json = Annotated[bool, typer.Option("--json", help="The result as one JSON document on the last line of stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on the last line of stdout.")]
 Run = Annotated[
-    str | None, typer.Argument(help="MLflow run id of a best model; the newest training's winner if left out.")
+    str | None, typer.Argument(help="MLflow run id of a best model; by default the winner of the newest training.")
 ]
 OnTarget = Annotated[
-    Target, typer.Option("--target", help="lt30: readmitted within 30 days. any: at any time, for retrospective study.")
+    Target,
+    typer.Option("--target", help="lt30: readmission within 30 days. any: at any time, for retrospective study."),
 ]
 FromBundle = Annotated[
-    str | None, typer.Option("--bundle", help="Use this bundle, a folder or s3://bucket/prefix, and not MLflow.")
+    str | None, typer.Option("--bundle", help="Use the bundle at this folder or s3://bucket/prefix, without MLflow.")
 ]
 InSimulation = Annotated[
-    str | None, typer.Option("--simulation", metavar="NAME", help="Of a replay, in its world, instead of production.")
+    str | None,
+    typer.Option("--simulation", metavar="NAME", help="Read the store of this simulation instead of production's."),
 ]
 OnDataset = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="`initial`, or a data set that `loop assemble` or `loop recalibrate` made."),
+    typer.Option(
+        metavar="NAME", help="Data set: `initial`, or the name printed by `loop assemble` or `loop recalibrate`."
+    ),
 ]
 Families = Annotated[str, typer.Option(help="Comma-separated model families.")]
-Trials = Annotated[int, typer.Option(min=1, help="Per family; the first is the family's good default.")]
+Trials = Annotated[int, typer.Option(min=1, help="Trials per family; the first uses the family's default.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same models.")]
 BatchNumber = Annotated[int, typer.Option("--batch", min=1, help="Number of a batch that has arrived.")]
 

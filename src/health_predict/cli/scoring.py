@@ -1,4 +1,4 @@
-"""Commands that answer: predict and serve, with the audit log and the API keys of the service."""
+"""Commands that score: predict and serve, with the audit log and the API keys of the API."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +11,8 @@ from health_predict.cli.options import FromBundle, Json
 from health_predict.params import Params
 
 commands = typer.Typer()
-audit = typer.Typer(no_args_is_help=True, help="The audit log of the service.")
-keys = typer.Typer(no_args_is_help=True, help="API keys of the service.")
+audit = typer.Typer(no_args_is_help=True, help="Verify the audit log of the API.")
+keys = typer.Typer(no_args_is_help=True, help="Create API keys.")
 commands.add_typer(audit, name="audit")
 commands.add_typer(keys, name="keys")
 
@@ -28,13 +28,13 @@ def predict(
         bool,
         typer.Option(
             "--empty-means-not-measured",
-            help="An empty A1Cresult or max_glu_serum says `None`: what pandas makes of it, read without "
-            "keep_default_na=False.",
+            help="Read an empty A1Cresult or max_glu_serum as `None` (test not done), as pandas writes it when it "
+            "reads without keep_default_na=False.",
         ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Score a file of encounters with the model in production; any size, in bounded memory.
+    """Score a file of encounters of any size with the model in production, in bounded memory.
 
     Example: `health-predict predict --in encounters.csv --out risks.parquet`
     """
@@ -63,18 +63,20 @@ def predict(
 
 @commands.command()
 def serve(
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs API keys.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="TCP port to listen on.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; an address other than loopback requires API keys.")
+    ] = "127.0.0.1",
     watch: Annotated[
-        bool, typer.Option("--watch", help="Look for a newly promoted version and take it up, without being told to.")
+        bool, typer.Option("--watch", help="Check for newly promoted versions and switch to them automatically.")
     ] = False,
-    watch_seconds: Annotated[float, typer.Option(min=0.1, help="How often --watch looks.")] = 30.0,
+    watch_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds between two checks of --watch.")] = 30.0,
     bundle: FromBundle = None,
 ) -> None:
-    """Answer over HTTP with the model in production: POST /predict, GET /health, documentation at /docs.
+    """Start the HTTP API with the model in production: POST /predict, GET /health, documentation at /docs.
 
-    SIGHUP takes up a newly promoted version. MODEL_VERSION pins one. With --watch it waits for a registry that is down
-    and for a first promotion, not ready; without, either ends it.
+    SIGHUP switches to a newly promoted version; MODEL_VERSION selects a fixed version. If the registry is unavailable
+    or nothing is promoted yet, --watch waits and the API is not ready; without --watch, the command ends.
 
     Example: `health-predict serve --port 8080 --watch`
     """
@@ -104,15 +106,15 @@ def serve(
 
 @audit.command()
 def verify(
-    log: Annotated[Path, typer.Argument(help="The file that HEALTH_PREDICT_AUDIT_LOG names.")],
+    log: Annotated[Path, typer.Argument(help="Audit log: the file that HEALTH_PREDICT_AUDIT_LOG names.")],
     head: Annotated[
-        str | None, typer.Option(help="What an earlier call returned: its line must still be there.")
+        str | None, typer.Option(help="Head that an earlier verification printed; its line must still be in the log.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check the chain of an audit log; exit code 10 names the first line that was altered.
+    """Verify the hash chain of an audit log. Exit code 10: a line was altered; the message gives its number.
 
-    Keep the head that is returned elsewhere: without it, a log that was cut at its end cannot be told from a whole one.
+    Store the printed head elsewhere: without it, a log whose last lines were deleted looks complete.
 
     Example: `health-predict audit verify audit.jsonl --head 9f86d081...`
     """
@@ -123,8 +125,8 @@ def verify(
 
 
 @keys.command()
-def new(name: Annotated[str, typer.Argument(help="Of the caller: letters, digits, `_`, `.` and `-`.")]) -> None:
-    """Make an API key for a caller. The key is shown once; the entry goes into HEALTH_PREDICT_API_KEYS_FILE.
+def new(name: Annotated[str, typer.Argument(help="Name of the caller: letters, digits, `_`, `.` and `-`.")]) -> None:
+    """Create an API key for a caller. The key is shown once; add the entry to HEALTH_PREDICT_API_KEYS_FILE.
 
     Example: `health-predict keys new ward-7`
     """
