@@ -10,13 +10,13 @@ import pytest
 
 from health_predict.errors import DataError, StorageError
 from health_predict.serving.journal import audit
-from health_predict.serving.journal.audit import START, AuditLog, Entry, verify
+from health_predict.serving.journal.audit import START, AuditLine, AuditLog, verify
 
 SMALL = 1_200  # bytes: four lines
 
 
-def entry(number: int) -> Entry:
-    return Entry("t", str(number), "-", "/predict", "1", "0" * 64, "0" * 64, [0.5])
+def entry(number: int) -> AuditLine:
+    return AuditLine("t", str(number), "-", "/predict", "1", "0" * 64, "0" * 64, [0.5])
 
 
 def written(path: Path, lines: int, most_bytes: int = SMALL) -> list[Path]:

@@ -351,12 +351,12 @@ def test_predictions_are_audited_in_a_chain(bundle_folder, tmp_path):
 
 
 def test_an_altered_audit_log_is_noticed(tmp_path):
-    from health_predict.serving.journal.audit import Entry
+    from health_predict.serving.journal.audit import AuditLine
 
     path = tmp_path / "audit.jsonl"
     log = AuditLog(path, 2**20)
     for number in range(3):
-        log.append(Entry("t", str(number), "-", "/predict", "1", "0", "0", [0.5]))
+        log.append(AuditLine("t", str(number), "-", "/predict", "1", "0", "0", [0.5]))
     head = verify(path).head
     with pytest.raises(StorageError, match="another process"):
         AuditLog(path, 2**20)

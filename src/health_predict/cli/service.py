@@ -1,4 +1,4 @@
-"""A prediction service of our own for the length of a block: asked over HTTP, and handed newly promoted versions."""
+"""Runs an API process during a `with` block: scores encounters over HTTP and switches to newly promoted versions."""
 
 import signal
 import socket
@@ -20,7 +20,7 @@ from health_predict.data.schema import CLINICAL
 from health_predict.errors import ServiceError
 from health_predict.serving import command
 from health_predict.settings import ServingSettings, environment_without
-from health_predict.steps.loop.score import Answers
+from health_predict.steps.loop.score import BatchScores
 
 START_SECONDS = 60.0
 END_SECONDS = 20.0  # to answer what was asked, before it is killed
@@ -28,15 +28,15 @@ AT_ONCE = 500  # encounters in one request; about 600 kB
 
 
 @dataclass(frozen=True)
-class Service:
-    """A running service. `link` is what it serves."""
+class RunningApi:
+    """An API process that is ready. `link` is the symbolic link to the folder of the bundle that it serves."""
 
     address: str
     link: Path
     process: "subprocess.Popen[bytes]"
 
-    def ask(self, encounters: pl.DataFrame) -> Answers:
-        """Probabilities from `/predict/batch`. ServiceError where an encounter is refused or the version changes."""
+    def ask(self, encounters: pl.DataFrame) -> BatchScores:
+        """Probabilities from `/predict/batch`. ServiceError if an encounter is refused or the version changes."""
         rows = encounters.select(field.name for field in CLINICAL).to_dicts()
         probability: list[float] = []
         versions: set[str] = set()
@@ -49,13 +49,13 @@ class Service:
                 versions.add(answer["model_version"])
         if len(versions) != 1:
             raise ServiceError(f"the API answered one batch with the versions {', '.join(sorted(versions))}")
-        return Answers(np.array(probability), versions.pop())
+        return BatchScores(np.array(probability), versions.pop())
 
     def take_up(self, folder: Path, version: str, encounter: dict[str, Any]) -> int:
-        """Hand over the bundle of a version, asking until it answers; returns how many requests were answered by then.
+        """Switch to the bundle of a version; returns the number of requests answered until the version answers.
 
-        0 where the version is served already: a service that starts after a promotion begins with it. ServiceError
-        where a request fails, or the version does not answer in time.
+        Returns 0 if the API serves the version already, because it was started after the promotion. Raises ServiceError
+        if a request fails or the version does not answer within START_SECONDS.
         """
         if self._health()["model_version"] == version:
             return 0
@@ -81,11 +81,11 @@ class Service:
 
 
 @contextmanager
-def service(folder: Path) -> Iterator[Service]:
-    """A service process on a free port, ended after the block. ServiceError if it does not start.
+def service(folder: Path) -> Iterator[RunningApi]:
+    """Start an API process on a free port and end it after the block. Raises ServiceError if it does not start.
 
-    It has none of the environment's settings for services: its one caller needs no key, and what it is asked is
-    nothing for the audit and prediction logs of a real one.
+    The process ignores the environment's `ServingSettings`: it requires no API key and writes neither audit log nor
+    prediction log.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -100,13 +100,13 @@ def service(folder: Path) -> Iterator[Service]:
         )
         try:
             _wait_until_healthy(address, process, log)
-            yield Service(address, link, process)
+            yield RunningApi(address, link, process)
         finally:
             end(process)
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
-    """End the process, whatever it does, and whatever happens to this one meanwhile."""
+    """End the process: SIGTERM, and SIGKILL after END_SECONDS or if this process is interrupted."""
     try:
         process.terminate()
         process.wait(END_SECONDS)
@@ -118,7 +118,7 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _answered(client: httpx.Client, path: str, body: Any = None) -> Any:
-    """What a path answers, asked with a body or without. ServiceError for anything but an answer."""
+    """The JSON response to GET or, with a body, POST. ServiceError without a response of status 2xx."""
     try:
         response = client.get(path) if body is None else client.post(path, json=body)
     except httpx.TransportError as error:

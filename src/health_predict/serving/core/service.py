@@ -24,7 +24,7 @@ from health_predict.serving.core.contract import (
     split_batch,
 )
 from health_predict.serving.core.model import Model, load_model
-from health_predict.serving.journal.audit import AuditLog, Entry
+from health_predict.serving.journal.audit import AuditLine, AuditLog
 from health_predict.serving.journal.log import Log
 from health_predict.serving.journal.metrics import Metrics
 from health_predict.store.prediction_log import PredictionLog, ScoredEncounter, pseudonym
@@ -307,7 +307,7 @@ class Service:
         if audit is None:
             return
         audit.append(
-            Entry(
+            AuditLine(
                 time=datetime.now(UTC).isoformat(timespec="milliseconds"),
                 request_id=call.request_id,
                 caller=call.caller,

@@ -27,8 +27,8 @@ from health_predict.errors import DataError, StorageError
 START = "0" * 64
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line."""
+class AuditLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of the audit log: one answered prediction, batch or explanation."""
 
     time: str  # UTC, ISO 8601
     request_id: str
@@ -68,14 +68,14 @@ class AuditLog:
         except OSError as error:
             raise self._cannot_be_written(error) from error
         last = last or before
-        if last and _previous(msgspec.json.Decoder(Entry), last) is None:
+        if last and _previous(msgspec.json.Decoder(AuditLine), last) is None:
             raise DataError(f"the last line of the audit log {path} is no entry")
         self._head = _sha256(last) if last else START
         self._size = os.fstat(self._file).st_size
         self._flushing: asyncio.Future[None] | None = None
         self._next_flush: asyncio.Future[None] | None = None
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: AuditLine) -> None:
         """Write one line before returning; `flush` puts it on the disk. Raises StorageError when it is not written as
         a whole."""
         line = msgspec.json.encode(msgspec.structs.replace(entry, previous=self._head)) + b"\n"
@@ -148,7 +148,7 @@ def verify(path: Path, head: str | None = None) -> Verified:
     file cannot be read.
     """
     expected, count, seen = START, 0, head in (None, START)
-    decoder = msgspec.json.Decoder(Entry)
+    decoder = msgspec.json.Decoder(AuditLine)
     try:
         files = _files(path)
     except OSError as error:
@@ -245,7 +245,7 @@ def _last_lines(file: int) -> tuple[bytes, bytes]:
         return data[start:end], data[end:]
 
 
-def _previous(decoder: "msgspec.json.Decoder[Entry]", line: bytes) -> str | None:
+def _previous(decoder: "msgspec.json.Decoder[AuditLine]", line: bytes) -> str | None:
     try:
         return decoder.decode(line).previous
     except msgspec.MsgspecError:

@@ -19,19 +19,19 @@ from health_predict.workspace.production import in_production
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a service says of encounters: probabilities in their order, and the one version they are from."""
+class BatchScores:
+    """Probabilities of a batch, in the order of its encounters, and the version that gave them."""
 
     probability: NDArray[np.float64]
     version: str
 
 
-Ask = Callable[[pl.DataFrame], Answers]
+Ask = Callable[[pl.DataFrame], BatchScores]
 
 
 @dataclass(frozen=True)
-class Scored:
-    """`through`: which way the probabilities came; `decisions`: how many lines the ledger had then."""
+class ScoredBatch:
+    """A scored batch. `through`: source of the probabilities; `decisions`: number of lines in the ledger then."""
 
     batch: int
     rows: int
@@ -42,7 +42,7 @@ class Scored:
     skipped: bool = False
 
 
-def score(workspace: Workspace, number: int, first: str, ask: Ask | None = None) -> Scored:
+def score(workspace: Workspace, number: int, first: str, ask: Ask | None = None) -> ScoredBatch:
     """Score a batch that has arrived with production, by asking a service or, without one, its bundle.
 
     Beside each probability stands what the version `first` would have said. Skipped when the batch was scored,
@@ -55,7 +55,7 @@ def score(workspace: Workspace, number: int, first: str, ask: Ask | None = None)
     arrived = completed(storage, layout.manifest(layout.arrival(number)), ARRIVES)
     key, inputs = layout.predictions(number), {"arrival": arrived["files"], "first": first}
 
-    def make() -> Made[Scored]:
+    def make() -> Made[ScoredBatch]:
         decisions, production = len(read_ledger(storage).entries), in_production(storage)
         encounters = read_arrival(storage, number)
         beside = _predict(workspace, first, encounters)
@@ -63,7 +63,7 @@ def score(workspace: Workspace, number: int, first: str, ask: Ask | None = None)
             answers = ask(encounters)
         else:
             same = production == first
-            answers = Answers(beside if same else _predict(workspace, production, encounters), production)
+            answers = BatchScores(beside if same else _predict(workspace, production, encounters), production)
         if answers.version != production:
             raise ServiceError(
                 f"the API answers with version {answers.version}, but version {production} is in production"
@@ -76,10 +76,10 @@ def score(workspace: Workspace, number: int, first: str, ask: Ask | None = None)
             pl.Series("first_probability", beside),
         )
         through = "bundle" if ask is None else "api"
-        result = Scored(number, table.height, production, first, through, decisions)
+        result = ScoredBatch(number, table.height, production, first, through, decisions)
         return Made(result, {key: parquet(table, PREDICTIONS, key)})
 
-    return rerunnable(storage, layout.manifest(key), inputs, Scored, make)
+    return rerunnable(storage, layout.manifest(key), inputs, ScoredBatch, make)
 
 
 def _predict(workspace: Workspace, version: str, encounters: pl.DataFrame) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ Progress = Callable[[int, int | None], None]  # rows done, rows in all if known
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredFile:
     """`rows` and `refused` together are the `lines` that hold an encounter: one that cannot be scored refuses the file.
 
     Counts by field are of encounters, and only of fields with any. `warnings` are sentences for people.
@@ -56,7 +56,7 @@ def predict(
     version: str | None = None,
     empty_is_not_measured: bool = False,
     params: MissingParams | None = None,
-) -> Scored:
+) -> ScoredFile:
     """Score every encounter of `source`, in its order, with the numbers that the API gives.
 
     The target has the identifiers that the source has, `probability_score`, `prediction` and `risk_band`, and is
@@ -80,7 +80,7 @@ def predict(
         if done != encounters.account.lines:
             raise DataError(f"{encounters.name} has {encounters.account.lines} lines, but {done} would be written")
     lacking = {name: missing[name] for name in bundle.encoder.fields if missing[name]}
-    return Scored(
+    return ScoredFile(
         rows=done,
         lines=encounters.account.lines,
         refused=encounters.account.lines - done,
@@ -99,7 +99,7 @@ def predict(
 
 @dataclass(frozen=True)
 class _Part:
-    """Of one batch. `unknown`, `missing` and `outside_cohort` as in `Scored`."""
+    """Of one batch. `unknown`, `missing` and `outside_cohort` as in `ScoredFile`."""
 
     scores: pl.DataFrame
     unknown: Counter[str]
