@@ -20,7 +20,7 @@ READER_GONE = 141  # as a shell has it for a program that SIGPIPE ended
 
 
 def main() -> None:
-    """Run a command; the exit code says how it ended (`errors.py`). Nothing that is shown holds a secret."""
+    """Run a command and end the process with its exit code (`errors.py`). Output contains no secrets."""
     sys.excepthook = _show_bug
     _open_missing_streams()
     _buffer_stdout()
@@ -55,12 +55,12 @@ def _run() -> int:
 
 
 def _extra_of(arguments: list[str]) -> str | None:
-    """The extra that a command needs; None where a part of it is enough: the service with a bundle of its own."""
+    """The extra that a command needs; None for `serve --bundle`, which needs only a part of the extras."""
     return None if arguments[:1] == ["serve"] and "--bundle" in " ".join(arguments) else EVERYTHING
 
 
 def _check_surroundings() -> None:
-    """Raises what no command could work with, before one has begun."""
+    """Raise BadParameter for arguments that are not UTF-8, StorageError if the current folder is gone or unreadable."""
     if any(not _is_text(argument) for argument in sys.argv[1:]):
         raise typer.BadParameter("not UTF-8; is it a file name from another system? rename the file, and try again")
     try:
@@ -98,7 +98,7 @@ def _buffer_stdout() -> None:
 
 
 def _delivered(code: int) -> int:
-    """The exit code, if what was said on stdout could be written, else another."""
+    """`code` if stdout took all output; else, where `code` is 0, READER_GONE or the code of StorageError."""
     _flush(sys.stderr)  # where that fails there is nobody to tell
     failure = _flush(sys.stdout)
     if failure is None:
@@ -110,7 +110,7 @@ def _delivered(code: int) -> int:
 
 
 def _flush(stream: TextIO) -> OSError | None:
-    """Why the stream does not take what was written to it, which is then given up; None where it does."""
+    """Flush the stream. On an error, discard the output and return the error; else return None."""
     try:
         stream.flush()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a command shows: results on stdout, everything else on stderr; bars on a terminal, plain lines elsewhere."""
+"""Output of a command: results on stdout, all else on stderr; progress bars on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -31,12 +31,12 @@ class Output:
         self.stderr = _console(sys.stderr)
 
     def say(self, text: RenderableType) -> None:
-        """To people, about what goes on. A log that is full or gone ends no work."""
+        """Print a message on stderr. A stderr that is full or closed does not end the command."""
         with suppress(OSError):
             self.stderr.print(text)
 
     def result(self, report: Any, render: Callable[[Any], RenderableType]) -> None:
-        """What the command is about: as JSON, or rendered for reading."""
+        """Print the command's report on stdout: as JSON, or rendered as text."""
         if self.json:
             sys.stdout.write(msgspec.json.encode(report, order="sorted").decode() + "\n")
             sys.stdout.flush()
@@ -45,7 +45,7 @@ class Output:
 
     @contextmanager
     def progress(self, what: str) -> Iterator[Advance]:
-        """Show how far a piece of work is, while the block runs."""
+        """Show the progress of a task while the block runs."""
         if not self.stderr.is_terminal:
             yield self._plain_lines(what)
             return
@@ -97,7 +97,7 @@ class Output:
 
 
 class _Console(Console):
-    """Leaves a broken pipe to the command line, which ends with a code that says so."""
+    """Raises BrokenPipeError, which the command line turns into exit code 141."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError

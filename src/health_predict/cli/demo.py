@@ -1,4 +1,4 @@
-"""`health-predict demo`: the whole main job, from the raw dataset to answers over HTTP, with a short report."""
+"""`health-predict demo`: every step from the raw dataset to predictions over HTTP, with a short report."""
 
 import os
 import shlex
@@ -47,7 +47,7 @@ AGREEMENT = 1e-9  # JSON carries a double whole
 
 
 def run(settings: Settings, synthetic: bool, trials: int) -> None:
-    """Do every step that is not done yet, then report. Raises what the steps raise."""
+    """Run every step that is not complete, then report. Raises the errors of the steps."""
     output, began = Output(), time.monotonic()
     workspace = workspace_of(settings)
     storage = workspace.storage
@@ -118,7 +118,7 @@ def _approved(storage: Storage, run_id: str) -> EvaluationReport | None:
 
 
 def _decide(workspace: Workspace, params: Params, settings: Settings, run_id: str) -> str:
-    """What became of the winner. Where a version is in production already, a no of the gate is a result as well."""
+    """The gate's decision on the winner, for the report. Raises Declined if declined with nothing in production."""
     try:
         return str(tables.promoted(promote(workspace, params.gate, settings.actor, run_id)))
     except Declined as declined:
@@ -152,7 +152,7 @@ def _compare(answers: list[dict[str, Any]], bundle: Bundle, encounters: pl.DataF
 
 
 def _risks(answers: list[dict[str, Any]]) -> Table:
-    """The lowest, the middle and the highest risk."""
+    """Table of SHOWN answers in order of risk, from the lowest to the highest."""
     ranked = sorted(answers, key=lambda answer: answer["probability_score"])
     shown = [ranked[round(position)] for position in np.linspace(0, len(ranked) - 1, SHOWN)]
     table = Table("risk of readmission", "band", "flagged", "model version", box=None, pad_edge=False)
@@ -179,7 +179,7 @@ Try next           {command} serve     then open http://127.0.0.1:8000/docs
 
 
 def _to_see_runs(tracking_uri: str) -> str:
-    """A server's address, to be opened; for a database the command that shows it."""
+    """Address of the MLflow server or, for a database, the command that starts MLflow's interface."""
     if tracking_uri.startswith(("http://", "https://")):
         return tracking_uri
     return f"{os.path.relpath(Path(sys.executable).parent)}/mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"

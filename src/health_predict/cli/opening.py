@@ -1,4 +1,4 @@
-"""Opens what the settings name: the store, the registry that it speaks for, and the bundle that is meant."""
+"""Opens the store, the registry, the prediction log and the bundle that the settings name."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +34,7 @@ def prediction_log_of(settings: "Settings") -> "Storage":
 
 
 def answer_log_of(settings: "Settings") -> "AnswerLog":
-    """The prediction log with the secret that its pseudonyms are made with, where that is set."""
+    """The prediction log, with the secret key of its pseudonyms; the key is None if it is not set."""
     from health_predict.settings import ServingSettings  # noqa: PLC0415
     from health_predict.store.answered import AnswerLog  # noqa: PLC0415
 
@@ -59,14 +59,14 @@ def bundle_folder(settings: "Settings", bundle: str | None) -> Path:
 
 
 def workspace_of(settings: "Settings") -> "Workspace":
-    """The workspace of a command that decides: a registry that was never written to is made."""
+    """The workspace of a command that writes to the registry, which is created if it does not exist."""
     from health_predict.workspace import Workspace  # noqa: PLC0415
 
     return Workspace(storage_of(settings), lambda: _registry_of(settings), settings.cache)
 
 
 def world_of(settings: "Settings", simulation: str | None = None) -> "Workspace":
-    """The workspace of a command that only reads; with the name of a replay, that of its world."""
+    """The workspace of a command that only reads: production's or, with a name, that of a simulation."""
     from health_predict.workspace import Workspace  # noqa: PLC0415
 
     storage, there = storage_of(settings), not settings.has_no_registry
@@ -79,7 +79,7 @@ def world_of(settings: "Settings", simulation: str | None = None) -> "Workspace"
 
 
 def _existing_registry(settings: "Settings") -> "Registry":
-    """The registry, for what only reads: none is made. TrackingError where there is none yet."""
+    """The registry for reading. Raises TrackingError if it does not exist; does not create one."""
     if settings.has_no_registry:
         from health_predict.errors import TrackingError  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What a command does when it is told to end."""
+"""How a command handles SIGTERM."""
 
 import signal
 import sys
@@ -11,7 +11,7 @@ TERMINATED = 128 + signal.SIGTERM  # the exit code of a command that the signal 
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """While the block runs, SIGTERM ends it as an error would: what is half done is cleared away."""
+    """While the block runs, SIGTERM raises SystemExit(TERMINATED), so that incomplete outputs are deleted."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         sys.exit(TERMINATED)

@@ -1,12 +1,11 @@
-"""`health-predict simulate`: the future, batch by batch, with monitoring, retraining, gate and promotion.
+"""`health-predict simulate`: replay batches with monitoring, retraining, gate and promotion.
 
-All of it happens in a world of its own (`store/simulations.py`): production, its ledger and its aliases stay as they
-are.
+A simulation has its own store (`store/simulations.py`). Production, its ledger and its aliases stay unchanged.
 
-What happens to batch t when it arrives: its schema is checked; the outcomes of batch t-1 have matured; the batch and
-those outcomes are judged; it is decided whether to retrain or to recalibrate; a model from that which passes the gate
-goes into production and into the running service; then the batch is scored by what is in production. Every step leaves
-its result in storage and is skipped where it is there, so a replay that was stopped anywhere goes on.
+When batch t arrives, the replay checks its schema, lets the outcomes of batch t-1 mature, judges the batch and these
+outcomes, and decides whether to retrain or to recalibrate. A new model that passes the gate is promoted and taken up by
+the running API. The model then in production scores the batch. Each step stores its result and is skipped if the result
+exists, so an interrupted replay continues.
 """
 
 from collections.abc import Iterator
@@ -41,9 +40,11 @@ DEMO_NAME = "demo"  # of the world of the demo, which nobody else may begin
 
 @dataclass(frozen=True)
 class Options:
-    """`batches`: how many, from the first on; None: all. `api`: score through a running service.
+    """Options of one replay.
 
-    `name` is that of the replay's world; None: `replay`, or after the scenario.
+    `batches`: number of batches, from the first; None: all. `from_batch`: first batch with the scenario. `api`: score
+    through an API process. `restart`: delete the earlier simulation of this name. `name`: name of the simulation; None:
+    `replay`, or the scenario's name.
     """
 
     batches: int | None = None
@@ -63,7 +64,7 @@ class Options:
 
 
 def run(settings: Settings, params: Params, options: Options, output: Output) -> Replay:
-    """Replay what has not been replayed yet, then report. Raises what the steps raise."""
+    """Replay the batches that have not been replayed, then report. Raises the errors of the steps."""
     search = params.search
     plan = Plan(options.scenario, options.from_batch, search.families, search.trials, search.seed)
     begun = begin(workspace_of(settings), settings.actor, options.world, plan, options.restart)
@@ -84,10 +85,7 @@ def run(settings: Settings, params: Params, options: Options, output: Output) ->
 
 
 def _ensure_champion(loop: Loop) -> None:
-    """Train and promote a first model where there was nothing in production to begin with.
-
-    Raises Declined where the gate has objections to that model.
-    """
+    """Train and promote a first model if nothing is in production. Raises Declined if the gate declines the model."""
     if read_ledger(loop.workspace.storage).production is not None:
         return
     loop.output.say("nothing is in production yet: the first model is trained on the initial data")
@@ -98,7 +96,7 @@ def _ensure_champion(loop: Loop) -> None:
 
 @contextmanager
 def _served(loop: Loop, options: Options) -> Iterator[Loop]:
-    """The loop with a service that scores its batches and takes up what is promoted."""
+    """The loop with an API process that scores its batches and switches to promoted versions."""
     if not options.api:
         yield loop
         return
@@ -118,7 +116,7 @@ def _bundle(loop: Loop, version: str) -> Path:
 
 
 def _replay(loop: Loop, options: Options, number: int) -> None:
-    """A batch arrives, outcomes of those that were scored before it mature, and the loop does what is due."""
+    """Let a batch arrive and the outcomes of earlier scored batches mature, then perform the due actions."""
     arrived = arrive(loop.workspace.storage, loop.params.scenario, number, options.scenario, options.from_batch)
     _mature(loop.workspace.storage, number - 1)
     if arrived.refused:
@@ -129,7 +127,7 @@ def _replay(loop: Loop, options: Options, number: int) -> None:
 
 
 def _mature(storage: Storage, last: int) -> None:
-    """Outcomes of the batches up to this one become known, where they were scored."""
+    """Let the outcomes of all scored batches up to `last` mature."""
     known = set(matured(storage))
     for number in scored(storage, last):
         if number not in known:
