@@ -36,9 +36,7 @@ def search(
     with ThreadPoolExecutor(min(workers, len(folds))) as pool:
         searches = [
             pool.submit(_search_family, family, len(folds[family].y_train), params, on_trial)
-            for family in sorted(
-                folds, key=lambda family: -CANDIDATES[family].seconds
-            )  # slowest family first, so that no core waits for it at the end
+            for family in sorted(folds, key=lambda family: -CANDIDATES[family].seconds)  # the slowest first
         ]
         for running in searches:
             yield running.result()

@@ -53,9 +53,7 @@ class RowEncoder:
         """
         self._unknown.clear()  # first, so that names from an encounter that failed are not kept
         x: list[Any] = [*chain.from_iterable(map(getitem, self._tables, map(encounter.get, self._fields)))]
-        if (
-            self._unknown and (settled := settle(encounter)) != encounter
-        ):  # codes that can only be ICD-10-CM are unknown
+        if self._unknown and (settled := settle(encounter)) != encounter:  # it has codes of ICD-10-CM
             return self.encode(settled)
         x += self._zeros
         for place, amount in chain.from_iterable(self._sums(x)):

@@ -19,9 +19,8 @@ from scipy.stats import norm
 from health_predict.monitoring.measures import Key, Kind, Measure
 from health_predict.params import AlarmParams, Params
 
-INPUTS: frozenset[Kind] = frozenset(
-    {"field", "missing", "unknown", "combinations"}
-)  # findings about inputs, which do not depend on the model
+# Findings about inputs, which do not depend on the model.
+INPUTS: frozenset[Kind] = frozenset({"field", "missing", "unknown", "combinations"})
 
 ADVICE: Mapping[Kind, str] = {
     "field": "Find out whether other patients came or the same are recorded otherwise (report.html shows the values): "

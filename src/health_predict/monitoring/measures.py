@@ -119,9 +119,7 @@ def _combinations(found: Separation, params: Params) -> Measure:
         subject="",
         level=found.auroc - 0.5,
         limit=found.threshold - 0.5,
-        error=sqrt(
-            params.drift.design_effect / (3 * found.rows)
-        ),  # standard error of an AUROC with equal numbers on both sides
+        error=sqrt(params.drift.design_effect / (3 * found.rows)),  # of an AUROC with equal numbers on both sides
         found=found.detected,
         weight=1.0,
         text=f"told from the training encounters with AUROC {found.auroc:.3f}",

@@ -103,9 +103,8 @@ def reliance(
     expected = predict_proba(sample)
     order = rng.permutation(len(sample))
     names = [field.name for field in CLINICAL]
-    dealt = pl.concat(
-        [sample.with_columns(sample[name].gather(order)) for name in names]
-    )  # one call for all fields costs the least
+    # One call of `predict_proba` for all fields costs the least.
+    dealt = pl.concat([sample.with_columns(sample[name].gather(order)) for name in names])
     changes = np.abs(predict_proba(dealt).reshape(len(names), -1) - expected).mean(axis=1)
     if not changes.sum() > 0:
         raise DataError("the model answers the same whatever it is given; its fields have no importance to weigh")
