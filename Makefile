@@ -20,7 +20,10 @@ demo: $(READY)  ## The whole main job on the real dataset, then a report (ARGS="
 	$(BIN)/health-predict demo $(ARGS)
 
 test: lint  ## Lint, types, import contracts, all tests
-	$(BIN)/pytest -n 2 --dist worksteal -m "" $(ARGS)
+	POLARS_MAX_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "" $(ARGS)
+
+seeds: $(READY)  ## As many simulated hospitals as SEEDS says, one seed each: over night, 100000
+	POLARS_MAX_THREADS=1 HEALTH_PREDICT_SEEDS=$(or $(SEEDS),20000) $(BIN)/pytest -n 2 -m "" tests/stateful/test_seeds.py
 
 lint: $(READY)  ## Ruff, mypy, import-linter, deptry
 	$(BIN)/ruff format --check .
@@ -54,4 +57,4 @@ lock: $(READY)  ## Resolve requirements/ anew from pyproject.toml
 clean:  ## Remove the environment and caches, not the data
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-.PHONY: help demo test lint bench mutate fields serve lock clean
+.PHONY: help demo test seeds lint bench mutate fields serve lock clean

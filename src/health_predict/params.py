@@ -197,6 +197,20 @@ class AssemblyParams:
 
 
 @dataclass(frozen=True)
+class FollowUpParams:
+    """How outcomes of encounters are read that care followed up because of their risk (data/follow_up.py)."""
+
+    reading: Literal["aware", "naive"] = "aware"  # naive takes outcomes as they were, and unlearns; for comparison
+    strata: int = 5  # of the risk that care saw, among the flagged; five remove 90% of the confounding by one variable
+    # (Cochran, Biometrics 1968;24:295)
+    min_share: float = 0.05  # of a stratum that had no follow-up: one encounter then stands for 20 at most
+    min_rows: int = 20  # likewise, encounters
+    min_events: int = 5  # readmissions on each side, before the effect of follow-up is estimated
+    assumed_ratio: float | None = None  # risk with follow-up over risk without, where a stratum has too few encounters
+    # without it; None: nothing is assumed, and its batch is neither learnt from nor judged on
+
+
+@dataclass(frozen=True)
 class ScenarioParams:
     covariate_strength: float = 1.0  # log-odds of being kept per standard deviation of age and illness
     kept_share: float = 0.60  # of a batch; the rest makes room for a choice
@@ -204,6 +218,9 @@ class ScenarioParams:
     label_shift: float = 1.5  # times the share of readmissions
     concept_share: float = 0.30  # of encounters whose outcomes are dealt out again; .50 turned AUROC .64 into .45
     missing_field: str = "diag_1"  # must be one that may be missing
+    follow_up_share: float = 0.50  # of the flagged that are followed up, by chance; more leave fewer to learn from
+    follow_up_ratio: float = 0.70  # of their readmissions that happen all the same: 8.3 for 11.9% within 30 days in the
+    # trial of Coleman et al., Archives of Internal Medicine 2006;166:1822
     seed: int = SEED
 
 
@@ -224,4 +241,5 @@ class Params:
     alarms: AlarmParams = field(default_factory=AlarmParams)
     retraining: RetrainingParams = field(default_factory=RetrainingParams)
     assembly: AssemblyParams = field(default_factory=AssemblyParams)
+    follow_up: FollowUpParams = field(default_factory=FollowUpParams)
     scenario: ScenarioParams = field(default_factory=ScenarioParams)

@@ -218,3 +218,16 @@ def test_the_loop_judges_answers_and_then_nothing_more_is_due(answered, health_p
     (kept,) = store.storage.list("reports/answers/")
     shown = health_predict(store.root, "loop", "answers", "--json", **key).json
     assert read_json(store.storage, kept) == shown
+
+
+def test_answers_that_care_acted_on_are_judged_on_those_not_followed_up(answered):
+    store, bundle, encounters, risks, file = answered
+    what = pl.Series("followed_up", np.where(np.arange(1_000) % 3 == 0, "telephone call", "none"))
+    encounters.select("encounter_id", OUTCOME).with_columns(what).write_csv(file)
+    intake_outcomes(store.storage, IntakeParams(), "me", str(file))
+    (version,) = judge(store).versions
+    flagged = risks >= bundle.manifest.threshold
+    called = (what == "telephone call").to_numpy()
+    assert (version.unjudged, version.metrics.rows) == (None, (~called).sum())
+    assert version.follow_up.followed_up == (called & flagged).sum()
+    assert version.follow_up.not_followed_up == (~called & flagged).sum()

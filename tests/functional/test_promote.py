@@ -450,7 +450,7 @@ def test_the_evaluation_that_a_run_was_promoted_on_is_kept(store, registry, comp
     rollback(store.workspace, WHO, "looks wrong")
     assert evaluate(store.workspace, other_rules, WHO, store.winner).skipped  # may be promoted on it again
     promote(store.workspace, LAX, WHO, store.winner, "it was right")
-    with pytest.raises(ConflictError, match="was promoted before, against version None"):
+    with pytest.raises(Declined, match="was promoted before, against version None"):
         evaluate(store.workspace, other_rules, WHO, store.other)
     assert approved == {run_id: store.storage.read(layout.evaluation_report(run_id)) for run_id in approved}
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from factories import encounters
 from health_predict.data.schema import OUTCOME
 from health_predict.errors import Declined
-from health_predict.params import AssemblyParams, BootstrapParams, DriftParams, GateParams, Params
+from health_predict.params import AssemblyParams, BootstrapParams, DriftParams, FollowUpParams, GateParams, Params
 from health_predict.simulation.scenarios import SCENARIOS
 from health_predict.steps.loop.arrive import arrive
 from health_predict.steps.loop.assemble import assemble
@@ -44,6 +44,7 @@ PARAMS = Params(
     bootstrap=BootstrapParams(replicates=20),
     drift=DriftParams(min_rows=100, replicates=10, separation_trees=5),
     gate=GateParams(min_rows=50, min_outcomes=3, min_subgroup_outcomes=1_000),  # so that outcomes do decide
+    follow_up=FollowUpParams(min_rows=5),
 )
 JUDGED = [name for name, scenario in SCENARIOS.items() if not scenario.refused]
 UNUSED = (layout.FUTURE, layout.SPLIT_MANIFEST, "arrivals/", layout.LEDGER)  # arrivals are compared by their tables

@@ -70,7 +70,14 @@ def log_best(
     """
     title = CANDIDATES[fitted.family].title
     y_proba = fitted.predict_proba(validation.encounters)
-    metrics = evaluate(validation.outcomes, y_proba, validation.patients, fitted.threshold, params.bootstrap)
+    metrics = evaluate(
+        validation.outcomes,
+        y_proba,
+        validation.patients,
+        fitted.threshold,
+        params.bootstrap,
+        validation.represents,
+    )
     tags = {FAMILY: fitted.family, "health_predict.git_revision": provenance.git_revision}
     for table in provenance.trained_on:
         tags[f"health_predict.data.{Path(table.key).stem}"] = table.sha256

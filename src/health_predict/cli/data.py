@@ -140,6 +140,9 @@ def outcomes(
     are left out until they do. Where the day of discharge is known, `NO` and `>30` count if they are as of 90 days
     after it or later: before, a readmission could still come, or be reported.
 
+    A column `followed_up` may say what was done because of the risk (`none`: nothing), `followed_up_on` the day: models
+    then learn, and are judged on, the risk without it.
+
     Example: `health-predict intake outcomes --from may.csv --as-of 2026-05-31 && health-predict loop run`
     """
     from health_predict.cli import tables  # noqa: PLC0415

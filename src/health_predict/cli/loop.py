@@ -56,6 +56,7 @@ def monitor(
     from health_predict.steps.loop.judge import judge  # noqa: PLC0415
     from health_predict.steps.loop.monitor import monitor as step  # noqa: PLC0415
     from health_predict.steps.loop.monitor import monitor_file, monitor_logged  # noqa: PLC0415
+    from health_predict.workspace.turn import turn  # noqa: PLC0415
 
     if [batch, current, logged, matured or None].count(None) != 3 or ((reference or outcomes) and not current):
         raise typer.BadParameter(
@@ -66,14 +67,16 @@ def monitor(
     settings = settings_of_environment()
     workspace, params = world_of(settings, simulation), Params()
     if matured:
-        found = judge(workspace, params)
+        with turn(workspace.storage, settings.actor):
+            found = judge(workspace, params)
         if not found:
             raise Declined("nothing has matured that was not judged before", [])
         Output(json).result(found, tables.judged)
         return
     if batch is not None:
-        judge(workspace, params)
-        report = step(workspace, params, batch)
+        with turn(workspace.storage, settings.actor):
+            judge(workspace, params)
+            report = step(workspace, params, batch)
     elif logged is not None:
         report = monitor_logged(workspace, params, prediction_log_of(settings), logged)
     else:
@@ -184,8 +187,12 @@ def decide(batch: BatchNumber, json: Json = False) -> None:
     """
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.steps.loop.decide import decide as step  # noqa: PLC0415
+    from health_predict.workspace.turn import turn  # noqa: PLC0415
 
-    Output(json).result(step(storage_of(settings_of_environment()), Params(), batch), tables.decided)
+    settings = settings_of_environment()
+    with turn(storage := storage_of(settings), settings.actor):
+        report = step(storage, Params(), batch)
+    Output(json).result(report, tables.decided)
 
 
 @loop.command()
@@ -204,9 +211,13 @@ def assemble(
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.steps.loop.assemble import assemble as step  # noqa: PLC0415
     from health_predict.store.batches import next_assembly  # noqa: PLC0415
+    from health_predict.workspace.turn import turn  # noqa: PLC0415
 
-    storage = storage_of(settings_of_environment())
-    Output(json).result(step(storage, Params(), batch or next_assembly(storage)), tables.assembled)
+    settings = settings_of_environment()
+    storage = storage_of(settings)
+    with turn(storage, settings.actor):
+        report = step(storage, Params(), batch or next_assembly(storage))
+    Output(json).result(report, tables.assembled)
 
 
 @loop.command()
@@ -218,9 +229,12 @@ def recalibrate(batch: BatchNumber, json: Json = False) -> None:
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.steps.loop.recalibrate import recalibrate as step  # noqa: PLC0415
     from health_predict.workspace.production import in_production  # noqa: PLC0415
+    from health_predict.workspace.turn import turn  # noqa: PLC0415
 
-    workspace = workspace_of(settings_of_environment())
-    report = step(workspace, Params(), batch, in_production(workspace.storage))
+    settings = settings_of_environment()
+    workspace = workspace_of(settings)
+    with turn(workspace.storage, settings.actor):
+        report = step(workspace, Params(), batch, in_production(workspace.storage))
     Output(json).result(report, tables.recalibrated)
 
 
@@ -233,9 +247,12 @@ def score(batch: BatchNumber, json: Json = False) -> None:
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.steps.loop.score import score as step  # noqa: PLC0415
     from health_predict.workspace.production import first_version  # noqa: PLC0415
+    from health_predict.workspace.turn import turn  # noqa: PLC0415
 
-    workspace = workspace_of(settings_of_environment())
-    report = step(workspace, batch, first_version(workspace.storage))
+    settings = settings_of_environment()
+    workspace = workspace_of(settings)
+    with turn(workspace.storage, settings.actor):
+        report = step(workspace, batch, first_version(workspace.storage))
     Output(json).result(report, tables.batch_scored)
 
 

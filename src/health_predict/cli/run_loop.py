@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from health_predict.cli.console import Output
 from health_predict.errors import Declined
-from health_predict.monitoring.next_action import BatchRecord, Due, LoopState, next_action
+from health_predict.monitoring.next_action import FIRST, BatchRecord, Due, LoopState, next_action
 from health_predict.params import Params
 from health_predict.settings import Settings
 from health_predict.steps.loop.assemble import assemble
@@ -25,9 +25,12 @@ from health_predict.steps.model.train import train
 from health_predict.store.answered import AnswerLog, unjudged_answers
 from health_predict.store.datasets import named
 from health_predict.store.intake import settle
+from health_predict.store.ledger import read_ledger
 from health_predict.store.loop import NO_ANSWERS, read_state, write_record
+from health_predict.store.reports import read_evaluation
 from health_predict.workspace import Workspace
 from health_predict.workspace.production import first_version
+from health_predict.workspace.turn import turn
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,18 @@ class Loop:
     def run(self) -> Iterator[tuple[Due, BatchRecord | None]]:
         """Do what is due until nothing is; yields each action when it is done, with the record of its batch.
 
-        An intake that was stopped half-way is completed first. Raises what the steps raise; a `Declined` of a remedy is
-        the end of the remedy, noted as objections.
+        An intake that was stopped half-way is completed first. Raises what the steps raise, and Declined while another
+        process works on the loop; a `Declined` of a remedy is the end of the remedy, noted as objections.
         """
-        settle(self.workspace.storage, self.params.intake)
-        while next_action(state := self._state()).action is not None:
-            while (due := next_action(state)).action is not None:  # what an action changes is known without reading
-                state, record = self._perform(due, state)
-                yield due, record
+        storage = self.workspace.storage
+        settle(storage, self.params.intake)
+        while next_action(self._state()).action is not None:
+            with turn(storage, self.settings.actor) as sign_of_life:
+                state = self._state()
+                while (due := next_action(state)).action is not None:  # what an action changes is known without reading
+                    state, record = self._perform(due, state)
+                    sign_of_life()
+                    yield due, record
 
     def _state(self) -> LoopState:
         storage, log = self.workspace.storage, self.log
@@ -70,11 +77,12 @@ class Loop:
         if due.action == "judge":
             judge(self.workspace, self.params)
             return replace(state, unjudged=()), None
-        record = state.first if state.production is None else next(one for one in state.open if one.batch == due.batch)
+        is_first = due.batch == FIRST
+        record = state.first if is_first else next(one for one in state.open if one.batch == due.batch)
         done = self._advance(due, record)
         write_record(self.workspace.storage, done)
-        if state.production is None:
-            return replace(state, first=done, production=done.promoted), done
+        if is_first:
+            return replace(state, first=done, production=state.production or done.promoted), done
         return replace(state, open=[done if one.batch == done.batch else one for one in state.open]), done
 
     def _advance(self, due: Due, record: BatchRecord) -> BatchRecord:
@@ -128,10 +136,19 @@ class Loop:
                 dataset = named(str(record.dataset))
                 evaluate(self.workspace, self.params, self.settings.actor, record.run_id, dataset)
                 return replace(record, evaluated=True)
+        if self._is_overtaken(str(record.run_id)):
+            return replace(record, evaluated=False)
         gate = self.params.gate
         version = promote(self.workspace, gate, self.settings.actor, record.run_id).version.version
         self.output.say(f"  version {version} is in production")
         return replace(record, promoted=version, answered_meanwhile=self.take_up(version, record.batch))
+
+    def _is_overtaken(self, run_id: str) -> bool:
+        """Has something else come into production since a run was compared with what was there."""
+        ledger, report = read_ledger(self.workspace.storage), read_evaluation(self.workspace.storage, run_id)
+        if report is None or report.champion == ledger.production:
+            return False
+        return ledger.production is None or ledger.subject(ledger.production).run_id != run_id
 
     def _train(self, dataset: str) -> str:
         address = self.settings.ray_address

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # a table needs no reader of what it shows, and some of these
     from health_predict.evaluation.gate import Check, Comparison
     from health_predict.evaluation.metrics import Interval
     from health_predict.monitoring.alarms import Alarm
+    from health_predict.monitoring.follow_up import Effect
     from health_predict.simulation.replay import Replay, Row
     from health_predict.store.ledger import Entry
     from health_predict.store.monitoring_reports import Judged, MonitoringReport
@@ -223,11 +224,23 @@ def _became(judged: "Judged") -> list[str]:
     lines = [f"  outcomes {whose} under version {judged.version}: {numbers}"]
     if judged.unjudged:
         lines.append(f"    {judged.unjudged}")
+    if judged.follow_up:
+        lines.append(f"    {_without(judged.follow_up)}")
     if judged.left_out and not judged.batch:
         lines.append(f"    {judged.left_out:,} of those who died or went to a hospice are left out")
     if judged.seen:
         lines.append(f"    {judged.seen:,} encounters that version {judged.version} was trained on are left out")
     return lines
+
+
+def _without(effect: "Effect") -> str:
+    return f"judged on those not followed up, weighted to represent all. {effect} {_caveat()}"
+
+
+def _caveat() -> str:
+    from health_predict.data.follow_up import CAVEAT  # noqa: PLC0415  (polars takes a while to import)
+
+    return CAVEAT
 
 
 def judged(found: "Sequence[Judged]") -> RenderableType:
@@ -276,6 +289,8 @@ def outcomes_taken_in(report: Any) -> RenderableType:
         )
     if report.without_day:
         lines.append(f"{report.without_day:,} of these are as of no known day: say it (--as-of, or a column as_of)")
+    if report.followed_up:
+        lines.append(f"{report.followed_up:,} encounters were followed up: what is learnt is the risk without that")
     lines += [
         f"batch {one.batch} has matured: {one.outcomes:,} outcomes count, {one.unknown:,} do not yet, "
         f"{one.corrected:,} were corrected"
@@ -297,6 +312,8 @@ def answers_judged(report: Any) -> RenderableType:
             f"AUROC {_interval(found.auroc)}, observed / expected {_interval(found.observed_expected)}"
         )
         lines.append(f"version {one.version}, {one.rows:,} answers: {said}")
+        if one.follow_up:
+            lines.append(f"  {_without(one.follow_up)}")
     days = [
         (one.version, day.day, f"{day.rows:,}", f"{day.outcomes:,}", f"{day.expected:.1f}")
         for one in report.versions
@@ -378,7 +395,9 @@ def replayed(replay: "Replay") -> RenderableType:
         f"retrainings, {replay.recalibrations} recalibrations, "
         f"{replay.promotions} promotions"
     )
-    return _labelled(replay, _table(headers, rows), "\n".join([*lines, counts]))
+    effects = [(row.batch, row.outcome.follow_up) for row in replay.rows if row.outcome and row.outcome.follow_up]
+    lines += [counts, *(f"batch {batch}: {effect}" for batch, effect in effects), *([_caveat()] if effects else [])]
+    return _labelled(replay, _table(headers, rows), "\n".join(lines))
 
 
 def _replayed_row(row: "Row") -> tuple[str, ...]:

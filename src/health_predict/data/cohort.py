@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from health_predict.data.follow_up import REPRESENTS, representation
 from health_predict.data.schema import EXCLUDED_DISPOSITIONS, OUTCOME
 from health_predict.params import Target
 
@@ -28,17 +29,33 @@ def outcome(encounters: pl.DataFrame, target: Target = "lt30") -> NDArray[np.boo
 
 @dataclass(frozen=True)
 class LabelledEncounters:
-    """Encounters with their outcomes, row by row."""
+    """Encounters with their outcomes, row by row.
+
+    `represents`: how many encounters each stands for, 0 where it was followed up and its outcome says nothing about
+    risk without that (data/follow_up.py); None: each for itself.
+    """
 
     encounters: pl.DataFrame
     outcomes: NDArray[np.bool_]
+    represents: NDArray[np.float64] | None = None
 
     @property
     def patients(self) -> NDArray[np.int64]:
         """Whose encounter each row is: the unit of resampling."""
         return self.encounters["patient_nbr"].to_numpy()
 
+    def of(self, rows: NDArray[np.bool_]) -> "LabelledEncounters":
+        """Those rows only."""
+        represents = None if self.represents is None else self.represents[rows]
+        return LabelledEncounters(self.encounters.filter(rows), self.outcomes[rows], represents)
+
+    @property
+    def judgeable(self) -> "LabelledEncounters":
+        """Those whose outcomes without follow-up are known."""
+        return self if self.represents is None else self.of(self.represents > 0)
+
 
 def label(encounters: pl.DataFrame, target: Target) -> LabelledEncounters:
     """Encounters whose outcomes are known, with the outcomes."""
-    return LabelledEncounters(encounters, outcome(encounters, target))
+    represents = representation(encounters)
+    return LabelledEncounters(encounters.drop(REPRESENTS, strict=False), outcome(encounters, target), represents)

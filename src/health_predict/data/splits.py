@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from health_predict.data.cohort import outcome
+from health_predict.data.follow_up import REPRESENTS, judgeable, together
 from health_predict.data.schema import OUTCOME
 from health_predict.errors import DataError
 from health_predict.params import AssemblyParams, GateParams, SplitParams
@@ -34,7 +35,7 @@ class Retraining:
 
 @dataclass(frozen=True)
 class Supply:
-    """Counts of encounters, and of readmissions within 30 days among them."""
+    """Counts of encounters whose outcomes can be judged, and of readmissions within 30 days among them."""
 
     rows: int
     outcomes: int
@@ -72,13 +73,17 @@ def needed(params: AssemblyParams, gate: GateParams) -> Supply:
 
 
 def supply(encounters: pl.DataFrame) -> Supply:
-    """How many encounters these are, and how many of them were followed by a readmission within 30 days."""
-    return Supply(encounters.height, int(outcome(encounters).sum()))
+    """How many encounters these are, and how many of them were followed by a readmission within 30 days.
+
+    Those that care followed up do not count: what they would have come to without is not known.
+    """
+    counted = judgeable(encounters)
+    return Supply(counted.height, int(outcome(counted).sum()))
 
 
 def total(batches: Sequence[pl.DataFrame]) -> Supply:
     """As `supply`, of several tables together; nothing of none."""
-    return supply(pl.concat(batches)) if batches else Supply(0, 0)
+    return supply(together(batches)) if batches else Supply(0, 0)
 
 
 def fresh(batches: Sequence[pl.DataFrame], known: pl.Series) -> list[pl.DataFrame]:
@@ -99,12 +104,12 @@ def pool(batches: Sequence[pl.DataFrame], known: pl.Series, params: AssemblyPara
     )
     taken: list[pl.DataFrame] = []
     for batch in reversed(fresh(batches, known)):
-        if taken and supply(pl.concat(taken)).covers(wanted):
+        if taken and supply(together(taken)).covers(wanted):
             break
         taken.insert(0, batch)
     if not taken:
         raise DataError("there is nothing to hold out: no batch has matured")
-    return pl.concat(taken)
+    return together(taken)
 
 
 def retraining(
@@ -117,7 +122,7 @@ def retraining(
     their patients is trained on; everything else is. The same tables give the same division. Raises DataError where a
     part would be empty, or where an encounter comes twice.
     """
-    everything = pl.concat(matured)
+    everything = together(matured)
     _refuse_doubles(everything)
     rng = np.random.default_rng((params.seed, len(matured)))
     test = _test(candidates, params, gate, rng)
@@ -150,14 +155,16 @@ def _test(candidates: pl.DataFrame, params: AssemblyParams, gate: GateParams, rn
 
 def _scaled(rows: int, candidates: pl.DataFrame, params: AssemblyParams) -> int:
     """Fewer where the candidates are fewer than test and validation should have together."""
-    scale = params.max_share * candidates.height / (params.test_rows + params.validation_rows)
+    scale = params.max_share * supply(candidates).rows / (params.test_rows + params.validation_rows)
     return round(min(1.0, scale) * rows)
 
 
 def _drawn(encounters: pl.DataFrame, least: Supply, rng: np.random.Generator) -> pl.DataFrame:
     """All encounters of patients drawn at random, until there are at least so many; all where there are fewer."""
     patients = rng.permutation(encounters["patient_nbr"].unique(maintain_order=True).to_numpy())
-    each = encounters.group_by("patient_nbr").agg(rows=pl.len(), outcomes=(pl.col(OUTCOME) == "<30").sum())
+    counts = pl.col(REPRESENTS) > 0 if REPRESENTS in encounters.columns else pl.lit(value=True)
+    counted = {"rows": counts, "outcomes": counts & (pl.col(OUTCOME) == "<30")}
+    each = encounters.with_columns(**counted).group_by("patient_nbr").agg(pl.col(*counted).sum())
     drawn = pl.DataFrame({"patient_nbr": patients}).join(each, on="patient_nbr", how="left", maintain_order="left")
     before = {name: pl.col(name).cum_sum() - pl.col(name) for name in ("rows", "outcomes")}
     chosen = drawn.filter((before["rows"] < least.rows) | (before["outcomes"] < least.outcomes))["patient_nbr"]

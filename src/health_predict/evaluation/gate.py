@@ -128,22 +128,25 @@ def compare_models(
     fingerprints: Mapping[str, str],
     gate: GateParams,
     bootstrap: BootstrapParams,
+    represents: NDArray[np.float64] | None = None,
 ) -> Comparison:
     """Measure the challenger against the champion, the first approved model and the clinical scores.
 
     One row of `encounters` is one hospital stay with its raw columns; `y_true` and all risks follow its order.
-    `trained_on` are the encounter_ids that any of the models was fitted, tuned or calibrated on. Everything is
-    paired, on the same resamples of patients. Raises DataError as `metrics.evaluate` does.
+    `trained_on` are the encounter_ids that any of the models was fitted, tuned or calibrated on. Everything is paired,
+    on the same resamples of patients. With `represents`, how many encounters each row stands for, all is about outcomes
+    without follow-up (data/follow_up.py), and counts are of the rows that represent any. Raises DataError as
+    `metrics.evaluate` does.
     """
     y, patients = np.asarray(y_true), encounters["patient_nbr"].to_numpy()
 
     def measure(scores: Scores) -> Metrics:
-        return evaluate(y, scores.y_proba, patients, scores.threshold, bootstrap)
+        return evaluate(y, scores.y_proba, patients, scores.threshold, bootstrap, represents)
 
     def oppose(opponent: Scores | None) -> Opponent | None:
         if opponent is None:
             return None
-        differences = compare(y, challenger.y_proba, opponent.y_proba, patients, bootstrap)
+        differences = compare(y, challenger.y_proba, opponent.y_proba, patients, bootstrap, represents)
         return Opponent(opponent.version, measure(opponent), differences, opponent.target)
 
     return Comparison(
@@ -152,7 +155,7 @@ def compare_models(
         champion=oppose(champion),
         first=oppose(first),
         clinical={
-            name: compare_auroc(y, challenger.y_proba, score(encounters), patients, bootstrap)
+            name: compare_auroc(y, challenger.y_proba, score(encounters), patients, bootstrap, represents)
             for name, score in clinical_scores.SCORES.items()
         },
         subgroups=tuple(
@@ -164,6 +167,7 @@ def compare_models(
                 params=bootstrap,
                 min_outcomes=gate.min_subgroup_outcomes,
                 champion_proba=None if champion is None else champion.y_proba,
+                represents=represents,
             )
         ),
         seen=int(encounters["encounter_id"].is_in(trained_on.implode()).sum()),

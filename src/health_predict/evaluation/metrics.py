@@ -7,6 +7,10 @@ score that is compared sees the same resamples.
 Two kinds of quantity, so that 500 resamples of 100,000 rows take seconds: those that depend on ranks (AUROC,
 average precision) come from one sort, reweighted; all others are sums over rows, added up per patient once and
 multiplied by the weights.
+
+Where encounters were followed up, each of the others stands for more than itself (`represents`, data/follow_up.py):
+that is one more weight of its row, and those with weight 0 are left out. Whom an encounter represents is taken as
+known.
 """
 
 from collections.abc import Iterator, Sequence
@@ -105,16 +109,21 @@ class AurocComparison:
 
 
 def evaluate(
-    y_true: ArrayLike, y_proba: ArrayLike, patients: ArrayLike, threshold: float, params: BootstrapParams
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    patients: ArrayLike,
+    threshold: float,
+    params: BootstrapParams,
+    represents: ArrayLike | None = None,
 ) -> Metrics:
     """Metrics of risks, each with its interval. One element is one encounter; `patients` says whose it is.
 
-    Raises DataError where something is missing or not finite, a risk is outside 0..1, all outcomes are the same,
-    or no risk is above 0.
+    With `represents`, rows, outcomes and patients count the encounters that represent any. Raises DataError where
+    something is missing or not finite, a risk is outside 0..1, all outcomes are the same, or no risk is above 0.
     """
-    y, (p,), sample = _checked(y_true, [y_proba], patients)
+    y, (p,), sample = _checked(y_true, [y_proba], patients, represents)
     _refuse_improbable(p)
-    calibration = _Calibration.fit(y, p)
+    calibration = _Calibration.fit(y, p, sample.rows)
     bins = _equal_frequency_bins(p)
     terms = np.column_stack([_row_terms(y, p, p >= threshold), calibration.row_terms(y), _bin_terms(y, p, bins)])
     sums, ranks = _replicates(y, [p], [terms], sample, params)
@@ -129,19 +138,24 @@ def evaluate(
         outcomes=int(y.sum()),
         patients=sample.patients,
         threshold=float(threshold),
-        calibration_slope=_interval(slope, params) if np.isfinite(slope).all() else None,
-        **{name: _interval(replicates, params) for name, replicates in values.items()},
+        calibration_slope=interval(slope, params) if np.isfinite(slope).all() else None,
+        **{name: interval(replicates, params) for name, replicates in values.items()},
     )
 
 
 def compare(
-    y_true: ArrayLike, challenger: ArrayLike, champion: ArrayLike, patients: ArrayLike, params: BootstrapParams
+    y_true: ArrayLike,
+    challenger: ArrayLike,
+    champion: ArrayLike,
+    patients: ArrayLike,
+    params: BootstrapParams,
+    represents: ArrayLike | None = None,
 ) -> Differences:
     """Challenger minus champion, paired: the same encounters, the same resamples. The same risks give exactly 0.
 
     Raises DataError as `evaluate` does.
     """
-    y, scores, sample = _checked(y_true, [challenger, champion], patients)
+    y, scores, sample = _checked(y_true, [challenger, champion], patients, represents)
     for p in scores:
         _refuse_improbable(p)
     squares = [np.column_stack([(p - y) ** 2, np.ones(len(y))]) for p in scores]
@@ -156,13 +170,18 @@ def compare(
 
 
 def compare_auroc(
-    y_true: ArrayLike, challenger: ArrayLike, reference: ArrayLike, patients: ArrayLike, params: BootstrapParams
+    y_true: ArrayLike,
+    challenger: ArrayLike,
+    reference: ArrayLike,
+    patients: ArrayLike,
+    params: BootstrapParams,
+    represents: ArrayLike | None = None,
 ) -> AurocComparison:
     """AUROC of both scores and challenger minus reference, paired. Scores may have any scale.
 
     Raises DataError where something is missing or not finite, or all outcomes are the same.
     """
-    y, scores, sample = _checked(y_true, [challenger, reference], patients)
+    y, scores, sample = _checked(y_true, [challenger, reference], patients, represents)
     _, ranks = _replicates(y, scores, [], sample, params)
     a, b = ranks[0, :, 0], ranks[1, :, 0]
     return AurocComparison(_measurement(a, params), _measurement(b, params), _measurement(a - b, params))
@@ -181,29 +200,50 @@ def average_precision(y_true: ArrayLike, y_score: ArrayLike, weights: ArrayLike 
 def _rank_metrics(y_true: ArrayLike, y_score: ArrayLike, weights: ArrayLike | None) -> tuple[float, float]:
     y, (score,), _ = _checked(y_true, [y_score], np.arange(np.size(y_true)))
     w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=np.float64)
-    ranking = _Ranking.of(y, score, np.arange(len(y)))
+    ranking = _Ranking.of(y, score, _Sample(np.arange(len(y)), len(y)))
     return ranking.metrics(w)
+
+
+def resampled_sums(terms: Floats, patients: ArrayLike, params: BootstrapParams) -> Floats:
+    """Sums of the columns of `terms` over all rows and then over each resample of patients.
+
+    Shape (1 + replicates, columns).
+    """
+    unique, index = np.unique(np.asarray(patients), return_inverse=True)
+    sample = _Sample(index, len(unique))
+    total = sample.per_patient(terms)
+    return np.concatenate([weights @ total for weights in sample.weights(params)])
+
+
+def interval(replicates: Floats, params: BootstrapParams) -> Interval:
+    """The first value is the estimate, the others are the resamples."""
+    tail = (1.0 - params.level) / 2
+    lower, upper = np.quantile(replicates[1:], [tail, 1.0 - tail])
+    return Interval(float(replicates[0]), float(lower), float(upper))
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Whose row each row is: `index` numbers the patients from 0."""
+    """Whose row each row is: `index` numbers the patients from 0. `rows`: weights of rows; None: all are 1."""
 
     index: NDArray[np.intp]
     patients: int
+    rows: Floats | None = None
 
     def per_patient(self, terms: Floats) -> Floats:
         """Sum of each column of `terms` over the rows of each patient, shape (patients, columns)."""
-        sums = [np.bincount(self.index, weights=column, minlength=self.patients) for column in terms.T]
+        weighted = terms if self.rows is None else terms * self.rows[:, None]
+        sums = [np.bincount(self.index, weights=column, minlength=self.patients) for column in weighted.T]
         return np.column_stack(sums)
 
-    def weights(self, y: Floats, params: BootstrapParams) -> Iterator[Floats]:
+    def weights(self, params: BootstrapParams, y: Floats | None = None) -> Iterator[Floats]:
         """Chunks of patient weights, shape (at most _CHUNK, patients); the very first row is all ones.
 
-        A resample in which all outcomes are the same has no AUROC and is drawn again.
+        A resample in which all outcomes `y` are the same has no AUROC and is drawn again.
         """
         rng = np.random.default_rng(params.seed)
-        classes = self.per_patient(np.column_stack([y, 1.0 - y]))
+        ones = np.ones((len(self.index), 1))
+        classes = self.per_patient(ones if y is None else np.column_stack([y, 1.0 - y]))
         rows = [np.ones(self.patients)]
         for _ in range(params.replicates):
             weights = self._draw(rng)
@@ -230,21 +270,29 @@ class _Ranking:
     ends: NDArray[np.intp]
     outcome_index: NDArray[np.intp]  # whose row, rows with the outcome
     outcome_starts: NDArray[np.intp]  # where each run begins among them
+    rows: Floats | None  # weights of all rows, and of those with the outcome; None: all are 1
+    outcome_rows: Floats | None
 
     @classmethod
-    def of(cls, y: Floats, score: Floats, index: NDArray[np.intp]) -> "_Ranking":
+    def of(cls, y: Floats, score: Floats, sample: _Sample) -> "_Ranking":
         order = np.argsort(-score, kind="stable")
         ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1) + 1
         starts = np.append(0, ends[:-1])
         outcomes = np.add.reduceat(y[order], starts)
         hit = outcomes > 0
         outcome_starts = np.append(0, np.cumsum(outcomes[hit])[:-1]).astype(np.intp)
-        return cls(index[order], starts[hit], ends[hit], index[order][y[order] > 0], outcome_starts)
+        index, rows = sample.index[order], None if sample.rows is None else sample.rows[order]
+        is_outcome = y[order] > 0
+        outcome_rows = None if rows is None else rows[is_outcome]
+        return cls(index, starts[hit], ends[hit], index[is_outcome], outcome_starts, rows, outcome_rows)
 
     def metrics(self, weights: Floats) -> tuple[float, float]:
         """AUROC and average precision under weights per patient."""
-        flagged = np.append(0.0, np.cumsum(weights[self.index]))
-        true = np.add.reduceat(weights[self.outcome_index], self.outcome_starts)
+        every, outcome = weights[self.index], weights[self.outcome_index]
+        if self.rows is not None and self.outcome_rows is not None:
+            every, outcome = every * self.rows, outcome * self.outcome_rows
+        flagged = np.append(0.0, np.cumsum(every))
+        true = np.add.reduceat(outcome, self.outcome_starts)
         true_until = np.cumsum(true)
         flagged_until = flagged[self.ends]
         false_until = flagged_until - true_until
@@ -268,10 +316,11 @@ class _Calibration:
     joint: tuple[float, float] | None
 
     @classmethod
-    def fit(cls, y: Floats, p: Floats) -> "_Calibration":
+    def fit(cls, y: Floats, p: Floats, rows: Floats | None) -> "_Calibration":
         clipped = np.clip(p, 1e-6, 1 - 1e-6)
         logit = np.log(clipped / (1 - clipped))
-        return cls(logit, _fit_intercept(y, logit), _fit_intercept_and_slope(y, logit))
+        weights = 1.0 if rows is None else rows
+        return cls(logit, _fit_intercept(y, logit, weights), _fit_intercept_and_slope(y, logit, weights))
 
     def row_terms(self, y: Floats) -> Floats:
         """Seven columns: gradient and curvature of the intercept alone; of both coefficients together."""
@@ -300,27 +349,28 @@ def _logistic(x: Floats) -> Floats:
     return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
-def _fit_intercept(y: Floats, logit: Floats) -> float:
+def _fit_intercept(y: Floats, logit: Floats, weights: Floats | float) -> float:
     intercept = 0.0
     for _ in range(_MAX_ITERATIONS):
         fitted = _logistic(intercept + logit)
-        step = float(np.clip((y - fitted).sum() / max((fitted * (1 - fitted)).sum(), 1e-300), -1.0, 1.0))
+        curvature = (weights * (fitted * (1 - fitted))).sum()
+        step = float(np.clip((weights * (y - fitted)).sum() / max(curvature, 1e-300), -1.0, 1.0))
         intercept += step
         if abs(step) < 1e-12:
             return intercept
     return intercept
 
 
-def _fit_intercept_and_slope(y: Floats, logit: Floats) -> tuple[float, float] | None:
+def _fit_intercept_and_slope(y: Floats, logit: Floats, weights: Floats | float) -> tuple[float, float] | None:
     """None where the data do not determine them: Newton's method runs off, or the curvature vanishes."""
     coefficients = np.array([0.0, 1.0])
     X = np.column_stack([np.ones_like(logit), logit])
     for _ in range(_MAX_ITERATIONS):
         fitted = _logistic(X @ coefficients)
-        hessian = X.T @ (X * (fitted * (1 - fitted))[:, None])
+        hessian = X.T @ (X * (weights * (fitted * (1 - fitted)))[:, None])
         if np.linalg.det(hessian) <= 1e-9 * hessian[0, 0] * hessian[1, 1] or hessian[0, 0] < 1e-9:
             return None
-        step = np.linalg.solve(hessian, X.T @ (y - fitted))
+        step = np.linalg.solve(hessian, X.T @ (weights * (y - fitted)))
         coefficients = coefficients + np.clip(step, -1.0, 1.0)
         if np.abs(step).max() < 1e-10:
             return float(coefficients[0]), float(coefficients[1])
@@ -366,10 +416,10 @@ def _replicates(
     Shapes: for each matrix (1 + replicates, columns); (scores, 1 + replicates, 2), AUROC and average precision.
     """
     totals = [sample.per_patient(matrix) for matrix in terms]
-    rankings = [_Ranking.of(y, score, sample.index) for score in scores]
+    rankings = [_Ranking.of(y, score, sample) for score in scores]
     sums: list[list[Floats]] = [[] for _ in totals]
     ranks: list[list[tuple[float, float]]] = [[] for _ in rankings]
-    for chunk in sample.weights(y, params):
+    for chunk in sample.weights(params, y):
         for collected, total in zip(sums, totals, strict=True):
             collected.append(chunk @ total)
         for found, ranking in zip(ranks, rankings, strict=True):
@@ -377,26 +427,23 @@ def _replicates(
     return [np.concatenate(collected) for collected in sums], np.array(ranks)
 
 
-def _interval(replicates: Floats, params: BootstrapParams) -> Interval:
-    """The first value is the estimate, the others are the resamples."""
-    tail = (1.0 - params.level) / 2
-    lower, upper = np.quantile(replicates[1:], [tail, 1.0 - tail])
-    return Interval(float(replicates[0]), float(lower), float(upper))
-
-
 def _measurement(replicates: Floats, params: BootstrapParams) -> Measurement:
-    found = _interval(replicates, params)
+    found = interval(replicates, params)
     return Measurement(found.estimate, found.lower, found.upper, float(replicates[1:].std(ddof=1)))
 
 
 def _checked(
-    y_true: ArrayLike, scores: Sequence[ArrayLike], patients: ArrayLike
+    y_true: ArrayLike, scores: Sequence[ArrayLike], patients: ArrayLike, represents: ArrayLike | None = None
 ) -> tuple[Floats, list[Floats], _Sample]:
     y, owners = np.asarray(y_true), np.asarray(patients)
     arrays: list[NDArray[Any]] = [np.asarray(score) for score in scores]
-    lengths = {array.shape for array in (y, owners, *arrays)}
+    rows = None if represents is None else np.asarray(represents, dtype=np.float64)
+    lengths = {array.shape for array in (y, owners, *arrays, *([] if rows is None else [rows]))}
     if len(lengths) > 1 or y.ndim != 1:
         raise DataError(f"outcomes, risks and patients differ in shape: {sorted(map(str, lengths))}; one row each")
+    if rows is not None:
+        y, owners, arrays = y[rows > 0], owners[rows > 0], [array[rows > 0] for array in arrays]
+        rows = rows[rows > 0]
     if owners.dtype.kind == "O" or (owners.dtype.kind == "f" and np.isnan(owners).any()):
         raise DataError("some encounters have no patient; intervals need to know whose encounter each one is")
     if not np.isin(y, (0, 1)).all():
@@ -409,7 +456,7 @@ def _checked(
         if not np.isfinite(score).all():
             raise DataError(f"{np.count_nonzero(~np.isfinite(score))} of {len(score)} scores are not finite numbers")
     unique, index = np.unique(owners, return_inverse=True)
-    return y.astype(np.float64), floats, _Sample(index, len(unique))
+    return y.astype(np.float64), floats, _Sample(index, len(unique), rows)
 
 
 def _refuse_improbable(p: Floats) -> None:

@@ -54,8 +54,11 @@ def subgroups(
     params: BootstrapParams,
     min_outcomes: int,
     champion_proba: ArrayLike | None = None,
+    represents: ArrayLike | None = None,
 ) -> list[SubgroupMetrics]:
     """Metrics by sex, race and age, in this order, the groups of each by name.
+
+    With `represents` (data/follow_up.py), rows and outcomes count the encounters that represent any.
 
     One row of `encounters` is one hospital stay; the arrays follow its order. A missing race is the group "missing".
     A group with fewer than `min_outcomes` readmissions, or as few encounters without one, is too small.
@@ -64,17 +67,20 @@ def subgroups(
     y, risks = np.asarray(y_true), np.asarray(y_proba)
     champion = None if champion_proba is None else np.asarray(champion_proba)
     patients = encounters["patient_nbr"].to_numpy()
+    weights = None if represents is None else np.asarray(represents)
     if len(y) != len(encounters):
         raise DataError(f"{len(y)} outcomes for {len(encounters)} encounters; there has to be one for each")
     found = []
     for attribute, group, member in _members(encounters):
-        rows, outcomes = int(member.sum()), int(y[member].sum())
+        counted = member if weights is None else member & (weights > 0)
+        rows, outcomes = int(counted.sum()), int(y[counted].sum())
+        stand_for = None if weights is None else weights[member]
         if min(outcomes, rows - outcomes) < max(min_outcomes, 1):
             found.append(SubgroupMetrics(attribute, group, rows, outcomes))
             continue
-        metrics = evaluate(y[member], risks[member], patients[member], threshold, params)
+        metrics = evaluate(y[member], risks[member], patients[member], threshold, params, stand_for)
         opponent = risks if champion is None else champion
-        compared = compare_auroc(y[member], risks[member], opponent[member], patients[member], params)
+        compared = compare_auroc(y[member], risks[member], opponent[member], patients[member], params, stand_for)
         recall = metrics.recall
         found.append(
             SubgroupMetrics(

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from health_predict.data.follow_up import FollowUp, is_known, represent
 from health_predict.errors import DataError
 from health_predict.evaluation.metrics import Metrics, evaluate
-from health_predict.params import BootstrapParams
+from health_predict.monitoring.follow_up import Effect, effect_of
+from health_predict.params import BootstrapParams, FollowUpParams
 
 ANSWERS: Mapping[str, pl.DataType] = {
     "version": pl.String(),
@@ -15,6 +17,7 @@ ANSWERS: Mapping[str, pl.DataType] = {
     "probability": pl.Float64(),
     "readmitted": pl.Boolean(),  # within 30 days
     "patient": pl.Int64(),  # any number that stands for one patient
+    "followed_up": pl.Boolean(),  # because of the answer; null: it is not said
 }
 
 
@@ -30,36 +33,46 @@ class Day:
 
 @dataclass(frozen=True)
 class Answered:
-    """The answers of one version whose outcomes are known. `unjudged` says why there are no metrics: too few, or all
-    outcomes alike."""
+    """The answers of one version whose outcomes are known. `unjudged` says why there are no metrics: too few, all
+    outcomes alike, or follow-up of which nobody can know what it changed. Where `follow_up` says what following up
+    seems
+    to have done, the metrics are about outcomes without it, and `days` count them as they were."""
 
     version: str
     rows: int
     metrics: Metrics | None
     unjudged: str | None
     days: tuple[Day, ...]
+    follow_up: Effect | None = None
 
 
-def judge_answers(answers: pl.DataFrame, thresholds: Mapping[str, float], params: BootstrapParams) -> list[Answered]:
+def judge_answers(
+    answers: pl.DataFrame, thresholds: Mapping[str, float], follow_up: FollowUpParams, bootstrap: BootstrapParams
+) -> list[Answered]:
     """Judge answers (ANSWERS, one for each encounter), by the version that gave them, in the order of their names.
 
     `thresholds` are the probabilities from which each version flags. Intervals resample patients, as in the replay's
     judgements (`metrics.evaluate`).
     """
     groups = answers.sort("version", "day", maintain_order=True).partition_by("version", maintain_order=True)
-    return [_judged(group, thresholds[group["version"][0]], params) for group in groups]
+    return [_judged(group, thresholds[group["version"][0]], follow_up, bootstrap) for group in groups]
 
 
-def _judged(answers: pl.DataFrame, threshold: float, params: BootstrapParams) -> Answered:
+def _judged(answers: pl.DataFrame, threshold: float, follow_up: FollowUpParams, bootstrap: BootstrapParams) -> Answered:
     days = answers.group_by("day", maintain_order=True).agg(
         rows=pl.len(), outcomes=pl.col("readmitted").sum(), expected=pl.col("probability").sum()
     )
     y_true, y_proba, patients = (answers[name].to_numpy() for name in ("readmitted", "probability", "patient"))
-    found: Metrics | None = None
-    unjudged: str | None = None
-    try:
-        found = evaluate(y_true, y_proba, patients, threshold, params)
-    except DataError as error:
-        unjudged = str(error)
+    found, unjudged, represents, effect = None, None, None, None
+    if is_known(answers["followed_up"], follow_up):
+        care = FollowUp.of(y_proba, threshold, answers["followed_up"])
+        representation = represent(y_true, care, follow_up)
+        represents, unjudged = representation.weights, representation.unknown
+        effect = effect_of(y_true, care, patients, follow_up, bootstrap)
+    if unjudged is None:
+        try:
+            found = evaluate(y_true, y_proba, patients, threshold, bootstrap, represents)
+        except DataError as error:
+            unjudged = str(error)
     by_day = tuple(Day(**row) for row in days.iter_rows(named=True))
-    return Answered(answers["version"][0], answers.height, found, unjudged, by_day)
+    return Answered(answers["version"][0], answers.height, found, unjudged, by_day, effect)

@@ -46,6 +46,10 @@ class BatchRecord:
     def has_ended(self) -> bool:
         return self.refused or self.scored
 
+    @property
+    def is_to_be_promoted(self) -> bool:
+        return self.evaluated and not (self.promoted or self.objections)
+
 
 @dataclass(frozen=True)
 class LoopState:
@@ -89,6 +93,8 @@ def next_action(state: LoopState) -> Due:
     """
     if state.production is None:
         return _first(state.first)
+    if state.first.is_to_be_promoted:  # its promotion may have been stopped half-way
+        return _remedy(state.first)
     if state.unjudged:
         several = len(state.unjudged) > 1
         numbers = ", ".join(map(str, state.unjudged))

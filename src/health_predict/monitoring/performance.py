@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import chi2, norm
 
 from health_predict.data.cohort import outcome
+from health_predict.data.follow_up import representation
 from health_predict.errors import DataError
 from health_predict.evaluation.metrics import Interval, Metrics, evaluate
 from health_predict.monitoring.drift import CHECKS, psi
@@ -76,7 +77,10 @@ class PredictionDrift:
 
 
 def performance_of(became: pl.DataFrame, reference: Metrics, params: Params) -> Performance:
-    """As `performance`, of typed encounters with their outcomes and the `probability` that was given for each."""
+    """As `performance`, of typed encounters with their outcomes and the `probability` that was given for each.
+
+    With the column REPRESENTS it is about outcomes without follow-up.
+    """
     return performance(
         outcome(became),
         became["probability"].to_numpy(),
@@ -84,6 +88,7 @@ def performance_of(became: pl.DataFrame, reference: Metrics, params: Params) -> 
         reference,
         params.performance,
         params.bootstrap,
+        representation(became),
     )
 
 
@@ -94,6 +99,7 @@ def performance(
     reference: Metrics,
     params: PerformanceParams,
     bootstrap: BootstrapParams,
+    represents: NDArray[np.float64] | None = None,
 ) -> Performance:
     """Compare matured outcomes of one batch with the window in which the model was approved.
 
@@ -101,7 +107,7 @@ def performance(
     resample patients. Raises DataError as `metrics.evaluate` does: also where all outcomes are the same; and where
     either side has too few outcomes for a calibration slope.
     """
-    current = evaluate(y_true, y_proba, patients, reference.threshold, bootstrap)
+    current = evaluate(y_true, y_proba, patients, reference.threshold, bootstrap, represents)
     fall = _Change(current.auroc, reference.auroc)
     ratio = _Change(current.observed_expected, reference.observed_expected)
     slope = _Change(_slope(current), _slope(reference))

@@ -62,10 +62,12 @@ class Evidence:
 class Stock:
     """What there is to learn from, and to compare on.
 
-    `trained_rows` are those that production's model was fitted and tuned on; `new_rows` and `batches` have matured
-    and none of their encounters was among those. What a declined training used is new all the same. `fresh` encounters
-    were seen by no model of the comparison and held out for none before; `needed` are as many as the gate can decide
-    with. `recalibrated`: was a recalibration of production's model tried, promoted or not.
+    `trained_rows` are those that production's model was fitted and tuned on; `new_rows` and `batches` have matured and
+    none of their encounters was among those. What a declined training used is new all the same. `fresh` encounters were
+    seen by no model of the comparison and held out for none before; `needed` are as many as the gate can decide with.
+    `recalibrated`: was a recalibration of production's model tried, promoted or not. `fresh` are without those that
+    were followed up, whose outcomes without it are not known. `unknown_rows` count nowhere else: too few of the flagged
+    of their batches had no follow-up.
     """
 
     trained_rows: int
@@ -76,6 +78,7 @@ class Stock:
     needed_rows: int
     needed_outcomes: int
     recalibrated: bool = False
+    unknown_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def decide(evidence: Evidence, stock: Stock, params: RetrainingParams) -> Decisi
         retrain += [f"{sentence} A recalibration was tried already." for sentence in calibration]
     found = tuple(retrain or calibration)
     if not found:
-        return Decision("none", tuple(_quiet(evidence.moved)))
+        return Decision("none", (*_quiet(evidence.moved), *_unknown(stock)))
     if waiting := _waiting(stock):
         return Decision("none", (*found, waiting))
     return Decision("retrain" if retrain else "recalibrate", found)
@@ -188,7 +191,18 @@ def _waiting(stock: Stock) -> str:
     """Why the gate could not decide about a remedy; empty where it could."""
     if stock.fresh_rows >= stock.needed_rows and stock.fresh_outcomes >= stock.needed_outcomes:
         return ""
-    return too_few(stock.fresh_rows, stock.fresh_outcomes, stock.needed_rows, stock.needed_outcomes)
+    reason = too_few(stock.fresh_rows, stock.fresh_outcomes, stock.needed_rows, stock.needed_outcomes)
+    return " ".join([reason, *_unknown(stock)])
+
+
+def _unknown(stock: Stock) -> list[str]:
+    """What cannot be learnt from, as care changed it and left nobody to compare with."""
+    if not stock.unknown_rows:
+        return []
+    return [
+        f"{stock.unknown_rows} matured encounters say nothing: too few of the flagged among them had no follow-up to "
+        "know what would have become of the others (docs/monitoring.md#follow-up)."
+    ]
 
 
 def _quiet(moved: Sequence[Moved]) -> list[str]:

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
+from health_predict.data.follow_up import CAVEAT
 from health_predict.simulation.replay import Replay, Row
 
 RETRAINED, NEVER, ESTIMATED = "#0072b2", "#d55e00", "#009e73"  # of Okabe and Ito: told apart without red and green
@@ -37,9 +38,16 @@ def page(replay: Replay) -> bytes:
         drawn[1],
         "<h2>What was decided, and why</h2>",
         timeline(replay.rows),
+        _caveat(replay),
         "</body></html>",
     ]
     return "\n".join(parts).encode()
+
+
+def _caveat(replay: Replay) -> str:
+    if not any(row.outcome and row.outcome.follow_up for row in replay.rows):
+        return ""
+    return f"<p>Outcomes are judged as they would have been without follow-up. {escape(CAVEAT)}</p>"
 
 
 def quality(rows: Sequence[Row]) -> go.Figure:
@@ -136,7 +144,9 @@ def _became(row: Row) -> str:
     if row.outcome is None:
         return "not matured yet"
     found = row.outcome
-    return f"AUROC {found.auroc:.3f}, O/E {found.observed_expected:.2f} {_listed(found.alarms) if found.alarms else ''}"
+    parts = [f"AUROC {found.auroc:.3f}, O/E {found.observed_expected:.2f}"]
+    parts += [f"without follow-up. {escape(str(found.follow_up))}"] if found.follow_up else []
+    return " ".join([*parts, *([_listed(found.alarms)] if found.alarms else [])])
 
 
 def _listed(sentences: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from health_predict.evaluation.metrics import Interval, auroc, compare_auroc
+from health_predict.monitoring.follow_up import Effect
 from health_predict.monitoring.performance import estimate_auroc
 from health_predict.monitoring.retraining import Action
 from health_predict.params import BootstrapParams
@@ -18,7 +19,9 @@ Floats = NDArray[np.float64]
 class Outcome:
     """Quality of one batch's answers. The difference is retrained minus never retrained, patients resampled.
 
-    `alarms` are the monitor's reasons about them.
+    `alarms` are the monitor's reasons about them. Where the scenario has patients followed up, `follow_up` is what that
+    seems to have done, and all else is judged on what would have become of everybody without, which only a simulation
+    knows.
     """
 
     auroc: float
@@ -28,6 +31,7 @@ class Outcome:
     observed_expected: float
     observed_expected_never_retrained: float
     alarms: tuple[str, ...] = ()
+    follow_up: Effect | None = None
 
     @property
     def estimation_error(self) -> float:
@@ -99,6 +103,7 @@ def realised(
     patients: NDArray[np.int64],
     alarms: tuple[str, ...],
     bootstrap: BootstrapParams,
+    follow_up: Effect | None = None,
 ) -> Outcome:
     """Compare what was answered with what the version that was never retrained would have answered. DataError."""
     observed = float(y_true.sum())
@@ -110,6 +115,7 @@ def realised(
         observed_expected=observed / float(y_proba.sum()),
         observed_expected_never_retrained=observed / float(never.sum()),
         alarms=alarms,
+        follow_up=follow_up,
     )
 
 

@@ -41,6 +41,7 @@ class Scenario:
     inject: Inject
     needs_outcomes: bool = False
     refused: bool = False  # the batch no longer fits the schema
+    follow_up: bool = False  # the flagged are followed up, so their outcomes depend on the model in production
 
     def __post_init__(self) -> None:
         if not (self.name.isidentifier() and self.name.islower()):
@@ -61,6 +62,22 @@ def inject(name: str, batch: pl.DataFrame, elapsed: int, params: ScenarioParams)
     if elapsed < 0:
         raise DataError(f"elapsed is {elapsed}; a scenario begins with batch 0 of itself")
     return SCENARIOS[name].inject(batch, elapsed, np.random.default_rng((params.seed, elapsed)), params)
+
+
+def follow_up(
+    readmitted: pl.Series, flagged: NDArray[np.bool_], elapsed: int, params: ScenarioParams
+) -> tuple[NDArray[np.bool_], pl.Series]:
+    """Who of a batch is followed up, and what becomes of everybody then; row order kept, the same arguments the same.
+
+    `readmitted` is what became of them without. Of the flagged, chance follows up `follow_up_share`, and prevents
+    1 - `follow_up_ratio` of their readmissions within 30 days.
+    """
+    rng = np.random.default_rng((params.seed, elapsed))
+    chance = rng.random((2, len(flagged)))  # for each encounter the same, whatever the model flags
+    followed_up = flagged & (chance[0] < params.follow_up_share)
+    prevented = followed_up & (chance[1] >= params.follow_up_ratio) & (readmitted == "<30").to_numpy()
+    became = np.where(prevented, "NO", readmitted.to_numpy())
+    return followed_up, pl.Series(OUTCOME, became, dtype=readmitted.dtype)
 
 
 def illness(encounters: pl.DataFrame) -> Floats:
@@ -144,6 +161,13 @@ SCENARIOS: Mapping[str, Scenario] = _by_name(
     Scenario("abrupt_covariate_shift", "Patients are older and sicker at once.", _abrupt),
     Scenario("label_shift", "More readmissions, of the same kinds of patients.", _label_shift, True),
     Scenario("concept_shift", "Readmissions strike other patients than before.", _concept_shift, True),
+    Scenario(
+        "effective_follow_up",
+        "Of those the model in production flags, some are followed up, and fewer of these readmitted.",
+        _unchanged,
+        needs_outcomes=True,
+        follow_up=True,
+    ),
     Scenario("coding_change", "Common diagnoses arrive in ICD-10.", _coding_change),
     Scenario("missing_feed", "A column arrives empty.", _missing_feed),
     Scenario("schema_break", "A column arrives under another name.", _schema_break, refused=True),

@@ -13,6 +13,7 @@ from health_predict.params import IntakeParams
 from health_predict.store import layout
 from health_predict.store.intake import IntakeLog, newest_statements, read_discharges, read_intake
 from health_predict.store.prediction_log import ScoredEncounter, pseudonym, read_predictions
+from health_predict.store.received_follow_up import followed_up
 from health_predict.store.storage import Storage
 from health_predict.store.tables import read_json
 
@@ -34,7 +35,8 @@ class Answers:
     Of `logged` lines, `left_out` are about encounters that ended in death or a hospice, `anonymous` came without an
     encounter_id, `superseded` were given before another to the same encounter, and `waiting` have no outcome that
     counts. Each row of `known` is another: `encounter` (pseudonym), `version`, `bundle` (SHA-256), `day`,
-    `probability`, `patient` (a number that stands for one), `encounter_id`, `readmitted` within 30 days.
+    `probability`, `patient` (a number that stands for one), `encounter_id`, `readmitted` within 30 days, `followed_up`
+    (null: it is not said).
     """
 
     logged: int
@@ -47,8 +49,8 @@ class Answers:
     @property
     def digest(self) -> str:
         """SHA-256 of all that a judgement on the known answers depends on."""
-        rows = self.known.select("encounter", "version", "bundle", "day", "probability", "readmitted").sort("encounter")
-        return sha256(rows.write_csv().encode()).hexdigest()
+        names = ("encounter", "version", "bundle", "day", "probability", "readmitted", "followed_up")
+        return sha256(self.known.select(names).sort("encounter").write_csv().encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def read_answers(storage: Storage, log: Storage, key: bytes, params: IntakeParam
     answered = pl.when(pl.col(AS_OF).is_not_null()).then(pl.col("day").str.to_date())
     dated = joined.with_columns(pl.coalesce(DISCHARGED_ON, answered).alias(DISCHARGED_ON))
     known = joined.filter(counts(dated, said[AS_OF].max(), params.reporting_lag))  # type: ignore[arg-type]
-    known = known.with_columns(pl.Series("readmitted", outcome(known), pl.Boolean)).drop(AS_OF, DISCHARGED_ON)
+    became = pl.Series("readmitted", outcome(known), pl.Boolean)
+    known = known.with_columns(became, followed_up(known)).drop(AS_OF, DISCHARGED_ON)
     return Answers(logged, left_out, anonymous, superseded, answers.height - known.height, known)
 
 

@@ -36,6 +36,11 @@ PREDICTIONS: Types = {
 
 OUTCOMES: Types = {"encounter_id": DTYPES["encounter_id"], OUTCOME: DTYPES[OUTCOME]}
 
+# Columns that outcomes may have: whether the encounter was followed up, null where nothing was said; and, in a
+# simulation, which knows it, what would have become of it without.
+FOLLOWED_UP, UNTREATED = "followed_up", "readmitted_untreated"
+CARE: Types = {FOLLOWED_UP: pl.Boolean(), UNTREATED: DTYPES[OUTCOME]}
+
 
 @dataclass(frozen=True)
 class Arrival:
@@ -55,6 +60,11 @@ def arrival_bytes(encounters: pl.DataFrame, name: str) -> bytes:
     """The Parquet file of encounters without their outcomes. DataError where they do not fit the schema."""
     table_bytes(encounters, name)
     return parquet(encounters.drop(OUTCOME), ARRIVAL, name)
+
+
+def outcome_bytes(outcomes: pl.DataFrame, name: str) -> bytes:
+    """The Parquet file of outcomes (OUTCOMES, and those columns of CARE that the table has). DataError."""
+    return parquet(outcomes, _of_outcomes(outcomes), name)
 
 
 def parquet(table: pl.DataFrame, types: Types, name: str) -> bytes:
@@ -80,7 +90,7 @@ def read_matured(storage: Storage, number: int) -> pl.DataFrame:
 
     StorageError before the batch matured, DataError where an outcome is of no encounter of the batch, or there twice.
     """
-    outcomes = _read(storage, layout.outcomes(number), OUTCOMES, MATURES)
+    outcomes = read_outcomes(storage, number)
     arrived = read_arrival(storage, number)
     joined = arrived.join(outcomes, on="encounter_id", how="inner", maintain_order="left")
     if joined.height != outcomes.height or joined["encounter_id"].n_unique() != joined.height:
@@ -89,6 +99,14 @@ def read_matured(storage: Storage, number: int) -> pl.DataFrame:
             f"one encounter of the {arrived.height} each"
         )
     return joined.select(*DTYPES)
+
+
+def read_outcomes(storage: Storage, number: int) -> pl.DataFrame:
+    """What became of a batch's encounters: OUTCOMES, and those columns of CARE that are known. StorageError."""
+    key = layout.outcomes(number)
+    table = _found(storage, key, MATURES)
+    _check(table, _of_outcomes(table), storage.path(key))
+    return table
 
 
 def arrived(storage: Storage, upto: int | None = None) -> list[int]:
@@ -119,12 +137,20 @@ def _batches(storage: Storage, prefix: str) -> list[int]:
     return sorted(int(number) for key in keys if (number := key.removesuffix(".json")).isdigit())
 
 
+def _of_outcomes(table: pl.DataFrame) -> Types:
+    return {**OUTCOMES, **{name: dtype for name, dtype in CARE.items() if name in table.columns}}
+
+
 def _read(storage: Storage, key: str, types: Types, command: str) -> pl.DataFrame:
-    if not storage.exists(key):
-        raise StorageError(f"{key} is not in {storage.root}; run `health-predict {command}` first")
-    table = _parse(storage.read(key), storage.path(key))
+    table = _found(storage, key, command)
     _check(table, types, storage.path(key))
     return table
+
+
+def _found(storage: Storage, key: str, command: str) -> pl.DataFrame:
+    if not storage.exists(key):
+        raise StorageError(f"{key} is not in {storage.root}; run `health-predict {command}` first")
+    return _parse(storage.read(key), storage.path(key))
 
 
 def _parse(content: bytes, name: str) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """Hold-outs: encounters that none of the compared models has seen, and that no earlier hold-out had."""
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import polars as pl
 
@@ -21,10 +21,10 @@ from health_predict.store.tables import kept_table, parse_table
 IDS = {"encounter_id": DTYPES["encounter_id"]}
 
 
-def known(storage: Storage, champion: str | None, own: str | None = None) -> pl.Series:
+def known(storage: Storage, champion: str | None, own: Collection[str] = ()) -> pl.Series:
     """Ids of all encounters that a champion or the first approved model has seen, or that a hold-out had.
 
-    `own` is the key of the one hold-out that does not count: of the data set that this is asked for.
+    `own` are keys of hold-outs that do not count: of the data set that this is asked for.
     """
     return pl.concat([seen_in_production(storage, champion), _held_out(storage, own)]).unique(maintain_order=True)
 
@@ -82,8 +82,8 @@ def holdout_bytes(test: pl.DataFrame, key: str) -> bytes:
     return parquet(test.select(*IDS), IDS, key)
 
 
-def _held_out(storage: Storage, own: str | None) -> pl.Series:
-    kept = [key for key in storage.list(layout.HOLDOUTS) if key != own]
+def _held_out(storage: Storage, own: Collection[str]) -> pl.Series:
+    kept = [key for key in storage.list(layout.HOLDOUTS) if key not in own]
     return pl.concat([_nobody(), *(_ids(storage.read(key)) for key in kept)])["encounter_id"]
 
 

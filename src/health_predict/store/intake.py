@@ -23,8 +23,18 @@ from health_predict.data.validation import DTYPES
 from health_predict.errors import ConflictError, DataError
 from health_predict.params import IntakeParams
 from health_predict.store import layout
-from health_predict.store.batches import OUTCOMES, Arrival, Types, arrived, next_assembly, parquet, read_arrival
+from health_predict.store.batches import (
+    FOLLOWED_UP,
+    OUTCOMES,
+    Arrival,
+    Types,
+    arrived,
+    next_assembly,
+    outcome_bytes,
+    read_arrival,
+)
 from health_predict.store.manifests import publish, unaltered
+from health_predict.store.received_follow_up import FOLLOW_UP, followed_up
 from health_predict.store.storage import State, Storage
 from health_predict.store.tables import kept_table
 
@@ -68,12 +78,14 @@ class IntakeLog:
 
 @dataclass(frozen=True)
 class Settled:
-    """Of a batch whose outcomes were written: how many count, how many do not (yet), and how many were corrected."""
+    """Of a batch whose outcomes were written: how many count, how many do not (yet), how many were corrected, and how
+    many encounters were followed up."""
 
     batch: int
     outcomes: int
     unknown: int
     corrected: int
+    followed_up: int = 0
 
 
 def utc_now() -> datetime:
@@ -147,12 +159,20 @@ def settle(storage: Storage, params: IntakeParams) -> list[Settled]:
 def newest_statements(storage: Storage, log: IntakeLog) -> pl.DataFrame:
     """What is known of each encounter (STATEMENTS): the statement of the latest day, of these the one that came last.
 
-    A statement without a day counts as older than those with one.
+    A statement without a day counts as older than those with one. Where any says what follow-up there was, with
+    FOLLOW_UP: of that, too, the newest that says it.
     """
     tables = [kept_table(storage, one.table) for one in log.received if one.kind == "outcomes"]
-    said = pl.concat([pl.DataFrame(schema=STATEMENTS), *(pl.read_parquet(io.BytesIO(table)) for table in tables)])
+    read = (pl.read_parquet(io.BytesIO(table)) for table in tables)
+    said = pl.concat([pl.DataFrame(schema=STATEMENTS), *read], how="diagonal")
     in_order = said.sort("as_of", nulls_last=False, maintain_order=True)
-    return in_order.unique("encounter_id", keep="last", maintain_order=True)
+    newest = in_order.unique("encounter_id", keep="last", maintain_order=True)
+    return newest if FOLLOWED_UP not in said.columns else _with_follow_up(newest, in_order)
+
+
+def _with_follow_up(newest: pl.DataFrame, in_order: pl.DataFrame) -> pl.DataFrame:
+    told = in_order.drop_nulls(FOLLOWED_UP).unique("encounter_id", keep="last").select("encounter_id", *FOLLOW_UP)
+    return newest.drop(*FOLLOW_UP).join(told, on="encounter_id", how="left", maintain_order="left")
 
 
 def read_discharges(storage: Storage, log: IntakeLog) -> pl.DataFrame:
@@ -182,22 +202,31 @@ def _mature(storage: Storage, log: IntakeLog, params: IntakeParams) -> list[Sett
     """Write the outcomes of every batch of which enough count, where they are not what they were."""
     if not any(one.kind == "outcomes" for one in log.received):
         return []
-    said = that_count(newest_statements(storage, log), read_discharges(storage, log), params).select(*OUTCOMES)
+    newest = newest_statements(storage, log)
+    said = _of_outcomes(that_count(newest, read_discharges(storage, log), params))
     found = (_matured(storage, number, said, params) for number in sorted(log.batches))
     return [settled for settled in found if settled]
+
+
+def _of_outcomes(said: pl.DataFrame) -> pl.DataFrame:
+    """What of statements stands in a batch's outcomes."""
+    return said.select(*OUTCOMES).with_columns([followed_up(said)] if FOLLOWED_UP in said.columns else [])
 
 
 def _matured(storage: Storage, number: int, said: pl.DataFrame, params: IntakeParams) -> Settled | None:
     encounters = read_arrival(storage, number)
     known = encounters.select("encounter_id").join(said, on="encounter_id", how="inner", maintain_order="left")
     key = layout.outcomes(number)
-    before = _before(storage, key)
+    if FOLLOWED_UP in known.columns and not known[FOLLOWED_UP].any():
+        known = known.drop(FOLLOWED_UP)  # of this batch nobody is said to have been followed up
+    before, manifest = _before(storage, key), layout.manifest(key)
     if before is None and known.height < params.min_known * encounters.height:
         return None
-    content, manifest = parquet(known, OUTCOMES, key), layout.manifest(key)
     if before is not None and before.equals(known) and unaltered(storage, manifest):
         return None
-    settled = Settled(number, known.height, encounters.height - known.height, _corrected(before, known))
+    content = outcome_bytes(known, key)
+    unknown = encounters.height - known.height
+    settled = Settled(number, known.height, unknown, _corrected(before, known), _followed_up(known))
     inputs = {"statements": sha256(content).hexdigest()}
     publish(storage, manifest, inputs=inputs, files={key: content}, result=asdict(settled))
     return settled
@@ -205,6 +234,10 @@ def _matured(storage: Storage, number: int, said: pl.DataFrame, params: IntakePa
 
 def _before(storage: Storage, key: str) -> pl.DataFrame | None:
     return pl.read_parquet(io.BytesIO(storage.read(key))) if storage.exists(key) else None
+
+
+def _followed_up(known: pl.DataFrame) -> int:
+    return int(known[FOLLOWED_UP].sum()) if FOLLOWED_UP in known.columns else 0
 
 
 def _corrected(before: pl.DataFrame | None, known: pl.DataFrame) -> int:

@@ -40,6 +40,7 @@ LOGGED_REPORTS = "drift_reports/files/logged-"  # of what the service scored on 
 INTAKE = "intake.jsonl"  # what a hospital handed over
 KNOWN = "intake/known.parquet"  # ids of the encounters in it: an index that can be made again
 LOOP_ENDED = "loop/batch_"  # how batches ended
+LOOP_TURN = "loop/turn.json"  # which process works on the loop
 REPLAYED = "reports/replay/batch_"  # the same, where an earlier version wrote it
 PERFORMANCE = "performance/"  # what became of each matured batch
 ANSWERS_MANIFEST = "reports/answers.json"  # of the newest judgement on what the service answered

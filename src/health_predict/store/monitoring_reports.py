@@ -9,6 +9,7 @@ import msgspec
 from health_predict.errors import DataError, StorageError
 from health_predict.monitoring.alarms import Alarm
 from health_predict.monitoring.drift import Drift
+from health_predict.monitoring.follow_up import Effect
 from health_predict.monitoring.performance import Performance, PredictionDrift
 from health_predict.monitoring.separation import Separation
 from health_predict.store import layout
@@ -25,7 +26,9 @@ class Judged:
 
     Counts are encounters: `rows` are those whose outcomes count; `left_out` ended in death or a hospice; the version
     was trained on those `seen`, which say nothing about it. `decisions` is how many lines the ledger had when the batch
-    was scored. `unjudged` says why there is no performance: too few encounters or outcomes.
+    was scored. `unjudged` says why there is no performance: too few encounters or outcomes, or follow-up of which
+    nobody can know what it changed. `follow_up` is what following up the flagged seems to have done, where that is
+    known; the performance is then about outcomes without it.
     """
 
     batch: int | None
@@ -36,6 +39,7 @@ class Judged:
     seen: int
     performance: Performance | None
     unjudged: str | None = None
+    follow_up: Effect | None = None
 
     @property
     def reasons(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 A table is checked value by value against the schema when it is written, and stamped with the schema's digest.
 Read again, a table with that stamp is checked for columns and types only; any other file is checked as a whole.
+After the fields it may have the column REPRESENTS (`data/follow_up.py`).
 """
 
 import hashlib
@@ -12,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from health_predict.data.field import Field
+from health_predict.data.follow_up import REPRESENTS
 from health_predict.data.schema import FIELDS
 from health_predict.data.validation import DTYPES
 from health_predict.errors import DataError, StorageError
@@ -103,6 +105,8 @@ def read_json(storage: Storage, key: str) -> Any:
 
 def _check_columns(encounters: pl.DataFrame, name: str) -> None:
     found = dict(encounters.schema)
+    if list(found.items())[-1:] == [(REPRESENTS, pl.Float64())]:
+        del found[REPRESENTS]
     problems = [
         *(f"{column} is missing" for column in DTYPES if column not in found),
         *(f"{column!r} is unknown" for column in found if column not in DTYPES),
@@ -123,7 +127,7 @@ def _check_values(encounters: pl.DataFrame, name: str) -> None:
 
     schema = pa.DataFrameSchema({field.name: _column(field) for field in FIELDS}, strict=True)
     try:
-        schema.validate(encounters, lazy=True)
+        schema.validate(encounters.drop(REPRESENTS, strict=False), lazy=True)
     except pa.errors.SchemaErrors as errors:
         counts = errors.failure_cases.group_by("column", "check").len().sort("column", "check")
         found = "; ".join(f"{column}: {check} in {rows} rows" for column, check, rows in counts.iter_rows())

@@ -29,12 +29,17 @@ _GIVEN = ("fold", "steps", "seed", "report")  # what every training is told, bes
 
 @dataclass(frozen=True)
 class Fold:
-    """What a model is trained on, and what its intermediate results are measured on."""
+    """What a model is trained on, and what its intermediate results are measured on.
+
+    `w_train`, `w_validation`: how many encounters each row stands for; None: each for itself.
+    """
 
     X_train: "Matrix"
     y_train: "NDArray[np.bool_]"
     X_validation: "Matrix"
     y_validation: "NDArray[np.bool_]"
+    w_train: "NDArray[np.float64] | None" = None
+    w_validation: "NDArray[np.float64] | None" = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,8 @@ def validation_auroc(model: Classifier, fold: Fold) -> float:
     """AUROC on the part of the fold that nothing is fitted on."""
     from sklearn.metrics import roc_auc_score  # noqa: PLC0415
 
-    return float(roc_auc_score(fold.y_validation, predict_proba(model, fold.X_validation)))
+    y_proba = predict_proba(model, fold.X_validation)
+    return float(roc_auc_score(fold.y_validation, y_proba, sample_weight=fold.w_validation))
 
 
 def parts_of(total: int, steps: int) -> list[int]:

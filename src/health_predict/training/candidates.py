@@ -33,7 +33,7 @@ def _train_logistic_regression(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # each step ends on purpose before convergence
         for step, size in enumerate(parts_of(max_iter, steps), start=1):
-            model.set_params(max_iter=size).fit(fold.X_train, fold.y_train)
+            model.set_params(max_iter=size).fit(fold.X_train, fold.y_train, fold.w_train)
             report(step, validation_auroc(model, fold))
     return model
 
@@ -61,7 +61,7 @@ def _train_random_forest(
         random_state=seed,
     )
     for step, size in enumerate(parts_of(n_estimators, steps), start=1):
-        model.set_params(n_estimators=model.n_estimators + size).fit(fold.X_train, fold.y_train)
+        model.set_params(n_estimators=model.n_estimators + size).fit(fold.X_train, fold.y_train, fold.w_train)
         report(step, validation_auroc(model, fold))
     return model
 
@@ -105,7 +105,14 @@ def _train_xgboost(
         eval_metric="auc",
         callbacks=[Reporter()],
     )
-    model.fit(fold.X_train, fold.y_train, eval_set=[(fold.X_validation, fold.y_validation)], verbose=False)
+    model.fit(
+        fold.X_train,
+        fold.y_train,
+        sample_weight=fold.w_train,
+        eval_set=[(fold.X_validation, fold.y_validation)],
+        sample_weight_eval_set=None if fold.w_validation is None else [fold.w_validation],
+        verbose=False,
+    )
     return model.set_params(callbacks=None)
 
 
@@ -153,8 +160,10 @@ def _train_lightgbm(
         return model.fit(
             fold.X_train,
             fold.y_train.astype(int),  # the ONNX converter does not know boolean classes
+            sample_weight=fold.w_train,
             eval_X=fold.X_validation,
             eval_y=fold.y_validation.astype(int),
+            eval_sample_weight=None if fold.w_validation is None else [fold.w_validation],
             callbacks=[reporter],
         )
 
@@ -171,7 +180,7 @@ def _train_catboost(
     l2_leaf_reg: float,
     rsm: float,
 ) -> Classifier:
-    from catboost import CatBoostClassifier  # noqa: PLC0415
+    from catboost import CatBoostClassifier, Pool  # noqa: PLC0415
 
     ends = ends_of(iterations, steps)
 
@@ -197,7 +206,8 @@ def _train_catboost(
     return model.fit(
         fold.X_train,
         fold.y_train.astype(int),
-        eval_set=(fold.X_validation, fold.y_validation.astype(int)),
+        sample_weight=fold.w_train,
+        eval_set=Pool(fold.X_validation, fold.y_validation.astype(int), weight=fold.w_validation),
         callbacks=[Reporter()],
     )
 

@@ -49,13 +49,17 @@ def prepare(
 ) -> Prepared:
     """Fit the preprocessing on the training encounters and transform both parts.
 
-    Raises DataError where either has too few encounters with, or without, the outcome.
+    Encounters that represent none are left out of both; the rates of categories count the others once each, which
+    changes how a category is written and not what it means. Raises DataError where either has too few encounters with,
+    or without, the outcome.
     """
+    train, validation = train.judgeable, validation.judgeable
     _check_outcomes(params.min_of_each_outcome, training=train, validation=validation)
     preprocessor = Preprocessor(encoding, params)
     X_train = preprocessor.fit_transform(engineer(train.encounters), train.outcomes)
     X_validation = preprocessor.transform(engineer(validation.encounters))
-    return Prepared(preprocessor, Fold(X_train, train.outcomes, X_validation, validation.outcomes))
+    weights = train.represents, validation.represents
+    return Prepared(preprocessor, Fold(X_train, train.outcomes, X_validation, validation.outcomes, *weights))
 
 
 def _check_outcomes(least: int, **parts: LabelledEncounters) -> None:
@@ -79,19 +83,25 @@ def fit(
     fold = prepared.fold
     model = CANDIDATES[family].fit(config, fold, params.reports, params.seed, report)
     scores = log_odds(predict_proba(model, fold.X_validation))
-    calibration = calibrate(scores, fold.y_validation)
-    threshold = best_f1_threshold(calibration.apply(scores), fold.y_validation)
+    calibration = calibrate(scores, fold.y_validation, fold.w_validation)
+    threshold = best_f1_threshold(calibration.apply(scores), fold.y_validation, fold.w_validation)
     return Fitted(family, config, prepared.preprocessor, model, calibration, threshold)
 
 
-def calibrate(scores: NDArray[np.float64], y: NDArray[np.bool_]) -> Calibration:
+def calibrate(
+    scores: NDArray[np.float64], y: NDArray[np.bool_], represents: NDArray[np.float64] | None = None
+) -> Calibration:
     """Maximum-likelihood logistic recalibration of log-odds against outcomes."""
-    model = LogisticRegression(C=np.inf, tol=1e-8).fit(scores[:, None], y)
+    model = LogisticRegression(C=np.inf, tol=1e-8).fit(scores[:, None], y, represents)
     return Calibration(float(model.intercept_[0]), float(model.coef_[0, 0]))
 
 
 def recalibration(
-    y_proba: NDArray[np.float64], y: NDArray[np.bool_], patients: NDArray[np.int64], params: BootstrapParams
+    y_proba: NDArray[np.float64],
+    y: NDArray[np.bool_],
+    patients: NDArray[np.int64],
+    params: BootstrapParams,
+    represents: NDArray[np.float64] | None = None,
 ) -> Calibration:
     """What makes the probabilities of a model that is in use fit the outcomes of newer encounters.
 
@@ -99,16 +109,18 @@ def recalibration(
     changed (Vergouwe et al., Statistics in Medicine 2017;36:4529). Otherwise both, unless the slope is not positive:
     that would turn the order of the risks around. Raises DataError as `metrics.evaluate` does.
     """
-    found = evaluate(y, y_proba, patients, threshold=0.5, params=params)
+    found = evaluate(y, y_proba, patients, threshold=0.5, params=params, represents=represents)
     slope = found.calibration_slope
     if slope is None or slope.lower <= 1 <= slope.upper or slope.estimate <= 0:
         return Calibration(found.calibration_intercept.estimate)
-    return calibrate(log_odds(y_proba), y)
+    return calibrate(log_odds(y_proba), y, represents)
 
 
-def best_f1_threshold(proba: NDArray[np.float64], y: NDArray[np.bool_]) -> float:
+def best_f1_threshold(
+    proba: NDArray[np.float64], y: NDArray[np.bool_], represents: NDArray[np.float64] | None = None
+) -> float:
     """The threshold with the highest F1 score; flag at or above it."""
-    precision, recall, thresholds = precision_recall_curve(y, proba)
+    precision, recall, thresholds = precision_recall_curve(y, proba, sample_weight=represents)
     f1 = 2 * precision * recall / np.maximum(precision + recall, EDGE)
     return float(thresholds[np.argmax(f1[:-1])])
 

@@ -106,7 +106,12 @@ def test_at_most_two_of_twenty_batches_without_drift_are_an_alarm(cohort):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, scenario in SCENARIOS.items() if name != "none" and not scenario.refused]
+    "name",
+    [
+        name
+        for name, scenario in SCENARIOS.items()
+        if name != "none" and not scenario.refused and not scenario.follow_up
+    ],
 )
 def test_a_scenario_is_seen_in_the_batch_in_which_it_begins(world, name):
     batch = inject(name, world.unseen, 0, PARAMS.scenario)

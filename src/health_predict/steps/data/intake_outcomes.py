@@ -27,6 +27,7 @@ from health_predict.store.intake import (
 from health_predict.store.known_encounters import known_encounters
 from health_predict.store.places import shown
 from health_predict.store.received import read_statements
+from health_predict.store.received_follow_up import FOLLOW_UP, followed_up, read_follow_up
 from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table
 
@@ -39,6 +40,7 @@ class OutcomesTakenIn:
     otherwise than what counts, as another statement is newer; `unknown` are of encounters that have not arrived, and
     count when they do. `early` are the newest about encounters whose day has not come: discharge + 30 days + reporting
     lag (`data.maturity`); `without_day` of these are of no known day. `batches` are those whose outcomes were written.
+    `followed_up` are of encounters that were.
     """
 
     rows: int
@@ -49,6 +51,7 @@ class OutcomesTakenIn:
     batches: tuple[Settled, ...]
     early: int = 0
     without_day: int = 0
+    followed_up: int = 0
 
 
 def intake_outcomes(
@@ -62,12 +65,12 @@ def intake_outcomes(
 ) -> OutcomesTakenIn:
     """Take in the outcomes of a CSV or Parquet file, local or s3://.
 
-    A statement speaks of the day in the file's column `as_of`, else of the day `as_of`, else of no known day. The
-    newest about an encounter counts: that of the latest day, of these the one that came last; one of no known day is
-    older than those of one. A batch matures once the outcomes of enough of its encounters count (`params.min_known`).
-    The same file again, whenever it comes, changes nothing. Raises StorageError when there is no such file, DataError
-    where a column or a value is missing or does not fit, an encounter is there twice with the same day, or a day is
-    still to come: nothing said later could count against it.
+    The file may say what follow-up there was (FOLLOW_UP). A statement speaks of the day in the file's column `as_of`,
+    else of the day `as_of`, else of no known day. The newest about an encounter counts: that of the latest day, of
+    these the one that came last; one of no known day is older than those of one. A batch matures once the outcomes of
+    enough of its encounters count (`params.min_known`). The same file again, whenever it comes, changes nothing. Raises
+    StorageError when there is no such file, DataError where a column or a value is missing or does not fit, an
+    encounter is there twice with the same day, or a day is still to come: nothing said later could count against it.
     """
     last = last_day(clock)
     if as_of is not None and as_of > last:
@@ -77,7 +80,10 @@ def intake_outcomes(
         raise DataError(
             f"{shown(source)} has {coming} rows whose {AS_OF} is still to come: nobody can know outcomes then"
         )
-    table = keep_table(storage, parquet(statements, STATEMENTS, shown(source)))
+    follow_up = read_follow_up(source, endpoint)
+    types = STATEMENTS if follow_up is None else {**STATEMENTS, **FOLLOW_UP}
+    statements = statements if follow_up is None else statements.hstack(follow_up)
+    table = keep_table(storage, parquet(statements, types, shown(source)))
 
     def make(log: IntakeLog) -> tuple[pl.DataFrame, Received | None]:
         before = newest_statements(storage, log)
@@ -99,6 +105,7 @@ def intake_outcomes(
         batches=tuple(settle(storage, params)),
         early=early.height,
         without_day=early[AS_OF].null_count(),
+        followed_up=int(followed_up(statements).sum() or 0),
     )
 
 

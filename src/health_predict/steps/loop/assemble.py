@@ -6,17 +6,19 @@ from hashlib import sha256
 import polars as pl
 
 from health_predict.data.cohort import outcome
+from health_predict.data.follow_up import for_training
 from health_predict.data.splits import retraining as divide
 from health_predict.params import Params
 from health_predict.store import layout
-from health_predict.store.batches import MATURES, matured, read_matured
+from health_predict.store.batches import MATURES, matured
 from health_predict.store.datasets import INITIAL, Dataset, retraining, vouch
+from health_predict.store.follow_up import read_judgeable, treated
 from health_predict.store.holdouts import candidates, holdout_bytes, known
 from health_predict.store.ledger import read_ledger
 from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.read_once import ReadOnce
 from health_predict.store.storage import Storage
-from health_predict.store.tables import json_bytes, read_table, table_bytes
+from health_predict.store.tables import json_bytes, read_json, read_table, table_bytes
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,21 @@ def assemble(storage: Storage, params: Params, number: int, version: str | None 
         "version": version,
         "params": [asdict(params.assembly), asdict(params.gate)],
     }
+    if any(manifest["result"].get("followed_up") for manifest in manifests.values()):
+        inputs["follow_up"] = asdict(params.follow_up)
     manifest = layout.retraining_manifest(number)
 
     def make() -> Made[Assembled]:
         first = pl.concat([read_table(storage, key) for key in initial.files])
-        batches = [read_matured(storage, one) for one in numbers]
+        became = [read_judgeable(storage, one, params.follow_up) for one in numbers]
+        batches = [batch.encounters for batch in became]
         holdout = layout.holdout(sha256(json_bytes(["retraining", number, inputs])).hexdigest())
-        held = candidates(batches, known(storage, version, own=holdout), params)
+        earlier = _unasked(storage, number)
+        held = candidates(batches, known(storage, version, own=(holdout, *earlier)), params)
         parts = divide([first, *batches], held, params.assembly, params.gate)
+        train = for_training(parts.train, treated(became), params.follow_up)
         dataset = retraining(number)
-        tables = {dataset.train: parts.train, dataset.validation: parts.validation, dataset.test: parts.test}
+        tables = {dataset.train: train, dataset.validation: parts.validation, dataset.test: parts.test}
         result = Assembled(
             batch=number,
             version=version,
@@ -86,6 +93,21 @@ def assemble(storage: Storage, params: Params, number: int, version: str | None 
         )
         files = {key: table_bytes(table, key) for key, table in tables.items()}
         files[holdout] = holdout_bytes(parts.test, holdout)
+        for key in earlier:
+            if key != holdout:
+                storage.delete(key)
         return Made(result, files)
 
     return rerunnable(storage, manifest, inputs, Assembled, make)
+
+
+def _unasked(storage: Storage, number: int) -> list[str]:
+    """The hold-out of an earlier data set of this number, made of outcomes that were corrected since, if the gate was
+    asked about no model on it: the new data set takes its place."""
+    manifest, dataset = layout.retraining_manifest(number), retraining(number)
+    if not storage.exists(manifest):
+        return []
+    files = read_json(storage, manifest)["files"]
+    if files.get(dataset.test) in {question.holdout for question in read_ledger(storage).questions()}:
+        return []
+    return [key for key in files if key.startswith(layout.HOLDOUTS)]

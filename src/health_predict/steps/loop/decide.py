@@ -11,8 +11,9 @@ from health_predict.monitoring.retraining import decide as by_policy
 from health_predict.params import Params
 from health_predict.store import layout
 from health_predict.store.approvals import trained_in
-from health_predict.store.batches import matured, read_matured
+from health_predict.store.batches import matured
 from health_predict.store.bundles import kept_manifest
+from health_predict.store.follow_up import read_judgeable
 from health_predict.store.holdouts import known, read_seen
 from health_predict.store.ledger import Ledger, read_ledger
 from health_predict.store.manifests import Made, completed, rerunnable
@@ -87,8 +88,10 @@ def _outcomes(storage: Storage) -> list[Finding]:
 def _stock(storage: Storage, champion: str, params: Params, number: int) -> Stock:
     manifest = kept_manifest(storage, read_ledger(storage).subject(champion).bundle)
     fitted = pl.concat([read_seen(storage, table)["encounter_id"] for table in manifest.trained_on[:2]])
-    batches = [read_matured(storage, one) for one in matured(storage, number)]
-    new = [batch for batch in batches if not batch["encounter_id"].is_in(fitted.implode()).any()]
+    became = [read_judgeable(storage, one, params.follow_up) for one in matured(storage, number)]
+    batches = [batch.encounters for batch in became]
+    learnable = [batch.encounters for batch in became if not batch.unknown]
+    new = [batch for batch in learnable if not batch["encounter_id"].is_in(fitted.implode()).any()]
     left = total(fresh(batches, known(storage, champion)))
     enough = needed(params.assembly, params.gate)
     return Stock(
@@ -100,6 +103,7 @@ def _stock(storage: Storage, champion: str, params: Params, number: int) -> Stoc
         needed_rows=enough.rows,
         needed_outcomes=enough.outcomes,
         recalibrated=_recalibrated(storage, manifest, number),
+        unknown_rows=sum(batch.encounters.height for batch in became if batch.unknown),
     )
 
 

@@ -70,7 +70,7 @@ def _judged(storage: Storage, answers: Answers, params: Params) -> AnswersJudged
         waiting=answers.waiting,
         seen=seen_rows,
         untraceable=answers.known.height - traced.height - seen_rows,
-        versions=tuple(judge_answers(traced.select(*ANSWERS), thresholds, params.bootstrap)),
+        versions=tuple(judge_answers(traced.select(*ANSWERS), thresholds, params.follow_up, params.bootstrap)),
     )
 
 

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass
 
+import polars as pl
+
 from health_predict.data.cohort import outcome, select_cohort
 from health_predict.data.schema import OUTCOME
 from health_predict.errors import DataError
 from health_predict.params import ScenarioParams
-from health_predict.simulation.scenarios import inject
+from health_predict.simulation.scenarios import SCENARIOS, follow_up, inject
 from health_predict.store import layout
-from health_predict.store.batches import OUTCOMES, parquet
+from health_predict.store.batches import FOLLOWED_UP, UNTREATED, outcome_bytes
+from health_predict.store.follow_up import read_risks
 from health_predict.store.manifests import Made, completed, rerunnable
 from health_predict.store.read_once import ReadOnce
 from health_predict.store.replay import read_future
@@ -17,18 +20,21 @@ from health_predict.store.storage import Storage
 
 @dataclass(frozen=True)
 class Matured:
-    """Encounters of the batch, and how many of them were readmitted within 30 days."""
+    """Encounters of the batch, how many of them were readmitted within 30 days, and how many were followed up."""
 
     batch: int
     rows: int
     readmitted: int
     skipped: bool = False
+    followed_up: int = 0
 
 
 def mature(storage: Storage, number: int) -> Matured:
     """Write the outcomes of a batch that has arrived, under the scenario it arrived under.
 
-    Skipped when they are there. Raises StorageError before the batch arrived, DataError when it was refused.
+    Where the scenario has the flagged followed up, those that the batch's predictions flagged are, by chance; what
+    would have become of them without stands beside. Skipped when they are there. Raises StorageError before the batch
+    arrived, DataError when it was refused.
     """
     storage = ReadOnce(storage)
     key = layout.outcomes(number)
@@ -41,8 +47,14 @@ def mature(storage: Storage, number: int) -> Matured:
         how = arrived["inputs"]
         params = ScenarioParams(**how["params"])
         encounters = select_cohort(inject(how["scenario"], read_future(storage, number), how["elapsed"], params))
-        result = Matured(number, encounters.height, int(outcome(encounters).sum()))
-        files = {key: parquet(encounters.select("encounter_id", OUTCOME), OUTCOMES, key)}
-        return Made(result, files)
+        outcomes, followed_up = encounters.select("encounter_id", OUTCOME), 0
+        if SCENARIOS[how["scenario"]].follow_up:
+            risks, threshold = read_risks(storage, number, encounters["encounter_id"])
+            cared, became = follow_up(outcomes[OUTCOME], risks >= threshold, how["elapsed"], params)
+            followed_up = int(cared.sum())
+            untreated = outcomes[OUTCOME].alias(UNTREATED)
+            outcomes = outcomes.with_columns(became, pl.Series(FOLLOWED_UP, cared), untreated)
+        result = Matured(number, outcomes.height, int(outcome(outcomes).sum()), followed_up=followed_up)
+        return Made(result, {key: outcome_bytes(outcomes, key)})
 
     return rerunnable(storage, layout.manifest(key), inputs, Matured, make)

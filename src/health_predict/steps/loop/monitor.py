@@ -12,10 +12,12 @@ import polars as pl
 from health_predict.adapters.monitoring_runs import log_monitoring
 from health_predict.bundle.model import Bundle, load_bundle, require_target
 from health_predict.bundle.profile import read_reference
-from health_predict.data.cohort import LabelledEncounters, select_cohort
+from health_predict.data.cohort import LabelledEncounters, outcome, select_cohort
+from health_predict.data.follow_up import FollowUp, is_known, represent, with_representation
 from health_predict.errors import ConflictError, DataError, Declined
 from health_predict.monitoring.alarms import Watched, news
 from health_predict.monitoring.drift import field_drift
+from health_predict.monitoring.follow_up import effect_of
 from health_predict.monitoring.measures import measures
 from health_predict.monitoring.performance import performance_of, prediction_drift
 from health_predict.monitoring.reference import Reference, profile, value_counts
@@ -24,7 +26,7 @@ from health_predict.params import Params
 from health_predict.reports.drift_page import html
 from health_predict.store import layout
 from health_predict.store.approvals import approved
-from health_predict.store.batches import ARRIVAL, ARRIVES, arrived, read_arrival
+from health_predict.store.batches import ARRIVAL, ARRIVES, FOLLOWED_UP, arrived, read_arrival
 from health_predict.store.bundles import unpacked
 from health_predict.store.datasets import batches_in
 from health_predict.store.holdouts import read_seen, seen
@@ -40,6 +42,7 @@ from health_predict.store.monitoring_reports import (
 )
 from health_predict.store.places import shown
 from health_predict.store.received import read_file, read_logged, read_outcomes
+from health_predict.store.received_follow_up import followed_up, read_follow_up
 from health_predict.store.simulations import simulation_of
 from health_predict.store.storage import Storage
 from health_predict.store.tables import json_bytes
@@ -130,14 +133,18 @@ def monitor_file(
 ) -> MonitoringReport:
     """As `monitor`, for the cohort in a file of encounters, against another file's or what production was trained on.
 
-    `outcomes` names a file with what became of some of them (`read_outcomes`); encounters that production was trained
-    on are left out of it. The report is named after the file and the content of all three. Raises DataError with too
-    few encounters, or too few outcomes that are new to production.
+    `outcomes` names a file with what became of some of them (`read_outcomes`), and perhaps what follow-up there was, as
+    if care had acted on production's risks; encounters that production was trained on are left out of it. The report is
+    named after the file and the content of all three. Raises DataError with too few encounters, or too few outcomes
+    that are new to production.
     """
     workspace = workspace.reading_once()
     received = read_file(current, endpoint)
     others = read_file(reference, endpoint) if reference else None
     became = read_outcomes(outcomes, endpoint) if outcomes else None
+    follow_up = read_follow_up(outcomes, endpoint) if outcomes else None
+    if became is not None and follow_up is not None:
+        became = became.with_columns(followed_up(follow_up))
     against = _champion(workspace)
     if others is not None:
         against = _with_reference(against, others, params)
@@ -274,7 +281,16 @@ def _became(
             f"say nothing about it, and the other {unseen.height} are too few to judge it; {params.drift.min_rows} "
             "(DriftParams.min_rows) needed. Give encounters that came after its training"
         )
-    became = unseen.with_columns(probability=against.bundle.predict_proba(unseen))
+    risks = against.bundle.predict_proba(unseen)
+    became, effect = unseen.drop(FOLLOWED_UP, strict=False).with_columns(probability=risks), None
+    followed = unseen.get_column(FOLLOWED_UP, default=None)
+    if followed is not None and is_known(followed, params.follow_up):
+        care = FollowUp.of(risks, against.bundle.manifest.threshold, followed)
+        found = represent(outcome(unseen), care, params.follow_up)
+        if found.unknown is not None:
+            raise DataError(found.unknown)
+        became = with_representation(became, found.weights)
+        effect = effect_of(outcome(unseen), care, unseen["patient_nbr"].to_numpy(), params.follow_up, params.bootstrap)
     reference = approved(storage, read_ledger(storage).version(against.version))
     return Judged(
         batch=None,
@@ -284,6 +300,7 @@ def _became(
         left_out=joined.height - cohort.height,
         seen=known,
         performance=performance_of(became, reference, params),
+        follow_up=effect,
     )
 
 

@@ -21,9 +21,10 @@ from health_predict.features.calibration import Calibration, log_odds
 from health_predict.monitoring.reference import percentiles
 from health_predict.params import Params
 from health_predict.store import layout
-from health_predict.store.batches import MATURES, matured, read_matured
+from health_predict.store.batches import MATURES, matured
 from health_predict.store.bundles import unpacked
 from health_predict.store.datasets import Dataset, recalibration
+from health_predict.store.follow_up import read_judgeable
 from health_predict.store.holdouts import candidates, holdout_bytes, known
 from health_predict.store.ledger import read_ledger
 from health_predict.store.manifests import Made, completed, rerunnable
@@ -80,15 +81,21 @@ def recalibrate(workspace: Workspace, params: Params, number: int, version: str)
     workspace = workspace.reading_once()
     storage = workspace.storage
     numbers = matured(storage, number)
-    became = {one: completed(storage, layout.manifest(layout.outcomes(one)), MATURES)["files"] for one in numbers}
+    became = {one: completed(storage, layout.manifest(layout.outcomes(one)), MATURES) for one in numbers}
     choices = [asdict(choice) for choice in (params.assembly, params.gate, params.bundle, params.bootstrap)]
-    inputs = {"version": version, "outcomes": {str(one): files for one, files in became.items()}, "params": choices}
+    inputs = {
+        "version": version,
+        "outcomes": {str(one): found["files"] for one, found in became.items()},
+        "params": choices,
+    }
+    if any(one["result"].get("followed_up") for one in became.values()):
+        inputs["follow_up"] = asdict(params.follow_up)
     manifest, dataset = layout.recalibration_manifest(number), recalibration(number)
 
     def make() -> Made[Recalibrated]:
-        batches = [read_matured(storage, one) for one in numbers]
+        batches = [read_judgeable(storage, one, params.follow_up).encounters for one in numbers]
         holdout = layout.holdout(sha256(json_bytes(["recalibration", number, inputs])).hexdigest())
-        held = candidates(batches, known(storage, version, own=holdout), params)
+        held = candidates(batches, known(storage, version, own=(holdout,)), params)
         validation, test = divide(held, params.assembly, params.gate)
         files = {key: table_bytes(part, key) for key, part in ((dataset.validation, validation), (dataset.test, test))}
         files[holdout] = holdout_bytes(test, holdout)
@@ -127,11 +134,13 @@ def _renew(
     params: Params,
 ) -> _Renewed:
     before, old = bundle.predict_proba(validation.encounters), bundle.manifest
-    calibration = fit(before, validation.outcomes, validation.patients, params.bootstrap)
+    calibration = fit(before, validation.outcomes, validation.patients, params.bootstrap, validation.represents)
     y_proba = calibration.apply(log_odds(before))
     # The same encounters are flagged: what changed is how many are readmitted, not how many can be cared for.
     threshold = float(calibration.apply(log_odds(np.array([old.threshold])))[0]) * (1 - BELOW)
-    metrics = evaluate(validation.outcomes, y_proba, validation.patients, threshold, params.bootstrap)
+    metrics = evaluate(
+        validation.outcomes, y_proba, validation.patients, threshold, params.bootstrap, validation.represents
+    )
     manifest = msgspec.structs.replace(
         old,
         dataset=dataset,

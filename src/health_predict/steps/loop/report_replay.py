@@ -3,8 +3,10 @@
 from dataclasses import dataclass, replace
 
 import msgspec
+import polars as pl
 
 from health_predict.data.cohort import outcome
+from health_predict.data.schema import OUTCOME
 from health_predict.errors import StorageError
 from health_predict.monitoring.alarms import Alarm
 from health_predict.monitoring.next_action import BatchRecord
@@ -12,7 +14,7 @@ from health_predict.params import BootstrapParams
 from health_predict.reports.replay_page import page
 from health_predict.simulation.replay import Outcome, Replay, Row, realised, summarise
 from health_predict.store import layout
-from health_predict.store.batches import ARRIVES, SCORES, read_matured, read_predictions
+from health_predict.store.batches import ARRIVES, SCORES, UNTREATED, read_outcomes, read_predictions
 from health_predict.store.loop import read_ended
 from health_predict.store.manifests import completed
 from health_predict.store.monitoring_reports import Judged, read_judged, read_monitoring
@@ -102,7 +104,9 @@ def _outcome(storage: Storage, judged: Judged | None, params: BootstrapParams) -
     """Of a batch that was judged once it had matured, and could be."""
     if judged is None or judged.batch is None or judged.performance is None:
         return None
-    became, said = read_matured(storage, judged.batch), read_predictions(storage, judged.batch)
+    became, said = read_outcomes(storage, judged.batch), read_predictions(storage, judged.batch)
+    if UNTREATED in became.columns:
+        became = became.with_columns(pl.col(UNTREATED).alias(OUTCOME))
     joined = became.select("encounter_id").join(said, on="encounter_id", how="left", maintain_order="left")
     return realised(
         outcome(became),
@@ -111,4 +115,5 @@ def _outcome(storage: Storage, judged: Judged | None, params: BootstrapParams) -
         joined["patient_nbr"].to_numpy(),
         judged.reasons,
         params,
+        judged.follow_up,
     )

@@ -7,7 +7,7 @@ import polars as pl
 from health_predict.adapters.training_runs import log_evaluation
 from health_predict.bundle.model import Bundle, require_run, require_target
 from health_predict.data.cohort import LabelledEncounters
-from health_predict.errors import ConflictError, Declined
+from health_predict.errors import Declined
 from health_predict.evaluation.gate import Scores, checks, compare_models
 from health_predict.params import GateParams, Params
 from health_predict.store.bundles import open_version
@@ -48,8 +48,8 @@ def evaluate(
     counts the question before it is answered. Skipped when the same models were compared on the same data by the same
     rules. The evaluation that a run was promoted on is never replaced: it is what monitoring compares with. Raises
     StorageError before `train`, BundleError when a bundle is not whole or for another target, DataError when it cannot
-    be known what a model was trained on, Declined when too few encounters are left that no model has seen, and
-    ConflictError for a run that was promoted against another version than is in production now.
+    be known what a model was trained on, Declined when too few encounters are left that no model has seen, and for a
+    run that was promoted against another version than is in production now.
     """
     workspace = workspace.reading_once()
     storage = workspace.storage
@@ -81,6 +81,7 @@ def evaluate(
         fingerprints=made_from,
         gate=params.gate,
         bootstrap=params.bootstrap,
+        represents=data.represents,
     )
     comparison = replace(comparison, look=question.look)
     report = EvaluationReport(
@@ -109,10 +110,13 @@ def _approved(ledger: Ledger, report: EvaluationReport) -> EvaluationReport:
     serving = ledger.subject(ledger.production).run_id if ledger.production else None
     barred = ledger.barred(arrived.subject) is not None
     if report.run_id != serving and report.champion != ledger.production and not barred:
-        raise ConflictError(
-            f"the run {report.run_id} was promoted before, against version {report.champion}, and that evaluation is "
-            f"kept; production is {ledger.production} now. `health-predict rollback --to VERSION` goes back to a "
-            "version; or train anew"
+        raise Declined(
+            f"the run {report.run_id} is not evaluated again:",
+            [
+                f"It was promoted before, against version {report.champion}, and that evaluation is kept; production "
+                f"is {ledger.production} now. `health-predict rollback --to VERSION` goes back to a version; or train "
+                "anew."
+            ],
         )
     return replace(report, skipped=True)
 
@@ -145,9 +149,10 @@ def _unseen(
         if count := int(ids.is_in(seen(storage, [bundle.manifest]).implode()).sum()):
             left_out[name] = count
     unseen = ~ids.is_in(seen(storage, [bundle.manifest for bundle in models.bundles]).implode())
-    kept = LabelledEncounters(data.encounters.filter(unseen), data.outcomes[unseen.to_numpy()])
-    if left_out and (len(kept.outcomes) < gate.min_rows or kept.outcomes.sum() < gate.min_outcomes):
-        raise Declined("there is nothing to compare on fairly:", _too_few(len(ids), kept, left_out, gate))
+    kept = data.of(unseen.to_numpy())
+    counted = kept.judgeable
+    if left_out and (len(counted.outcomes) < gate.min_rows or counted.outcomes.sum() < gate.min_outcomes):
+        raise Declined("there is nothing to compare on fairly:", _too_few(len(ids), counted, left_out, gate))
     return kept, left_out
 
 

@@ -12,7 +12,8 @@ from health_predict.adapters.registry import Registry
 from health_predict.adapters.training_runs import FINGERPRINT, WINNER, experiment, log_best, log_search, parent_run
 from health_predict.bundle.export import Provenance, git_revision
 from health_predict.bundle.model import FORMAT
-from health_predict.data.cohort import LabelledEncounters, outcome
+from health_predict.data.cohort import LabelledEncounters
+from health_predict.data.splits import supply
 from health_predict.errors import Declined
 from health_predict.params import LIVE_TARGET, Family, GateParams, Params, SearchParams, Target
 from health_predict.store.datasets import INITIAL, Dataset, Vouched, read_part, vouch
@@ -150,16 +151,16 @@ def _require_holdout(storage: Storage, vouched: Vouched, gate: GateParams) -> No
         return
     test = read_table(storage, vouched.dataset.test)
     unseen = test.filter(~pl.col("encounter_id").is_in(seen_in_production(storage, ledger.production).implode()))
-    outcomes = int(outcome(unseen).sum())
+    enough = supply(unseen)
     reasons = []
     if asked_before(storage, ledger.questions(), test["encounter_id"]) >= gate.max_looks:
         reasons.append(
             f"The encounters set aside for the comparison were asked {gate.max_looks} times already, and chance would "
             "decide; a fresh hold-out comes with outcomes that mature (docs/gate.md)."
         )
-    if unseen.height < gate.min_rows or outcomes < gate.min_outcomes:
+    if enough.rows < gate.min_rows or enough.outcomes < gate.min_outcomes:
         reasons.append(
-            f"Of the {test.height} encounters set aside for the comparison, {unseen.height} with {outcomes} "
+            f"Of the {test.height} encounters set aside for the comparison, {enough.rows} with {enough.outcomes} "
             f"readmissions were not seen by the models in production; {gate.min_rows} and {gate.min_outcomes} are "
             "needed. Wait until more outcomes have matured: a training sets aside what production has not seen."
         )

@@ -1,0 +1,74 @@
+"""One process at a time works on a loop."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from health_predict.adapters.processes import Process, this_process
+from health_predict.errors import ConflictError, DataError, Declined
+from health_predict.store import layout
+from health_predict.store.storage import Folder
+from health_predict.workspace.turn import PATIENCE, Turn, turn
+
+ELSEWHERE = Process("another machine", 7, "")
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return Folder(str(tmp_path))
+
+
+def at_work(storage, process, ago=timedelta(0)):
+    storage.write(layout.LOOP_TURN, msgspec.json.encode(Turn("ana@ward", process, datetime.now(UTC) - ago)))
+
+
+def test_a_turn_is_given_back(storage):
+    for _ in range(2):
+        with turn(storage, "me"):
+            assert b"me" in storage.read(layout.LOOP_TURN)
+        assert storage.read(layout.LOOP_TURN) == b"null\n"
+
+
+def test_a_second_process_is_declined_and_told_who_is_at_work(storage):
+    at_work(storage, ELSEWHERE)
+    with pytest.raises(Declined, match="ana@ward does"), turn(storage, "me"):
+        pass
+    assert b"ana@ward" in storage.read(layout.LOOP_TURN)
+
+
+def test_a_process_without_a_sign_of_life_holds_nobody_up(storage):
+    at_work(storage, ELSEWHERE, PATIENCE + timedelta(minutes=1))
+    with turn(storage, "me"):
+        pass
+
+
+def test_a_process_that_is_gone_holds_nobody_up(storage):
+    at_work(storage, msgspec.convert({"machine": this_process().machine, "pid": 2**22 + 1, "started": ""}, Process))
+    with turn(storage, "me"):
+        pass
+
+
+def test_who_lost_the_turn_stops_and_leaves_it_to_the_other(storage):
+    with pytest.raises(Declined), turn(storage, "me") as sign_of_life:
+        at_work(storage, ELSEWHERE)
+        sign_of_life()
+    assert b"ana@ward" in storage.read(layout.LOOP_TURN)
+
+
+def test_of_two_at_once_one_is_told(storage, monkeypatch):
+    write_if = storage.write_if
+
+    def overtaken(key, data, state):
+        at_work(storage, ELSEWHERE)
+        write_if(key, data, state)
+
+    monkeypatch.setattr(storage, "write_if", overtaken)
+    with pytest.raises(ConflictError), turn(storage, "me"):
+        pass
+
+
+def test_a_file_that_is_no_turn_is_an_error(storage):
+    storage.write(layout.LOOP_TURN, b"{}")
+    with pytest.raises(DataError, match=layout.LOOP_TURN), turn(storage, "me"):
+        pass
