@@ -105,7 +105,7 @@ def recalibration(
 ) -> Calibration:
     """Recalibration of probabilities to the outcomes of newer encounters, both of shape (rows,).
 
-    It changes the intercept only where the interval of the calibration slope contains 1 (Vergouwe et al., Statistics in
+    Only the intercept changes where the interval of the calibration slope contains 1 (Vergouwe et al., Statistics in
     Medicine 2017;36:4529), or where the slope is not positive, which would reverse the order of the risks; otherwise
     intercept and slope. Raises DataError as `metrics.evaluate` does.
     """
