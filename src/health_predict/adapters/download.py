@@ -1,4 +1,4 @@
-"""The dataset from where it is: UCI, a mirror, a local file, or a bucket."""
+"""Reads the dataset from UCI, a mirror, a local file, or a bucket."""
 
 import gzip
 import hashlib
@@ -34,18 +34,18 @@ _BUSY = 429
 
 @dataclass
 class _Partial:
-    """What has arrived of one version of the file; `version` is the server's name for it, "" if it gives none."""
+    """The bytes received so far of one version of the file; `version` is the server's name for it, "" if none."""
 
     data: bytearray = field(default_factory=bytearray)
     version: str = ""
 
 
 def fetch_dataset(url: str, progress: Progress, attempts: int = 4, pause: float = 0.5) -> bytes:
-    """The file at the address, whole.
+    """Content of the file at the address.
 
-    A connection that breaks is taken up again where it broke, if the server can do that for the same version of
-    the file, and otherwise from the start, after `pause` seconds that double each time. Raises StorageError, with
-    the ways to go on without a download, after so many attempts or at once when the server refuses.
+    A broken download is resumed where it broke if the server can resume the same version of the file, and otherwise
+    restarted, after `pause` seconds that double each time. Raises StorageError, with the ways to go on without a
+    download, after `attempts` attempts, or at once when the server refuses.
     """
     import httpx  # noqa: PLC0415  # only this function needs it
 
@@ -63,8 +63,8 @@ def fetch_dataset(url: str, progress: Progress, attempts: int = 4, pause: float 
 
 
 def read_source(source: str) -> bytes:
-    """The file at a local path or `s3://` address, whose name is a name and no pattern. StorageError when it cannot be
-    read.
+    """Content of the file at a local path or `s3://` address, taken literally, not as a pattern. Raises StorageError
+    when it cannot be read.
     """
     if is_remote(source):
         root, _, name = source.rpartition("/")
@@ -77,9 +77,9 @@ def read_source(source: str) -> bytes:
 
 
 def extract_csv(content: bytes) -> bytes:
-    """The dataset's CSV: the content, unpacked where it is gzip, or `diabetic_data.csv` from any folder of a zip.
+    """The dataset's CSV: `content`, unpacked where it is gzip, or `diabetic_data.csv` from any folder of a zip.
 
-    Raises DataError when it is cut short, damaged, encrypted, or a zip of something else.
+    Raises DataError when the content is cut short, damaged, encrypted, or a zip without that file.
     """
     if content.startswith(b"\x1f\x8b"):
         try:
@@ -101,12 +101,12 @@ def extract_csv(content: bytes) -> bytes:
 
 
 def fingerprint(csv: bytes) -> str:
-    r"""SHA-256 of the CSV with line ends as \n, so that a file that passed through a Mac or Windows is the same."""
+    r"""SHA-256 of the CSV with line ends as \n: the same for a file with the line ends of a Mac or Windows."""
     return hashlib.sha256(csv.replace(b"\r\n", b"\n")).hexdigest()
 
 
 def _receive(client: "httpx.Client", url: str, partial: _Partial, progress: Progress) -> None:
-    """Add to what has arrived until the file is whole; raises httpx.HTTPError with the rest still to come."""
+    """Add to the bytes received until the file is complete; raises httpx.HTTPError when the download breaks before."""
     headers = {"Accept-Encoding": "identity"}
     if partial.data and partial.version:
         headers |= {"Range": f"bytes={len(partial.data)}-", "If-Range": partial.version}
@@ -129,7 +129,7 @@ def _version(response: "httpx.Response") -> str:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Is the failure of a kind that another attempt can cure."""
+    """Whether another attempt can succeed after this error."""
     import httpx  # noqa: PLC0415
 
     if isinstance(error, httpx.HTTPStatusError):

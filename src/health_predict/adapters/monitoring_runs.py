@@ -1,4 +1,4 @@
-"""What the monitor found on a batch and on its outcomes, as runs with metrics in MLflow."""
+"""Monitoring reports and judgements of outcomes, logged as runs with metrics in MLflow."""
 
 import hashlib
 from typing import Any
@@ -10,21 +10,21 @@ from health_predict.store import layout
 from health_predict.store.monitoring_reports import Judged, MonitoringReport
 from health_predict.store.tables import json_bytes
 
-REPORT = "health_predict.report_sha256"  # tag of a run: of the report that it is about
+REPORT = "health_predict.report_sha256"  # tag of a run: digest of the report that it logs
 
 
 def experiment(model_name: str) -> str:
-    """Name of the experiment that holds what was found on a registered model's batches."""
+    """Name of the experiment that holds the monitoring runs of a registered model."""
     return f"{model_name}_Monitoring"
 
 
 def log_monitoring(registry: Registry, report: MonitoringReport) -> None:
-    """One run for one report, with its numbers, status and reasons; none where the same were logged before."""
+    """Log a report as one run with its numbers, status and reasons; does nothing where it was logged before."""
     _log(registry, report.name, report, report.version, report.reasons, _metrics(report), report.status)
 
 
 def log_judged(registry: Registry, number: int, judged: Judged) -> None:
-    """One run for the judgement on the outcomes of a batch; none where the same was logged before."""
+    """Log the judgement on the outcomes of a batch as one run; does nothing where it was logged before."""
     found: dict[str, float] = {"outcomes_judged": float(judged.performance is not None), **_outcome_metrics(judged)}
     _log(registry, f"{layout.batch(number)}_outcomes", judged, judged.version, judged.reasons, found)
 

@@ -1,4 +1,4 @@
-"""Processes of this machine: which one this is, whether another is surely gone, and how many cores there are for it."""
+"""Processes of this machine: the identity of each, whether one has certainly ended, and how many cores are usable."""
 
 import hashlib
 import os
@@ -14,10 +14,10 @@ SYSTEM = Path("/")
 
 @dataclass(frozen=True)
 class Process:
-    """A process, so that no other one is taken for it.
+    """Identity of a process, unique across machines, boots and containers.
 
-    `machine` is the boot and the container that `pid` counts in: equal for two processes only where each can see the
-    other. `started` is when it began, in a unit of the system's own; two processes with one `pid` differ in it.
+    `machine` identifies the boot and the container that `pid` is unique in: equal for two processes only where each can
+    see the other. `started` is the start time in the system's own unit; it tells two processes with one `pid` apart.
     """
 
     machine: str
@@ -30,40 +30,39 @@ def this_process() -> Process:
 
 
 def is_gone(process: Process) -> bool:
-    """Is there proof that the process has ended? What runs in another container, or ran before a boot, is unknown:
-    False."""
+    """Whether the process has certainly ended; False where that is unknown: in another container, before a boot."""
     if process.machine != machine():
         return False
     try:
         os.kill(process.pid, 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # somebody else's, and alive
+    except PermissionError:  # another user's process, and alive
         return _is_another(process)
     return _is_another(process) or _is_zombie(process.pid)
 
 
 def machine(system: Path = SYSTEM) -> str:
-    """Digest of this host, since its boot, and this container: what a process id is unique in."""
+    """Digest of this host's boot and this container, within which a process id is unique."""
     parts = (socket.gethostname(), _boot(system), _namespace(system))
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def usable_cores(system: Path = SYSTEM) -> int:
-    """Cores that this process may keep busy: those it may run on, within what its container is allowed; 1 at least."""
+    """Number of cores that this process may use, by its affinity and its container's quota; at least 1."""
     # macOS binds no process to cores.
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min([float(bound), *_quotas(system)])))
 
 
 def _is_another(process: Process) -> bool:
-    """Has another process been given the id since."""
+    """Whether the process id now belongs to another process."""
     found = _started(process.pid)
     return bool(found and process.started) and found != process.started
 
 
 def _started(pid: int) -> str | None:
-    """In ticks since the boot where there is /proc, as they do not follow the clock; None where it cannot be read."""
+    """Start time in ticks since the boot (unmoved by clock changes) where there is /proc; None if unreadable."""
     stat = _read(SYSTEM / "proc" / str(pid) / "stat")
     if stat:
         return stat.rpartition(")")[2].split()[19]
@@ -92,7 +91,7 @@ def _namespace(system: Path) -> str:
 
 
 def _quotas(system: Path) -> Iterator[float]:
-    """Cores' worth of time allowed by this process's control groups, and by those around them."""
+    """CPU quotas, in cores, of this process's control groups and of the groups above them."""
     for line in _read(system / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
@@ -112,7 +111,7 @@ def _quota(folder: Path) -> Iterator[float]:
 
 
 def _read(file: Path) -> str:
-    """Text of a file of the kernel's; empty where there is none."""
+    """Text of a kernel file; empty where it does not exist."""
     try:
         return file.read_text(errors="surrogateescape").strip()
     except OSError:

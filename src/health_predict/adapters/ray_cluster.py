@@ -1,4 +1,4 @@
-"""The Ray cluster that a search runs on: one started here for the purpose, or the one that an address names."""
+"""The Ray cluster that a search runs on: one started here, or the one at an address."""
 
 import os
 import socket
@@ -18,9 +18,9 @@ from health_predict.store.addresses import without_secrets
 
 @contextmanager
 def cluster(address: str | None) -> Iterator[None]:
-    """Connect for the block. Without an address a local cluster is started, and stopped afterwards.
+    """Connect to the cluster at `address` for the block; None: start a local cluster, and stop it afterwards.
 
-    A leftover cluster is never joined by accident. Raises ServiceError when no cluster answers at the address.
+    A leftover local cluster is never joined. Raises ServiceError when no cluster answers at the address.
     """
     if address is not None:
         _check_listening(address)
@@ -49,10 +49,10 @@ def _start() -> None:
 
 @contextmanager
 def _asking_no_cloud() -> Iterator[None]:
-    """What Ray starts in the block asks nobody over HTTP.
+    """Keep the processes that Ray starts in the block from sending HTTP requests.
 
-    One of its processes asks metadata.google.internal and 169.254.169.254 which cloud it is in, also where all reports
-    are off. Through this proxy, where nobody listens, it finds none. Ray's own traffic takes no proxy.
+    One of them asks metadata.google.internal and 169.254.169.254 which cloud it runs in, even with usage reports
+    switched off. The proxy set here has no listener, so these requests fail. Ray's own traffic takes no proxy.
     """
     names = ("http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY")
     before = {name: value for name, value in os.environ.copy().items() if name in names}

@@ -1,7 +1,7 @@
 """Hyperparameter search of one family: Ray Tune runs the trials, Optuna proposes them, ASHA stops the poor ones.
 
-One trial of a family runs at a time, and families run side by side: Optuna then sees the results, and ASHA the
-rungs, in the same order every time, so that one seed gives one result on any number of machines.
+Families run in parallel, the trials of one family one at a time: Optuna then sees results, and ASHA rungs, in the
+same order every time, so that one seed gives one result on any number of machines.
 """
 
 import tempfile
@@ -25,18 +25,18 @@ from health_predict.training.search import METRIC, Search, Trial
 def search(
     folds: Mapping[Family, Fold], params: SearchParams, on_trial: Callable[[Family, Trial], None]
 ) -> Iterator[Search]:
-    """Search every family of `folds` on the Ray cluster that is connected; yields each as it ends.
+    """Search every family of `folds` on the connected Ray cluster; yields each family's search as it ends.
 
-    `on_trial` hears of every ended trial, from whichever thread ran it. Raises RuntimeError when a trial fails.
+    `on_trial` is called for every ended trial, from the thread that ran it. Raises RuntimeError when a trial fails.
     """
-    # Tune's registry is not safe to write from several threads, so all trainables are registered here, before.
+    # Tune's registry is not thread-safe, so all trainables are registered here, before the threads start.
     for family, fold in folds.items():
         tune.register_trainable(family, _trainable(family, ray.put(fold), params))
     workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
     with ThreadPoolExecutor(min(workers, len(folds))) as pool:
         searches = [
             pool.submit(_search_family, family, len(folds[family].y_train), params, on_trial)
-            for family in sorted(folds, key=lambda family: -CANDIDATES[family].seconds)  # no core waits for a slow one
+            for family in sorted(folds, key=lambda family: -CANDIDATES[family].seconds)  # the slowest first
         ]
         for running in searches:
             yield running.result()
@@ -92,7 +92,7 @@ def _search_family(
 
 
 class _Budget(tune.Stopper):  # type: ignore[misc]
-    """Ends the search of a family when its time is up, but not before one trial was trained to its end."""
+    """Ends the search of a family when its time is up, but not before one trial has trained all its steps."""
 
     def __init__(self, params: SearchParams) -> None:
         self._end = None if params.minutes is None else time.monotonic() + 60 * params.minutes

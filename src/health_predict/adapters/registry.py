@@ -1,11 +1,11 @@
 """MLflow: runs of trainings, and the versions of the registered model. Nothing else imports mlflow.
 
 A registered version is a finished run that holds its preprocessor and its bundle; the aliases `production` and
-`previous` say which version serves. The promotion ledger (`ledger.py`) is the authority on them; a tag of the
-registered model says which ledger that is. Both are moved by `production.py` alone.
+`previous` point at the version that serves and the one before. The promotion ledger (`ledger.py`) is the authority on
+both aliases; a tag of the registered model names that ledger. Only `production.py` moves aliases and tag.
 
-MLflow remembers where artifacts are as absolute paths. Those of a local store are looked for below the store first, so
-that a store that was moved is whole.
+MLflow stores absolute paths of artifacts. Those of a local store are looked up below the store first, so that a store
+that was moved still works.
 """
 
 import logging
@@ -42,10 +42,10 @@ PRODUCTION, PREVIOUS = "production", "previous"
 PREPROCESSOR = "preprocessor/preprocessor.joblib"
 BUNDLE = "bundle"
 REQUIRED = (PREPROCESSOR, *(f"{BUNDLE}/{name}" for name in (ENCODER, MODEL, REFERENCE, MANIFEST)))
-# Tags of a run: the process that writes it, as `processes.Process`, and where that is, for people.
+# Tags of a run: the process that writes it, as `processes.Process`, and its host, for people.
 HOST, MACHINE, PID, STARTED = (f"health_predict.{name}" for name in ("host", "machine", "pid", "started"))
 EVALUATION = "evaluation.json"
-# Tags of the registered model: the ledger that speaks for it, as JSON; behind the dot, how often it was taken over.
+# Tags of the registered model: the ledger with authority on it, as JSON; after the dot, the number of takeovers.
 HOLDER = "health_predict.ledger."
 SHA256 = "health_predict.bundle_sha256"  # tag of a version: the bundle that was registered
 
@@ -61,7 +61,7 @@ class Registry:
 
         `artifact_root` is where new experiments keep their artifacts; None leaves that to the server.
         """
-        self.tracking_uri = without_secrets(tracking_uri)  # to be shown
+        self.tracking_uri = without_secrets(tracking_uri)  # for messages
         self._tracking_uri = tracking_uri
         self.model_name = model_name
         self._artifact_root = artifact_root
@@ -72,16 +72,16 @@ class Registry:
             self._client.search_experiments(max_results=1)
 
     def for_model(self, name: str) -> "Registry":
-        """The same MLflow, for another registered model."""
+        """A registry for another registered model of the same MLflow."""
         return Registry(self._tracking_uri, name, self._artifact_root)
 
     # Runs
 
     @contextmanager
     def run(self, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> Iterator[str]:
-        """A run around the block, yielded as its id: finished after it, failed or killed when it raises.
+        """Yield the id of a new MLflow run: finished after the block, failed or killed when the block raises.
 
-        It says which process writes it, for `end_orphans`.
+        The run is tagged with the process that writes it, for `end_orphans`.
         """
         with self._telling(f"start the run {name}"):
             nested = {"mlflow.parentRunId": parent} if parent else {}
@@ -142,9 +142,9 @@ class Registry:
             return list(self._client.search_runs([found.experiment_id], query, order_by=["start_time DESC"]))
 
     def end_orphans(self, experiment: str) -> int:
-        """Mark runs as killed whose process is gone for certain; returns how many.
+        """Mark running runs as killed whose process has certainly ended; returns their number.
 
-        Of another host, container or boot nothing is known, so runs from there are left alone.
+        Runs of another host, container or boot are left alone, as the state of their processes is unknown.
         """
         with self._telling(f"search the experiment {experiment}"):
             found = self._client.get_experiment_by_name(experiment)
@@ -161,10 +161,10 @@ class Registry:
     # Versions
 
     def register(self, run_id: str, tags: Mapping[str, str]) -> Version:
-        """The version of a run; made now unless the run has one.
+        """The registered version of a run; registered now unless the run has one.
 
-        Raises BundleError, naming what is missing, when the run does not hold its preprocessor and a bundle that
-        verifies, or when its bundle is no longer the one that was registered.
+        Raises BundleError, naming what is missing, when the run lacks its preprocessor or a bundle that verifies, or
+        when its bundle is no longer the one that was registered.
         """
         sha256 = self.complete_bundle(run_id).sha256
         with self._telling(f"register the run {run_id}"):
@@ -180,7 +180,7 @@ class Registry:
             return _version(self._client.create_model_version(self.model_name, source, run_id, tags=tagged))
 
     def complete_bundle(self, run_id: str) -> Bundle:
-        """The run's bundle. BundleError when it does not verify, or the run lacks a part that a version needs."""
+        """The run's bundle, verified. Raises BundleError when it is invalid, or the run lacks a part of a version."""
         parent = Path(PREPROCESSOR).parent.as_posix()
         held = {path for folder in (BUNDLE, parent) for path in self._artifacts(run_id, folder)}
         missing = [part for part in REQUIRED if part not in held]
@@ -189,12 +189,12 @@ class Registry:
         return self.bundle(run_id)
 
     def bundle(self, run_id: str) -> Bundle:
-        """The bundle of a run, verified. BundleError when it does not verify, TrackingError when it is not there."""
+        """The run's bundle, verified. Raises BundleError when it is invalid, TrackingError when the run has none."""
         with tempfile.TemporaryDirectory() as folder:
             return load_bundle(self.download(run_id, BUNDLE, Path(folder)))
 
     def version(self, number: str) -> Version:
-        """Raises TrackingError when there is no such version."""
+        """The version with this number. Raises TrackingError when there is none."""
         with self._telling(f"find version {number} of {self.model_name}"):
             return _version(self._client.get_model_version(self.model_name, number))
 
@@ -202,7 +202,7 @@ class Registry:
         return self.run_of(number) is not None
 
     def run_of(self, number: str) -> str | None:
-        """The run of a version; None where there is no such version."""
+        """Id of a version's run; None where there is no such version."""
         with self._telling(f"find version {number} of {self.model_name}"):
             found = self._client.search_model_versions(f"name = '{self.model_name}' and version_number = {number}")
             return str(found[0].run_id) if found else None
@@ -213,15 +213,15 @@ class Registry:
             try:
                 return _version(self._client.get_model_version_by_alias(self.model_name, alias))
             except MlflowException as error:
-                # An unset alias is reported as an invalid parameter.
+                # MLflow reports an unset alias as an invalid parameter.
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
                 raise
 
     def follow(self, production: str | None, previous: str | None) -> bool:
-        """Make the aliases say what the ledger says; returns whether anything had to change.
+        """Set both aliases to the ledger's versions; returns whether one of them changed.
 
-        An alias cannot point at a version that somebody deleted in MLflow: then there is none.
+        An alias to a version that was deleted in MLflow is removed.
         """
         changed = False
         for alias, number in ((PREVIOUS, previous), (PRODUCTION, production)):
@@ -238,10 +238,10 @@ class Registry:
                 changed = True
         return changed
 
-    # The ledger that holds the model
+    # The ledger with authority on the model
 
     def holders(self) -> dict[int, str]:
-        """What `hold` wrote, by generation; nothing where nobody holds the model, or there is none."""
+        """Holders as `hold` wrote them, by generation; empty where the model has no holder or does not exist."""
         with self._telling(f"find the model {self.model_name}"):
             try:
                 tags = self._client.get_registered_model(self.model_name).tags
@@ -252,12 +252,12 @@ class Registry:
         return {int(name.removeprefix(HOLDER)): str(tags[name]) for name in tags if name.startswith(HOLDER)}
 
     def hold(self, holder: str, generation: int, over: bool) -> None:
-        """Write who holds the model; what the generation says already stays, unless it is to be written `over`.
+        """Write the model's holder for a generation; a generation that has a holder keeps it, unless `over` is true.
 
-        Of several that make the model at once, the first holds it.
+        Of several processes that create the model at once, the first holds it.
 
-        MLflow cannot compare and swap. A holder writes its own generation alone, and one that takes over the next: so
-        what an earlier holder writes late hides no later one.
+        MLflow cannot compare and swap. A holder writes only its own generation, and a takeover writes the next one, so
+        that a late write of an earlier holder never hides a later holder.
         """
         name = f"{HOLDER}{generation}"
         with self._telling(f"hold the model {self.model_name}"):
@@ -267,7 +267,7 @@ class Registry:
     # Artifacts
 
     def download(self, run_id: str, path: str, folder: Path) -> Path:
-        """Download one folder of a run's artifacts into `folder`; returns where it is."""
+        """Download the folder `path` of a run's artifacts into `folder`; returns the local path."""
         with self._telling(f"download {path} of the run {run_id}"):
             place = self._local_artifacts(run_id)
             if place and (place / path).is_dir():
@@ -275,11 +275,11 @@ class Registry:
             return Path(self._client.download_artifacts(run_id, path, str(folder)))
 
     def holds(self, run_id: str, path: str) -> bool:
-        """Has the run anything below `path` of its artifacts."""
+        """Whether the run has artifacts below `path`."""
         return bool(self._artifacts(run_id, path))
 
     def _artifacts(self, run_id: str, path: str) -> list[str]:
-        """Files of one folder of a run's artifacts, with their path."""
+        """Paths of the files in one folder of a run's artifacts."""
         with self._telling(f"list the artifacts of the run {run_id}"):
             place = self._local_artifacts(run_id)
             if place and (place / path).is_dir():
@@ -287,7 +287,7 @@ class Registry:
             return [file.path for file in self._client.list_artifacts(run_id, path)]
 
     def _local_artifacts(self, run_id: str) -> Path | None:
-        """Where a run's artifacts are in a local store, wherever the store was when MLflow noted its place."""
+        """Folder of a run's artifacts in a local store, also after the store was moved; None elsewhere."""
         if self._local_root is None:
             return None
         experiment = self._client.get_experiment(self._client.get_run(run_id).info.experiment_id)
@@ -303,7 +303,7 @@ class Registry:
         return str(self._client.get_experiment_by_name(name).experiment_id)
 
     def _ensure_model(self, tags: Mapping[str, str]) -> bool:
-        """Make the registered model with these tags, unless there is one; returns whether it was made."""
+        """Create the registered model with these tags unless it exists; returns whether it was created."""
         try:
             self._client.create_registered_model(
                 self.model_name,
@@ -320,7 +320,7 @@ class Registry:
     def _telling(self, action: str) -> Iterator[None]:
         try:
             yield
-        except (  # an ImportError: the database of the address needs a driver that is not installed
+        except (  # ImportError: the driver for the address's database is not installed
             MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError, ImportError
         ) as error:  # fmt: skip
             said = without_secrets(str(error)).strip() or type(error).__name__
@@ -341,7 +341,7 @@ def _version(found: ModelVersion) -> Version:
 
 @contextmanager
 def _unless_there() -> Iterator[None]:
-    """What another process has made since this one looked is as good."""
+    """Ignore the error that the thing to be created exists: another process has created it meanwhile."""
     try:
         yield
     except MlflowException as error:

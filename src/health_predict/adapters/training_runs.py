@@ -1,4 +1,4 @@
-"""What a training leaves in MLflow: a parent run, a nested run for each trial, one `Best_<Family>_Model` per family."""
+"""MLflow runs of a training: a parent run, a nested run for each trial, one `Best_<Family>_Model` per family."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ def experiment(model_name: str) -> str:
 
 @contextmanager
 def parent_run(registry: Registry, fingerprint: str, params: Mapping[str, object]) -> Iterator[str]:
-    """The run that holds one training. Runs that an earlier, killed training left open on this host are closed."""
+    """Yield the id of the parent run of a training. Closes runs that a killed training left open on this host."""
     name = experiment(registry.model_name)
     registry.end_orphans(name)
     with registry.run(name, "Training", {FINGERPRINT: fingerprint}) as run_id:
@@ -45,7 +45,7 @@ def parent_run(registry: Registry, fingerprint: str, params: Mapping[str, object
 
 
 def log_search(registry: Registry, parent: str, search: Search) -> None:
-    """A nested run for every trial with its configuration and AUROC by step; ASHA's stops on the parent."""
+    """Log a nested run for every trial, with its configuration and AUROC by step, and ASHA's stops on the parent."""
     name = experiment(registry.model_name)
     for trial in search.trials:
         run_name = f"{search.family} trial {trial.number}"
@@ -64,9 +64,9 @@ def log_best(
     provenance: Provenance,
     params: Params,
 ) -> BestModel:
-    """Measure a fitted model on the validation encounters, export its bundle, and log all of it in one run.
+    """Measure a fitted model on the validation encounters, export its bundle, and log both in one run.
 
-    Raises BundleError when the exported model does not score what the fitted one scores.
+    Raises BundleError when the exported model's scores differ from the fitted model's.
     """
     title = CANDIDATES[fitted.family].title
     y_proba = fitted.predict_proba(validation.encounters)
@@ -104,7 +104,7 @@ def log_best(
 
 
 def log_evaluation(registry: Registry, report: EvaluationReport) -> None:
-    """The comparison on unseen encounters, into the run of the model: metrics `test_...`, and the whole as JSON."""
+    """Log a comparison on unseen encounters in the model's run: metrics `test_...`, and the report as JSON."""
     found = report.comparison.challenger
     metrics = {
         "test_roc_auc": found.auroc,
@@ -120,7 +120,7 @@ def log_evaluation(registry: Registry, report: EvaluationReport) -> None:
 
 
 def validation_metrics(metrics: Metrics) -> dict[str, float]:
-    """Names and numbers as they are logged: `val_roc_auc` and its like."""
+    """Metrics by the name they are logged under, such as `val_roc_auc`."""
     logged = {
         "val_roc_auc": metrics.auroc,
         "val_average_precision": metrics.average_precision,

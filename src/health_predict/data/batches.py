@@ -1,4 +1,4 @@
-"""The future in the parts in which it arrives."""
+"""Divides the future, the encounters after the initial data, into batches."""
 
 from itertools import pairwise
 
@@ -9,12 +9,12 @@ from health_predict.params import SplitParams
 
 
 def batches(future: pl.DataFrame, params: SplitParams) -> list[pl.DataFrame]:
-    """The future in `params.batches` parts, every encounter in exactly one.
+    """The future in `params.batches` batches, every encounter in exactly one.
 
-    Encounters under the dataset's second id scheme, whose order in time is not known, arrive last: they get the
-    number of batches next to their share, at least one, and no batch mixes the two schemes (a single batch is
-    the whole future, and no batches are for none). Within each scheme file order is kept, nothing is ever sorted,
-    and sizes differ by at most one row. Raises DataError with fewer rows than batches.
+    Encounters with the dataset's second id scheme, whose order in time is not known, come last, in a number of batches
+    nearest to their share, at least one; no batch mixes the two schemes, unless it is the only one. With 0 batches,
+    the list is empty. Within each scheme rows keep the file's order, and batch sizes differ by at most one row. Raises
+    DataError with fewer rows than batches.
     """
     if not params.batches:
         return []

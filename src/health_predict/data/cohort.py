@@ -1,4 +1,4 @@
-"""Which encounters count, and what is to be predicted of them."""
+"""Selects the cohort, and labels its encounters with their outcomes."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,16 @@ from health_predict.params import Target
 
 
 def select_cohort(encounters: pl.DataFrame) -> pl.DataFrame:
-    """Encounters that end with the patient alive and outside a hospice, or somewhere unknown, in their order.
+    """Encounters that did not end in death or a hospice, unknown dispositions included, row order kept.
 
-    The others cannot be readmitted; kept, they would teach a model that dying is a good outcome, and look like drift.
+    The others cannot be readmitted: they would teach a model that dying is a good outcome, and look like drift.
     """
     ended = pl.col("discharge_disposition_id").is_in(EXCLUDED_DISPOSITIONS)
     return encounters.filter(~ended.fill_null(value=False))
 
 
 def outcome(encounters: pl.DataFrame, target: Target = "lt30") -> NDArray[np.bool_]:
-    """True where the patient was readmitted, in row order: `lt30` within 30 days, `any` at all."""
+    """Whether each patient was readmitted, shape (rows,): `lt30` within 30 days, `any` at any time."""
     readmitted = encounters[OUTCOME]
     happened = readmitted == "<30" if target == "lt30" else readmitted != "NO"
     return happened.to_numpy()
@@ -31,8 +31,8 @@ def outcome(encounters: pl.DataFrame, target: Target = "lt30") -> NDArray[np.boo
 class LabelledEncounters:
     """Encounters with their outcomes, row by row.
 
-    `represents`: how many encounters each stands for, 0 where it was followed up and its outcome says nothing about
-    risk without that (data/follow_up.py); None: each for itself.
+    `represents`: number of encounters that each row stands for, 0 where it was followed up and its outcome without
+    follow-up is unknown (data/follow_up.py); None: each stands for itself.
     """
 
     encounters: pl.DataFrame
@@ -41,21 +41,21 @@ class LabelledEncounters:
 
     @property
     def patients(self) -> NDArray[np.int64]:
-        """Whose encounter each row is: the unit of resampling."""
+        """Patient of each row, shape (rows,): the unit of resampling."""
         return self.encounters["patient_nbr"].to_numpy()
 
     def of(self, rows: NDArray[np.bool_]) -> "LabelledEncounters":
-        """Those rows only."""
+        """The rows where `rows` is true."""
         represents = None if self.represents is None else self.represents[rows]
         return LabelledEncounters(self.encounters.filter(rows), self.outcomes[rows], represents)
 
     @property
     def judgeable(self) -> "LabelledEncounters":
-        """Those whose outcomes without follow-up are known."""
+        """The rows whose outcomes without follow-up are known."""
         return self if self.represents is None else self.of(self.represents > 0)
 
 
 def label(encounters: pl.DataFrame, target: Target) -> LabelledEncounters:
-    """Encounters whose outcomes are known, with the outcomes."""
+    """Encounters with their outcomes for the target, row order kept; every outcome must be known."""
     represents = representation(encounters)
     return LabelledEncounters(encounters.drop(REPRESENTS, strict=False), outcome(encounters, target), represents)

@@ -1,8 +1,8 @@
-"""Lines of CSV to rows of texts, every line accounted for: none filled up, trimmed, joined or left out.
+"""Parses lines of CSV to rows of texts; no line is filled up, trimmed, joined or left out.
 
-A line has as many fields as the header, or it is refused: a line that is too short may have lost any of its fields.
-Quotes open and close whole fields; a field holds no line end. Blank lines are allowed at the end only. Messages name
-lines and never repeat what is in them.
+A line with another number of fields than the header is refused: a short line may have lost any of its fields. Quotes
+enclose whole fields; a field holds no line end. Blank lines are allowed at the end only. Messages name lines by number
+and never repeat their content.
 """
 
 import re
@@ -18,7 +18,7 @@ COMMA, TAB = b",", b"\t"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SHOWN = 5  # lines named in a message
 _NEWLINE, _QUOTE = ord("\n"), ord('"')
-_SIGNS = {  # what a file begins with that is no CSV, or none in UTF-8
+_SIGNS = {  # first bytes of files that are no CSV, or not in UTF-8
     b"\xff\xfe": "is UTF-16 text (Excel's Unicode text?); save it as CSV UTF-8",
     b"\xfe\xff": "is UTF-16 text (Excel's Unicode text?); save it as CSV UTF-8",
     b"PAR1": "is a Parquet file; name it .parquet",
@@ -30,14 +30,14 @@ _SIGNS = {  # what a file begins with that is no CSV, or none in UTF-8
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of a file as its header spells them, and what separates them."""
+    """The columns of a file as its header spells them, and its separator."""
 
     columns: tuple[str, ...]
     separator: bytes
 
 
 def layout(header: bytes, separator: bytes, name: str) -> Layout:
-    """What the first line, without its end, says. DataError where it cannot be the header of such a file."""
+    """The layout in the first line, given without its line end. Raises DataError where it cannot be a CSV header."""
     header = header.removeprefix(BYTE_ORDER_MARK)
     for sign, said in _SIGNS.items():
         if header.startswith(sign):
@@ -53,12 +53,12 @@ def layout(header: bytes, separator: bytes, name: str) -> Layout:
 
 
 def one_line_end(block: bytes) -> bytes:
-    r"""The block with every line end, of Windows or an old Mac, as \n. It must not end between \r and \n."""
+    r"""The block with the line ends of Windows or an old Mac as \n. The block must not end between \r and \n."""
     return block.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in block else block
 
 
 def without_blank_end(block: bytes, separator: bytes) -> tuple[bytes, int]:
-    """The block without the blank lines at its end, and their number; lines of separators only are blank as well."""
+    """The block without the blank lines at its end, and their number; lines of separators only count as blank."""
     filled = len(block.rstrip(b" \t\n" + separator))
     end = block.find(b"\n", filled) + 1 if filled else 0
     if filled and not end:
@@ -68,7 +68,7 @@ def without_blank_end(block: bytes, separator: bytes) -> tuple[bytes, int]:
 
 
 def check_last_line(lines: bytes, separator: bytes, name: str) -> None:
-    """DataError where the file ends behind a separator: without last value and line end it may have been cut short."""
+    """Raise DataError where the file ends with a separator: it may have been cut short before the last value."""
     if lines.endswith(separator):
         raise DataError(
             f"{name} ends inside its last line, which has neither a last value nor a line end: was it cut short? "
@@ -79,8 +79,8 @@ def check_last_line(lines: bytes, separator: bytes, name: str) -> None:
 def rows(block: bytes, layout: Layout, first_line: int, name: str) -> pl.DataFrame:
     """One row of texts for each line, in order; columns are numbered, as a header may repeat names.
 
-    The block is whole lines; `first_line` is the number of its first in the file. DataError names the lines that do
-    not have the header's fields, or are not UTF-8.
+    The block has whole lines only; `first_line` is the number of its first line in the file. Raises DataError naming
+    the lines that have another number of fields than the header, or are not UTF-8.
     """
     lines, fits = _measure(block, layout)
     schema = {str(position): pl.String for position in range(len(layout.columns))}
@@ -100,9 +100,9 @@ def rows(block: bytes, layout: Layout, first_line: int, name: str) -> pl.DataFra
 
 
 def _measure(block: bytes, layout: Layout) -> tuple[int, bool]:
-    """Number of lines, and whether they can all have the header's fields.
+    """Number of lines, and whether all of them can have as many fields as the header.
 
-    Without quotes the count of separators says so, as the reader refuses a line with too many: then none has too few.
+    Without quotes the total of separators decides: the reader refuses lines with too many, so none has too few.
     """
     data = np.frombuffer(block, np.uint8)
     lines = int(np.count_nonzero(data == _NEWLINE)) + (not block.endswith(b"\n"))
@@ -115,7 +115,7 @@ def _measure(block: bytes, layout: Layout) -> tuple[int, bool]:
 
 
 def _quotes_fit(data: np.ndarray, separator: bytes) -> bool:
-    """Does every quote open or close a field of its own line, or stand for itself beside another."""
+    """Whether every quote opens or closes a field of its line, or is one of a pair that stands for a quote."""
     quotes = np.flatnonzero(data == _QUOTE)
     if len(quotes) % 2 or (np.searchsorted(quotes, np.flatnonzero(data == _NEWLINE)) % 2).any():
         return False

@@ -1,4 +1,4 @@
-"""Days as files say them: ISO 8601, with or without a time."""
+"""Parses days in files: ISO 8601, with or without a time."""
 
 from datetime import date
 
@@ -14,9 +14,9 @@ _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
 def days(values: pl.Series) -> pl.Series:
-    """The day (pl.Date) of each value, on the calendar of the place that wrote it; null where there is none.
+    """The day (pl.Date) of each value, in the value's own time zone; null where it is missing or invalid.
 
-    Texts are ISO 8601; a day before 1900 is none.
+    Texts are ISO 8601; a day before 1900 is invalid.
 
     >>> days(pl.Series(["2026-01-31", "2026-01-31T23:30-05:00", "31/01/2026", "46053", None])).to_list()
     [datetime.date(2026, 1, 31), datetime.date(2026, 1, 31), None, None, None]
@@ -35,7 +35,7 @@ def days(values: pl.Series) -> pl.Series:
 
 
 def no_day(values: pl.Series) -> pl.Series:
-    """Which values are missing: null, an empty text or `?`."""
+    """Whether each value is missing: null, an empty text or `?`."""
     if values.dtype in _TEXTS:
         return values.is_null() | values.cast(pl.String).str.strip_chars().is_in(["", MISSING])
     return values.is_null()

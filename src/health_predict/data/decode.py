@@ -1,4 +1,4 @@
-"""The dataset's CSV to a table of strings and back: everything about the file, nothing about its values."""
+"""Converts the dataset's CSV to a table of strings and back; `validation.py` checks the values."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -25,12 +25,12 @@ _SHOWN = 5  # columns named in a message
 def decode(content: bytes, discharge_column: str = DISCHARGED_ON) -> pl.DataFrame:
     """Rows of the CSV as strings, one column per field, in FIELDS order and under its `name`.
 
-    Where the file has a column of days of discharge, called `discharge_column`, it is the last, as DISCHARGED_ON.
+    If the file has the day of discharge, in a column `discharge_column`, it is the last column, as DISCHARGED_ON.
 
-    Row n is line n + 2 of the file. Nothing is missing yet: `?` is still `?` and an empty field is "". Columns
-    may come in any order, with hyphens or underscores. Raises DataError for an empty file, another encoding
-    than UTF-8, missing, renamed, unknown or repeated columns, and lines with too few or too many fields, or with
-    quotes that do not open and close a field.
+    Row n (from 0) is line n + 2 of the file. There are no nulls: `?` stays `?` and an empty field is "". The file's
+    columns may have any order, and names with hyphens or underscores. Raises DataError for an empty file, another
+    encoding than UTF-8, missing, renamed, unknown or repeated columns, and lines with too few or too many fields, or
+    with quotes that do not enclose a field.
     """
     header, _, lines = one_line_end(content).partition(b"\n")
     if not header.removeprefix(BYTE_ORDER_MARK).strip() and not lines.strip():
@@ -55,11 +55,11 @@ def encode(encounters: pl.DataFrame) -> bytes:
 
 
 def _names(header: Sequence[str], discharge_column: str) -> list[str]:
-    """The fields that the header names, and DISCHARGED_ON where it has a day of discharge, in its order."""
+    """Field names of the header's columns, in their order; DISCHARGED_ON for the day of discharge, if any."""
     names = {**_NAMES, discharge_column: DISCHARGED_ON}
     known = [names[spelling] for spelling in header if spelling in names]
     if len(known) < len(FIELDS) / 2:
-        # Without a header the first line is a patient's row, so it is not repeated here.
+        # In a file without a header the first line is a patient's row, so messages do not repeat it.
         raise DataError(
             f"the dataset's first line names {len(known)} of the {len(FIELDS)} expected columns: "
             f"it must be a comma-separated header beginning {', '.join(RAW_COLUMNS[:3])}, ..."

@@ -1,8 +1,8 @@
-"""What one row of the schema says, and what follows from it: the rule for a field's values, written once.
+"""One row of the schema, and the rule for its field's values, written once.
 
 Validation, tables, files, the API's decoder and its documentation render `Field.rule`, `Field.bounds`, `Field.codes`
-and `Field.may_be_missing` in their own terms. A row that leaves out what one of them needs fails at import, with a
-sentence. Plain Python, so that the service can import it.
+and `Field.may_be_missing` in their own terms. A row that lacks a fact they need fails at import, with a sentence. Plain
+Python, so that the service can import it.
 """
 
 import math
@@ -14,8 +14,8 @@ from typing import Literal, get_args
 Kind = Literal["identifier", "category", "code", "count", "decimal", "diagnosis", "outcome"]
 Value = str | int | float
 
-LONGEST_TEXT = 64  # characters that a text may have; the longest value of the dataset has 36
-MOST_STEPS = 1_000  # of a decimal: drift compares how often each was seen
+LONGEST_TEXT = 64  # most characters of a text; the longest value of the dataset has 36
+MOST_STEPS = 1_000  # most steps in a decimal's range: drift counts encounters by step
 
 _DTYPES: dict[Kind, str] = {"identifier": "Int64", "code": "Int16", "count": "Int32", "decimal": "Float64"}
 _LARGEST = {"Int64": 2**63 - 1, "Int32": 2**31 - 1, "Int16": 2**15 - 1, "Float64": math.inf}
@@ -23,7 +23,7 @@ _LARGEST = {"Int64": 2**63 - 1, "Int32": 2**31 - 1, "Int16": 2**15 - 1, "Float64
 
 @dataclass(frozen=True)
 class Factor:
-    """Fields that mean one thing to a clinician. `can_be_influenced`: by care during the stay or at discharge."""
+    """Fields that mean one thing to a clinician. `can_be_influenced`: whether by care in the stay or at discharge."""
 
     name: str
     can_be_influenced: bool = False
@@ -32,12 +32,12 @@ class Factor:
 
 @dataclass(frozen=True)
 class Field:
-    """One column. Raises ValueError for a row that says too little, or contradicts itself.
+    """One column of the dataset. Raises ValueError for a row that is incomplete or contradicts itself.
 
-    `name` is written with underscores, `raw_name` as in the dataset. A `code` is a small whole number that
-    names a thing. `codes` are the known values; where `closed` is true another value means nothing and is
-    refused, elsewhere it is scored as unknown. `minimum` and `maximum` bound a count or decimal: values beyond
-    `maximum` are refused, as nobody's stay. `factor` names the factor of the explanation that it belongs to.
+    `name` is written with underscores, `raw_name` as in the dataset. The kind `code` is a small whole number that
+    stands for a category. `codes` are the known values; another value is refused where `closed` is true, and scored as
+    unknown elsewhere. `minimum` and `maximum` bound a count or decimal, in `unit`: values beyond them are refused as
+    impossible. `factor` names the factor of the explanation that the field belongs to.
     """
 
     name: str
@@ -46,17 +46,17 @@ class Field:
     codes: tuple[str | int, ...] = ()
     closed: bool = False
     nullable: bool = False  # may be missing: null, in files and requests also `?` and an empty text
-    required: bool = True  # in a request to the API
+    required: bool = True  # whether a request to the API must have it
     minimum: float = 0
     maximum: float = 0
-    published: float | None = None  # largest in the published data; models read any above it as this
-    step: float = 0  # of a decimal: smaller differences are no drift
+    published: float | None = None  # largest value in the published data; models read larger values as this one
+    step: float = 0  # smallest difference of a decimal that counts for drift
     unit: str = ""
     example: Value | None = None
     raw: str = ""
     factor: str = ""
-    feature: bool = True  # False: no model reads it
-    administrative: bool = False  # how a hospital bills and sorts, not how ill a patient is: drifts with any contract
+    feature: bool = True  # whether models read it
+    administrative: bool = False  # about billing and organisation, not about illness: drifts with any contract
 
     def __post_init__(self) -> None:
         faults = list(_faults(self))
@@ -65,7 +65,7 @@ class Field:
 
     @property
     def meaning(self) -> tuple[object, ...]:
-        """What decides which values it may have: all but prose."""
+        """The facts that decide which values are allowed: all but prose."""
         return (
             self.name, self.raw_name, self.kind, self.codes, self.closed, self.nullable, self.required, self.minimum,
             self.maximum,
@@ -85,7 +85,7 @@ class Field:
 
     @property
     def is_quantity(self) -> bool:
-        """Do the order and the distances of its values mean something."""
+        """Whether the order and the distances of its values have a meaning."""
         return self.kind in ("count", "decimal")
 
     @property
@@ -104,22 +104,22 @@ class Field:
 
     @property
     def dtype(self) -> str:
-        """Name of the type of its column in polars."""
+        """Name of its column's polars type."""
         return _DTYPES.get(self.kind, "String")
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Smallest and largest value of a number; without a stated maximum, what its column holds."""
+        """Smallest and largest allowed value of a number; without a stated maximum, the largest of its dtype."""
         return self.minimum, self.maximum or _LARGEST[self.dtype]
 
     @property
     def largest(self) -> float:
-        """Of a quantity, as models read it."""
+        """Largest value of a quantity that models read; they read larger values as this one."""
         return self.maximum if self.published is None else self.published
 
     @property
     def rule(self) -> str:
-        """What a value has to be, for a sentence: `a whole number from 1 to 365`."""
+        """The rule for values as a phrase: `a whole number from 1 to 365`."""
         if self.is_number:
             low, high = self.bounds
             return f"a {'whole ' if self.is_whole_number else ''}number from {low} to {high}"
@@ -128,7 +128,7 @@ class Field:
         return f"a text of at most {LONGEST_TEXT} characters"
 
     def fits(self, value: object) -> bool:
-        """Does a given value follow the rule."""
+        """Whether a value that is not missing follows the rule."""
         if isinstance(value, bool) or not isinstance(value, int | float if self.type is float else self.type):
             return False
         if isinstance(value, str):
@@ -138,7 +138,7 @@ class Field:
 
 
 def _faults(field: Field) -> Iterator[str]:
-    """What its row leaves out or gets wrong, each as the rest of a sentence."""
+    """Omissions and errors of a field's row, each as the rest of a sentence."""
     if field.kind not in get_args(Kind):
         yield f"is of no kind that there is, but {field.kind!r}; choose from {', '.join(get_args(Kind))}"
         return
@@ -174,7 +174,7 @@ def _faults_of_quantity(field: Field) -> Iterator[str]:
 
 
 def factors_of(fields: Sequence[Field], factors: Sequence[Factor]) -> tuple[Factor, ...]:
-    """The factors with their fields. ValueError where two fields share a name, or a factor is unknown or empty."""
+    """The factors with their fields. Raises ValueError where fields share a name, or a factor is unknown or empty."""
     spellings = Counter(name for field in fields for name in {field.name, field.raw_name})
     twice = [name for name, times in spellings.items() if times > 1]
     if twice:

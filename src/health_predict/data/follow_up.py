@@ -1,22 +1,21 @@
-"""Outcomes of encounters that were cared for because of their risk: what would have become of them without.
+"""Weights encounters by follow-up, so that outcomes are those that all encounters would have without follow-up.
 
-A flag changes care, so of a flagged encounter that was followed up nobody knows the outcome without follow-up, which is
-what a risk has to predict: a model that learns from its own success finds the sickest safe (Lenert et al., JAMIA
-2019;26:1645). What is predicted is risk under the intervention "no follow-up", the hypothetical estimand of van Geloven
+A flag changes care. The outcome without follow-up, which a risk has to predict, is unknown for a flagged encounter that
+was followed up, and a model that learns from its own success finds the sickest safe (Lenert et al., JAMIA
+2019;26:1645). The models predict risk under the intervention "no follow-up", the hypothetical estimand of van Geloven
 et al. (European Journal of Epidemiology 2020;35:619) and Sperrin et al. (Statistics in Medicine 2018;37:4142).
 
-To judge and to calibrate (`represent`), encounters that were not followed up stand for those like them that were:
-within strata of the risk that care acted on, each has the weight all / not followed up, the inverse of its probability
-of no follow-up (Cole and Hernan, American Journal of Epidemiology 2008;168:656). Those followed up have weight 0. It
-rests on three assumptions: among encounters of about the same risk it was chance who was followed up; everybody could
-have been left without; and those without a flag, of whom nothing is said, had none.
+To judge and to calibrate (`represent`), encounters without follow-up stand for similar encounters with it: within
+strata of the risk that care acted on, each has the weight all / not followed up, the inverse of its probability of no
+follow-up (Cole and Hernan, American Journal of Epidemiology 2008;168:656). Encounters with follow-up have weight 0.
+This rests on three assumptions: among encounters of about the same risk, chance decided who was followed up; every
+encounter could have been left without; and encounters without a flag or a statement had no follow-up.
 
-To fit (`for_training`), those followed up count too, as they are many of those who are readmitted: with the
-readmissions that follow-up prevented given back, by the risk ratio between both. That assumes one more thing, that
-follow-up prevents the same share of readmissions whoever it is; what is fitted so is calibrated and judged without that
-assumption.
+To fit (`for_training`), encounters with follow-up count too, as many of the readmitted are among them: the readmissions
+that follow-up prevented are given back, by the risk ratio with and without. This assumes that follow-up prevents the
+same share of readmissions in all patients; calibration and judgement do without that assumption.
 
-The column REPRESENTS of a table of encounters holds the weights. A table without it has no follow-up that is known.
+The column REPRESENTS of a table of encounters holds the weights. A table without it has no known follow-up.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,9 +40,9 @@ CAVEAT = (
 
 @dataclass(frozen=True)
 class FollowUp:
-    """What care did, row by row: `flagged` by the risks that it saw; `followed_up` was said; so was `not_followed_up`.
+    """Care of each row: `flagged` by the risks that care saw; `followed_up` or `not_followed_up` as stated.
 
-    Where neither is true nothing was said.
+    Where both are false, nothing was stated.
     """
 
     risks: Floats
@@ -53,21 +52,21 @@ class FollowUp:
 
     @classmethod
     def of(cls, risks: Floats, threshold: float, followed_up: pl.Series) -> "FollowUp":
-        """Of care that flagged from a threshold on; `followed_up` is null where nothing was said."""
+        """Care that flagged risks from `threshold` on; `followed_up` is null where nothing was stated."""
         said = followed_up.fill_null(value=False).to_numpy(), (~followed_up).fill_null(value=False).to_numpy()
         return cls(risks, risks >= threshold, *said)
 
     @property
     def without(self) -> Flags:
-        """Encounters whose outcomes are those without follow-up: it was said, or they had no flag and nothing was."""
+        """Whether each encounter had no follow-up: as stated, or without a flag and a statement."""
         return self.not_followed_up | ~(self.flagged | self.followed_up)
 
 
 @dataclass(frozen=True)
 class Representation:
-    """How many encounters each stands for, 0 for those followed up; the weights add up to the number of encounters.
+    """Number of encounters that each row stands for, 0 with follow-up; the weights add up to the number of rows.
 
-    `unknown`: why nobody can know; then all weights are 0.
+    `unknown`: reason why the weights cannot be known; then all are 0.
     """
 
     weights: Floats
@@ -75,16 +74,16 @@ class Representation:
 
 
 def is_known(followed_up: pl.Series | None, params: FollowUpParams) -> bool:
-    """Is anybody said to have been followed up, and does `params.reading` want to know."""
+    """Whether any encounter is stated to have been followed up, and `params.reading` takes that into account."""
     return params.reading == "aware" and followed_up is not None and bool(followed_up.any())
 
 
 def represent(outcomes: Flags, care: FollowUp, params: FollowUpParams) -> Representation:
-    """Weights with which outcomes are those of all encounters without follow-up, row order kept.
+    """Weights with which outcomes are those of all encounters without follow-up, shape (rows,).
 
-    A stratum with too few encounters without follow-up cannot be represented, and then nothing of the table is, unless
-    `params.assumed_ratio` says how much follow-up helps: then those followed up count too, with the readmissions that
-    it is assumed to have prevented.
+    If a stratum has too few encounters without follow-up, no row of the table has a weight, unless
+    `params.assumed_ratio` gives the effect of follow-up: then encounters with follow-up count too, with the
+    readmissions that it is assumed to have prevented.
     """
     weights = care.without.astype(np.float64)
     for stratum in strata(care, params):
@@ -103,8 +102,8 @@ def represent(outcomes: Flags, care: FollowUp, params: FollowUpParams) -> Repres
 def strata(care: FollowUp, params: FollowUpParams) -> Iterator[NDArray[np.intp]]:
     """Positions of encounters of about the same risk: quantiles among the flagged, and among the others.
 
-    So many strata, at most `params.strata`, as leave each twice as many encounters without follow-up as it needs on
-    average, so that chance leaves each enough.
+    There are at most `params.strata` strata, few enough that each has on average twice as many encounters without
+    follow-up as it needs, so that chance leaves each enough.
     """
     for flagged in (True, False):
         rows = np.flatnonzero(care.flagged == flagged)
@@ -119,10 +118,10 @@ def strata(care: FollowUp, params: FollowUpParams) -> Iterator[NDArray[np.intp]]
 def for_training(
     train: pl.DataFrame, batches: Sequence[tuple[pl.DataFrame, Flags, FollowUp]], params: FollowUpParams
 ) -> pl.DataFrame:
-    """The encounters to fit on, where those followed up represent too; row order kept.
+    """The encounters to fit on, with weights for those with follow-up too; row order kept.
 
-    `batches` are those with follow-up whose encounters represent any: encounters, outcomes, and what care did. Nothing
-    is changed where there are none, or too few readmissions to measure what follow-up prevents.
+    `batches` are the batches with follow-up and known weights: encounters, outcomes and care. The table is unchanged
+    where there are none, or too few readmissions to measure the effect of follow-up.
     """
     ratio = _common_ratio([(outcomes, care) for _, outcomes, care in batches], params)
     if ratio is None:
@@ -160,7 +159,7 @@ def _given_back(outcomes: Flags, care: FollowUp, ratio: float, params: FollowUpP
 
 
 def _assumed(outcomes: Flags, care: FollowUp, stratum: NDArray[np.intp], ratio: float) -> Floats:
-    """Those followed up with the outcomes that they would have had; each side stands for what nothing was said of."""
+    """Weights of a stratum with readmissions given back to the followed-up; both sides stand for the rest."""
     followed, without = care.followed_up[stratum], care.without[stratum]
     readmitted = int(outcomes[followed].sum())
     would = min(readmitted / ratio, float(followed.sum()))
@@ -187,12 +186,12 @@ def with_representation(encounters: pl.DataFrame, weights: Floats) -> pl.DataFra
 
 
 def representation(encounters: pl.DataFrame) -> Floats | None:
-    """How many encounters each row stands for; None where no follow-up is known, and each stands for itself."""
+    """Number of encounters that each row stands for; None where no follow-up is known: each stands for itself."""
     return encounters[REPRESENTS].to_numpy() if REPRESENTS in encounters.columns else None
 
 
 def judgeable(encounters: pl.DataFrame) -> pl.DataFrame:
-    """The encounters whose outcomes without follow-up are known: all, where no follow-up is."""
+    """The encounters whose outcomes without follow-up are known; all where no follow-up is known."""
     return encounters.filter(pl.col(REPRESENTS) > 0) if REPRESENTS in encounters.columns else encounters
 
 

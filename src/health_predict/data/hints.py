@@ -1,4 +1,4 @@
-"""What to do about a table that another program wrote in its own way."""
+"""Advice on tables in which another program wrote missing values as texts."""
 
 import polars as pl
 
@@ -8,7 +8,7 @@ _FOREIGN = ("NA", "N/A", "NULL", "null", "NaN", "nan")
 
 
 def hint_of_missing(table: pl.DataFrame) -> str:
-    """A sentence for the end of a message where R, SQL or pandas wrote missing values as texts; else an empty text."""
+    """A sentence for the end of a message where R, SQL or pandas wrote missing values as texts; "" elsewhere."""
     texts = table.select(pl.col(pl.String))
     found = [text for text in _FOREIGN if any((column == text).any() for column in texts)]
     if not found:

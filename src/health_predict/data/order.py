@@ -1,4 +1,4 @@
-"""Is the order of encounters that of time."""
+"""Tests whether encounters are in chronological order."""
 
 from datetime import timedelta
 
@@ -10,8 +10,9 @@ from health_predict.params import SplitParams
 
 
 def share_off(days: pl.Series, within: int) -> float:
-    """Share of encounters, 0 to 1, that stand further than `within` days from their place in time; null days are no
-    evidence. An order by admission, or a few wrong days, moves hardly any; a file joined of two sites moves most.
+    """Share of encounters, 0 to 1, whose day differs by more than `within` days from the day at their place in
+    chronological order; null days are left out. Files ordered by admission, or with a few wrong days, have shares near
+    0, two sites' files joined end to end have a large one.
 
     >>> from datetime import date
     >>> share_off(pl.Series([date(2026, 1, 1), date(2026, 1, 3), date(2026, 1, 2)]), within=31)
@@ -27,11 +28,11 @@ def share_off(days: pl.Series, within: int) -> float:
 def by_time(
     cohort: pl.DataFrame, days: pl.Series, column: str, params: SplitParams, due: int
 ) -> tuple[pl.DataFrame, list[str]]:
-    """The cohort in the order of its days of discharge, those of one day in the order of the file, without encounters
-    that have no day; and what speaks against that order, or against the outcomes.
+    """The cohort ordered by day of discharge (one day's encounters in file order) without undated encounters, and
+    warnings about that order or the outcomes.
 
-    `column` is what the file calls the days, and `due` is how many of them pass until an outcome is final. DataError
-    where too many encounters have no day, or all have the same.
+    `column` is the file's name for the days, `due` the number of days until an outcome is final. Raises DataError where
+    too many encounters have no day, or all have the same.
     """
     undated = days.null_count()
     if undated > params.max_undated_share * cohort.height:
@@ -59,10 +60,10 @@ def by_time(
 
 
 def by_file(cohort: pl.DataFrame, days: pl.Series | None, column: str | None, params: SplitParams) -> list[str]:
-    """What speaks against taking the order of the file for that of time.
+    """Warnings against taking the file's order for chronological.
 
     `days` of discharge are in the order of the cohort, null where missing; None where the file has no such `column`.
-    DataError where they say that the order is another.
+    Raises DataError where the days contradict the file's order.
     """
     if days is not None:
         off = share_off(days, params.days_off)

@@ -1,7 +1,7 @@
-"""What one encounter is: every column of the dataset, its type, codes, range and meaning.
+"""The schema of an encounter: every column of the dataset, its type, codes, range, unit and meaning.
 
-One table, `FIELDS`, that everything derives from: decoding, validation, tables and files, features, explanations,
-drift, invented data, the API's contract and docs/fields.md. Plain Python, so that the service can import it.
+Decoding, validation, tables and files, features, explanations, drift, invented data, the API's contract and
+docs/fields.md derive from one table, `FIELDS`. Plain Python, so that the service can import it.
 
 Source: Strack et al. 2014 (doi 10.1155/2014/781670), table 1, and `IDs_mapping.csv` of UCI dataset 296.
 """
@@ -145,7 +145,7 @@ FIELDS: tuple[Field, ...] = (
         "The hospital stay. Never a feature.",
         required=False,
         minimum=1,
-        example=999_999_999,  # nobody's: those of the dataset end below 450,000,000
+        example=999_999_999,  # no patient's identifier: those of the dataset are below 450,000,000
     ),
     Field(
         "patient_nbr",

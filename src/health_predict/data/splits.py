@@ -1,4 +1,4 @@
-"""What a model is trained on, tuned on and judged on; no patient is in two of them."""
+"""Divides encounters into training, validation and test parts; no patient is in two of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from health_predict.params import AssemblyParams, GateParams, SplitParams
 
 @dataclass(frozen=True)
 class Splits:
-    """Encounters in file order, each in exactly one of the four."""
+    """Encounters in file order, each in exactly one of four parts."""
 
     train: pl.DataFrame
     validation: pl.DataFrame
@@ -26,7 +26,7 @@ class Splits:
 
 @dataclass(frozen=True)
 class Retraining:
-    """Matured encounters for one retraining, in their order, each in at most one of the three."""
+    """Matured encounters for one retraining, in their order, each in at most one of three parts."""
 
     train: pl.DataFrame
     validation: pl.DataFrame
@@ -45,12 +45,11 @@ class Supply:
 
 
 def split(cohort: pl.DataFrame, params: SplitParams) -> Splits:
-    """Divide the first part of the cohort by patient; what follows is the future, without batches nothing.
+    """Divide the first part of the cohort by patient; the rest is the future, which is empty with 0 batches.
 
-    No patient is in two of train, validation and test. Shares hold for patients, so only nearly for rows.
-    Patients of the initial data stay in the future: their later encounters are what a running hospital sees, and
-    dropping them would leave a future without returning patients. Raises DataError when a part would be empty or
-    a patient is missing.
+    No patient is in two of train, validation and test. Shares hold for patients, so only nearly for rows. Later
+    encounters of patients in the initial data stay in the future, as in a running hospital; without them, no patient
+    would return. Raises DataError when a part would be empty or a patient is missing.
     """
     if cohort["patient_nbr"].has_nulls():
         raise DataError("patient_nbr is missing in the cohort; encounters cannot be divided by patient")
@@ -67,36 +66,36 @@ def split(cohort: pl.DataFrame, params: SplitParams) -> Splits:
 
 
 def needed(params: AssemblyParams, gate: GateParams) -> Supply:
-    """How many fresh encounters there have to be, so that the gate can decide on the part that it gets of them."""
+    """Least fresh encounters and readmissions with which the gate can decide on its part of them."""
     share = params.max_share * params.test_rows / (params.test_rows + params.validation_rows)
     return Supply(ceil(gate.min_rows / share), ceil(gate.min_outcomes / share))
 
 
 def supply(encounters: pl.DataFrame) -> Supply:
-    """How many encounters these are, and how many of them were followed by a readmission within 30 days.
+    """Number of encounters, and of readmissions within 30 days among them.
 
-    Those that care followed up do not count: what they would have come to without is not known.
+    Encounters with follow-up do not count: their outcomes without it are unknown.
     """
     counted = judgeable(encounters)
     return Supply(counted.height, int(outcome(counted).sum()))
 
 
 def total(batches: Sequence[pl.DataFrame]) -> Supply:
-    """As `supply`, of several tables together; nothing of none."""
+    """As `supply`, of several tables together; zeros for no table."""
     return supply(together(batches)) if batches else Supply(0, 0)
 
 
 def fresh(batches: Sequence[pl.DataFrame], known: pl.Series) -> list[pl.DataFrame]:
-    """What is left of each batch without the encounters whose ids are `known`."""
+    """Each batch without the encounters whose ids are `known`, row order kept."""
     return [batch.filter(~pl.col("encounter_id").is_in(known.implode())) for batch in batches]
 
 
 def pool(batches: Sequence[pl.DataFrame], known: pl.Series, params: AssemblyParams, gate: GateParams) -> pl.DataFrame:
-    """The newest fresh encounters, in order of arrival: those that a hold-out may be drawn from.
+    """The newest fresh encounters, in order of arrival, from which a hold-out may be drawn.
 
-    `batches` have matured, oldest first; `known` are the ids of encounters that a model of the comparison has seen,
-    or that an earlier hold-out had. Batches are taken from the newest back until there are enough for test and
-    validation as they should be; all of them where there are fewer.
+    `batches` have matured, oldest first; `known` are the ids of encounters that a compared model has seen, or that an
+    earlier hold-out had. Batches are taken from the newest back until test and validation can have their full size;
+    all of them where there are fewer.
     """
     least = needed(params, gate)
     wanted = Supply(
@@ -115,12 +114,12 @@ def pool(batches: Sequence[pl.DataFrame], known: pl.Series, params: AssemblyPara
 def retraining(
     matured: Sequence[pl.DataFrame], candidates: pl.DataFrame, params: AssemblyParams, gate: GateParams
 ) -> Retraining:
-    """Divide all matured encounters for a retraining; `candidates` are those of them that may be held out (`pool`).
+    """Divide all matured encounters for a retraining; `candidates` are those that may be held out (`pool`).
 
     The test part, on which the gate compares, is drawn from the candidates by patient until it has its rows, and as
-    many readmissions as the gate needs. So is validation (calibration, threshold), from the others. No encounter of
-    their patients is trained on; everything else is. The same tables give the same division. Raises DataError where a
-    part would be empty, or where an encounter comes twice.
+    many readmissions as the gate needs; then validation (calibration, threshold), from the remaining candidates. The
+    training part is all encounters of other patients. The same tables give the same division. Raises DataError where
+    a part would be empty, or an encounter is in the tables twice.
     """
     everything = together(matured)
     _refuse_doubles(everything)
@@ -135,7 +134,7 @@ def retraining(
 def recalibration(
     candidates: pl.DataFrame, params: AssemblyParams, gate: GateParams
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What to calibrate on and what to compare on, no patient in both; there is no training to keep rows for."""
+    """Parts to calibrate on and to compare on, no patient in both; nothing is kept for training."""
     _refuse_doubles(candidates)
     test = _test(candidates, params, gate, np.random.default_rng((params.seed, 1)))
     validation = _without(candidates, test)
@@ -154,13 +153,13 @@ def _test(candidates: pl.DataFrame, params: AssemblyParams, gate: GateParams, rn
 
 
 def _scaled(rows: int, candidates: pl.DataFrame, params: AssemblyParams) -> int:
-    """Fewer where the candidates are fewer than test and validation should have together."""
+    """`rows`, scaled down where there are fewer candidates than test and validation should have together."""
     scale = params.max_share * supply(candidates).rows / (params.test_rows + params.validation_rows)
     return round(min(1.0, scale) * rows)
 
 
 def _drawn(encounters: pl.DataFrame, least: Supply, rng: np.random.Generator) -> pl.DataFrame:
-    """All encounters of patients drawn at random, until there are at least so many; all where there are fewer."""
+    """All encounters of randomly drawn patients, until they reach `least`; all encounters where they do not."""
     patients = rng.permutation(encounters["patient_nbr"].unique(maintain_order=True).to_numpy())
     counts = pl.col(REPRESENTS) > 0 if REPRESENTS in encounters.columns else pl.lit(value=True)
     counted = {"rows": counts, "outcomes": counts & (pl.col(OUTCOME) == "<30")}
@@ -172,7 +171,7 @@ def _drawn(encounters: pl.DataFrame, least: Supply, rng: np.random.Generator) ->
 
 
 def _without(encounters: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    """The encounters of patients who are not among the others."""
+    """The encounters of patients who have none in `others`."""
     return encounters.filter(~pl.col("patient_nbr").is_in(others["patient_nbr"].implode()))
 
 

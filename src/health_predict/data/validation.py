@@ -1,4 +1,4 @@
-"""Raw strings to typed encounters; rows that cannot be right are set aside, each with its reasons."""
+"""Converts raw strings to typed encounters; invalid rows go into the quarantine, each with its reasons."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _SHOWN = 5  # findings named in a message
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong in one column, and in how many rows."""
+    """A reason for quarantine in one column, and the number of rows with it."""
 
     column: str
     reason: str
@@ -44,11 +44,11 @@ class Validated:
 
 
 def validate(raw: pl.DataFrame, params: ValidationParams, today: date | None = None) -> Validated:
-    """Check every value of decoded rows (`decode`) against its field, and encounter ids against each other.
+    """Check every value of decoded rows (`decode`) against its field's rule, and encounter ids for duplicates.
 
-    Missing are `?` and an empty field; "None" is a value. Of rows with the same encounter_id the first stays. A day of
-    discharge is one, and not after `today` where that is given.
-    Raises DataError when more than `max_quarantined_share` of the rows are bad, with counts and lines, no values.
+    `?` and an empty field are missing; "None" is a value. Of rows with the same encounter_id the first is valid. A day
+    of discharge must be a day, not after `today` if given. Raises DataError when more than `max_quarantined_share` of
+    the rows are invalid, with counts and line numbers, without values.
     """
     problems = [
         (field.name, reason, flags)
@@ -75,7 +75,7 @@ def validate(raw: pl.DataFrame, params: ValidationParams, today: date | None = N
 
 
 def _undated(raw: pl.DataFrame, today: date | None) -> Iterator[tuple[str, pl.Series]]:
-    """Each reason that a day of discharge can be refused for, with a flag per row."""
+    """Each reason to refuse a day of discharge, with a flag per row."""
     found = days(raw[DISCHARGED_ON])
     yield f"is not {DAY}", found.is_null() & ~no_day(raw[DISCHARGED_ON])
     if today is not None:
@@ -83,7 +83,7 @@ def _undated(raw: pl.DataFrame, today: date | None) -> Iterator[tuple[str, pl.Se
 
 
 def _problems(field: Field, text: pl.Series) -> Iterator[tuple[str, pl.Series]]:
-    """Each reason that a value of the field can be refused for, with a flag per row."""
+    """Each reason to refuse a value of the field, with a flag per row."""
     given = ~text.is_in(MISSING_TEXTS)
     if not field.nullable:
         yield "is missing", ~given
@@ -93,7 +93,7 @@ def _problems(field: Field, text: pl.Series) -> Iterator[tuple[str, pl.Series]]:
 
 
 def _follows(field: Field, text: pl.Series) -> pl.Series:
-    """Which values are as the field's rule says."""
+    """Whether each value follows the field's rule."""
     if field.is_number:
         number = text.cast(pl.Int64 if field.is_whole_number else pl.Float64, strict=False)
         return number.is_between(*field.bounds).fill_null(False)

@@ -1,7 +1,7 @@
-"""From a model's log-odds to a probability that means what it says: logistic recalibration, two numbers.
+"""Logistic recalibration, intercept and slope: turns a model's log-odds into a calibrated probability.
 
-Cox, Biometrika 1958;45:562: logit(p') = intercept + slope * logit(p). With a positive slope the order of scores
-stays, and with it AUROC and average precision. Plain numpy, as the service applies it too.
+Cox, Biometrika 1958;45:562: logit(p') = intercept + slope * logit(p). A positive slope keeps the order of scores, and
+so AUROC and average precision. Plain numpy, as the service applies it too.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-EDGE = 1e-6  # probabilities are kept this far from 0 and 1, where log-odds have no value
+EDGE = 1e-6  # least distance of probabilities from 0 and 1, where log-odds are infinite
 
 
 @dataclass(frozen=True)
@@ -18,16 +18,16 @@ class Calibration:
     slope: float = 1.0
 
     def apply(self, log_odds: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Probabilities, same shape as the log-odds."""
+        """Probabilities, 0 to 1, same shape as the log-odds."""
         return 1 / (1 + np.exp(-(self.intercept + self.slope * log_odds.astype(np.float64))))
 
     def apply_one(self, log_odds: float) -> float:
-        """The same number for one encounter, without an array."""
+        """Probability for one encounter: the same number as `apply`, without an array."""
         # numpy's exp: the standard library's differs from it in the last bit.
         return 1 / (1 + float(np.exp(-(self.intercept + self.slope * log_odds))))
 
     def then(self, second: "Calibration") -> "Calibration":
-        """Both in one: `second` applied to the log-odds of what this one gives."""
+        """The calibration equal to this one followed by `second`, applied to the log-odds of its probabilities."""
         return Calibration(second.intercept + second.slope * self.intercept, second.slope * self.slope)
 
 

@@ -1,8 +1,8 @@
 """ICD-9-CM diagnosis codes: one canonical spelling, and the groups and conditions each code belongs to.
 
 The dataset truncates every code but 250.xx to its three-digit category, so all tables here are finite tables of
-categories, plus 250.00 to 250.93. Where a source defines a group or condition by longer codes, a category is
-assigned where those codes are the greater part of it; comments name the categories where that is a choice.
+categories, plus 250.00 to 250.93. Where a source defines a group or condition by longer codes, it gets a category if
+those codes are most of the category; comments name the categories where that is a choice.
 
 Sources:
 - Strack et al., BioMed Research International 2014, 781670, table 2: the nine groups.
@@ -30,12 +30,12 @@ def _numbers(ranges: str) -> Iterator[int]:
 
 _SPELLING = re.compile(r"([0-9]{1,3}|V[0-9]{2}|E[0-9]{3})(?:\.([0-9]{1,2}))?")
 
-# What can be no ICD-9-CM code. Without its point, an ICD-10-CM code of E80 to E89 or of V looks like one.
+# Codes that ICD-9-CM cannot have. Without its point, an ICD-10-CM code of E80 to E89 or of V looks like ICD-9-CM.
 _ICD_10_ONLY = re.compile(
     r"(?:[A-DF-UW-Z][0-9][0-9A-Z]|E[0-7][0-9])(?:\.?[0-9A-Z]{1,4})?|E8[0-9]\.[0-9A-Z]{1,4}|V[0-9]{2}\.?[0-9A-Z]{3,4}"
 )
 
-# E800 to E899 could as well be ICD-10-CM (E871 is E87.1, a lack of sodium): only those that the dataset has are codes.
+# E800 to E899 may be ICD-10-CM (E871 is E87.1, hyponatremia), so only those found in the dataset count as codes.
 _RECORDED_E = """
     812-819 821 822 825 826 828 829 849 850 852-855 858 861 864 865 868 870 876 878-888 890 892 894
 """
@@ -253,7 +253,7 @@ COMORBIDITIES: Mapping[str, str] = {
     "hypothyroidism": "243-244",
     "renal_failure": "403-404 585-586 V42 V56",  # V42: the kidney is most of the transplanted organs
     "liver_disease": "070 456 570-573",
-    "peptic_ulcer": "531-534",  # those that bleed, too
+    "peptic_ulcer": "531-534",  # including bleeding ulcers
     "hiv": "042-044",
     "lymphoma": "200-203",
     "metastatic_cancer": "196-199",
@@ -305,7 +305,7 @@ CHARLSON: Mapping[str, CharlsonCondition] = {
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the tables say about one code; `category` is the three-digit ICD-9-CM category."""
+    """Groups and conditions of one code; `category` is its three-digit ICD-9-CM category."""
 
     code: str
     category: str
@@ -329,11 +329,11 @@ def expand(ranges: str) -> Iterator[str]:
 
 
 def normalise(code: str | None) -> str | None:
-    """The canonical spelling of an ICD-9-CM code: one of CODES, "unknown" for what is no code, None for None.
+    """The canonical spelling of an ICD-9-CM code: one of CODES, "unknown" for any other text, None for None.
 
-    Numbers may have lost their leading zeros ("8" is 008) and 250.xx its trailing ones ("250" is 250.00, "250.8"
-    is 250.80), as in the dataset. Decimals of all other codes are dropped. The decimal point is needed. A code that
-    could as well be ICD-10-CM is unknown (`settle` knows more, from the other diagnoses).
+    Numbers may lack leading zeros ("8" is 008) and 250.xx trailing ones ("250" is 250.00, "250.8" is 250.80), as in
+    the dataset. Decimals of all other codes are dropped; the decimal point is required. A code that may be ICD-10-CM is
+    unknown (`settle` resolves more of them, from the other diagnoses).
 
     >>> [normalise(code) for code in ("8", "428.31", "250.8", "v45.81", "?", None)]
     ['008', '428', '250.80', 'V45', 'unknown', None]
@@ -350,7 +350,7 @@ def normalise(code: str | None) -> str | None:
 
 @lru_cache(maxsize=10_000)
 def is_icd10(code: str | None) -> bool:
-    """Can this be an ICD-10-CM code, and no ICD-9-CM code?
+    """Whether the code can be ICD-10-CM and cannot be ICD-9-CM.
 
     >>> [is_icd10(code) for code in ("I50.23", "E1165", "E87.1", "E871", "V45", "428", None)]
     [True, True, True, False, False, False, False]
@@ -359,13 +359,13 @@ def is_icd10(code: str | None) -> bool:
 
 
 def is_ambiguous(code: str | None) -> bool:
-    """Does the code begin with a letter that codes of ICD-9-CM and of ICD-10-CM begin with?"""
+    """Whether the code begins with E or V, as codes of both ICD-9-CM and ICD-10-CM do."""
     return code is not None and code.strip()[:1].upper() in ("E", "V")
 
 
 def settle(encounter: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The encounter with those diagnoses "unknown" that cannot be told from ICD-10-CM: codes with E or V in front,
-    beside a diagnosis that can only be ICD-10-CM.
+    """The encounter with "unknown" for diagnoses that may be ICD-10-CM: codes with E or V in front, if another
+    diagnosis of the encounter can only be ICD-10-CM.
 
     >>> settle({"diag_1": "I5023", "diag_2": "E878", "diag_3": "428"})
     {'diag_1': 'I5023', 'diag_2': 'unknown', 'diag_3': '428'}
@@ -377,16 +377,16 @@ def settle(encounter: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def describe(code: str | None) -> Diagnosis:
-    """What the tables say about a code in any spelling; "missing" and "unknown" are groups like others."""
+    """Groups and conditions of a code in any spelling; None has the groups "missing", an invalid code "unknown"."""
     canonical = normalise(code) or MISSING
     return DIAGNOSIS.get(canonical) or Diagnosis(canonical, canonical, canonical, canonical)
 
 
 @cache
 def charlson_weights() -> Mapping[str, Mapping[str, int]]:
-    """For each family of Charlson conditions, the weight of each code that belongs to it.
+    """Weight of each code, by family of Charlson conditions.
 
-    The index is the sum over families of the largest weight found in each.
+    The index is the sum over families of the largest weight among the patient's codes.
     """
     weights: dict[str, dict[str, int]] = {}
     for condition in CHARLSON.values():
@@ -395,9 +395,12 @@ def charlson_weights() -> Mapping[str, Mapping[str, int]]:
 
 
 def charlson_index(codes: Iterable[str | None]) -> int:
-    """Charlson comorbidity index of one patient's codes, in any spelling; 0 without any.
+    """Charlson comorbidity index (0 or more) of one patient's codes, in any spelling; missing and unknown add 0.
 
     Each condition counts once, and of mild and severe forms (liver, diabetes, cancer) the severe one only.
+
+    >>> charlson_index(["428", "250.40", "250.00", None])
+    3
     """
     known = {normalise(code) for code in codes}
     return sum(

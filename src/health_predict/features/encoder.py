@@ -1,13 +1,12 @@
-"""From one encounter, or a table of them, to the model's input vector by look-ups alone.
+"""Turns encounters into the model's input vectors by look-ups alone.
 
-An `Encoder` is the fitted preprocessing written out as plain tables: for every field, what each of its values
-adds to which slots of the vector. It is stored as `encoder.json`, so that the service needs neither the
-training libraries nor a pickle. Tables are encoded here, single encounters by `row_encoder.py`, to the same float32
-numbers.
+An `Encoder` is the fitted preprocessing written out as plain tables: for every field, the amounts that each of its
+values adds to slots of the vector. It is stored as `encoder.json`, so that the service needs neither the training
+libraries nor a pickle. Tables are encoded here, single encounters by `row_encoder.py`, to the same float32 numbers.
 
-A slot takes contributions by addition, or by maximum where several fields may say the same thing (a
-comorbidity seen in two diagnoses counts once). Then come combinations (sums of slots), ratios, and, for
-linear models, standardisation. Slots after the outputs are intermediate results that no model sees.
+A slot takes contributions by addition, or by maximum where several fields may state the same fact (a comorbidity in
+two diagnoses counts once). Then come combinations (sums of slots), ratios, and, for linear models, standardisation.
+Slots after the outputs are intermediate results that no model reads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,15 +25,15 @@ Slot = int
 
 
 class Contribution(NamedTuple):
-    """What one value of one field brings: amounts added to slots, and amounts that slots must at least reach."""
+    """Contribution of one value of one field: amounts added to slots, and lower bounds of slots."""
 
     sums: tuple[tuple[Slot, float], ...] = ()
     maxima: tuple[tuple[Slot, float], ...] = ()
 
 
 class CountTable(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A number, held within minimum..maximum and added to its slots; missing counts as the minimum, and adds 1 to the
-    `absent` slots."""
+    """Table of a number: the value, clipped to minimum..maximum, is added to its slots; a missing one counts as the
+    minimum, and adds 1 to the `absent` slots."""
 
     maximum: float | int
     slots: tuple[Slot, ...]
@@ -42,20 +41,20 @@ class CountTable(msgspec.Struct, frozen=True, omit_defaults=True):
     absent: tuple[Slot, ...] = ()
 
     def find(self, value: float | None) -> Contribution:
-        """The contribution of a number."""
+        """The contribution of a number; None: missing."""
         amount = float(self.minimum if value is None else min(max(value, self.minimum), self.maximum))
         missing = tuple((slot, 1.0) for slot in self.absent if value is None)
         return Contribution((*((slot, amount) for slot in self.slots), *missing))
 
     @property
     def contributions(self) -> list[Contribution]:
-        """Contributions that touch all the slots that any number does."""
+        """Two contributions that together touch every slot that any number touches."""
         return [self.find(self.maximum), self.find(None)]
 
 
 @dataclass(frozen=True)
 class CodeTable:
-    """What each known value brings; `keys` says how a value is looked up."""
+    """Table of a code: the contribution of each known value; `keys` is the form in which values are looked up."""
 
     keys: Literal["text", "integer", "icd9"]
     known: Mapping[Any, Contribution]
@@ -64,7 +63,7 @@ class CodeTable:
 
     @property
     def contributions(self) -> list[Contribution]:
-        """Of all values."""
+        """Contributions of all values, missing and unknown included."""
         return [*self.known.values(), self.missing, self.unknown]
 
     def find(self, value: Value) -> Contribution | None:
@@ -95,25 +94,26 @@ class Encoder:
     codes: Mapping[str, CodeTable]
     combinations: tuple[tuple[Slot, tuple[Slot, ...]], ...]
     ratios: tuple[tuple[Slot, Slot, Slot], ...]  # slot, numerator, denominator (at least 1)
-    center: tuple[float, ...] = field(default=())  # of the outputs; empty: not standardised
+    center: tuple[float, ...] = field(default=())  # one value per output; empty: not standardised
     scale: tuple[float, ...] = field(default=())
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Names of the fields that are read, counts first."""
+        """Names of the fields that the encoder reads, counts first."""
         return (*self.counts, *self.codes)
 
     def encode_table(self, columns: Mapping[str, "NDArray[Any] | Codes"]) -> NDArray[np.float32]:
         """The model's input for a table, shape (rows, len(outputs)), row order kept.
 
-        `columns` holds an array for each number, NaN where it is missing, and `Codes` for each code field.
+        `columns` holds an array of shape (rows,) for each number, NaN where missing, and `Codes` for each code field.
+        Raises TypeError for a code field in another form.
         """
         rows = len(next(column.index if isinstance(column, Codes) else column for column in columns.values()))
         x = np.zeros((self.slots, rows))
         for name, count in self.counts.items():
             given = np.asarray(columns[name])
             held = np.clip(given, count.minimum, count.maximum)
-            if given.dtype.kind == "f":  # whole numbers are all there
+            if given.dtype.kind == "f":  # arrays of whole numbers have no missing values
                 missing = np.isnan(given)
                 held = np.where(missing, count.minimum, held)
                 for slot in count.absent:
@@ -137,7 +137,7 @@ class Encoder:
         return self.finish(x[: len(self.outputs)].T)
 
     def unknown_fields(self, encounter: Mapping[str, Any]) -> list[str]:
-        """Names of the code fields whose value no table knows; missing values are not unknown."""
+        """Names of the code fields with an unknown value; missing values are not unknown."""
         settled = settle(encounter)
         return [name for name, table in self.codes.items() if table.find(settled.get(name)) is None]
 
@@ -150,17 +150,17 @@ class Encoder:
 
     @classmethod
     def from_json(cls, data: bytes) -> "Encoder":
-        """Raises msgspec.ValidationError for what `to_json` cannot have written."""
+        """The encoder in `data`. Raises msgspec.ValidationError for JSON that `to_json` cannot have written."""
         return msgspec.json.decode(data, type=cls)._with_keys(int)
 
     def finish(self, x: NDArray[np.float64]) -> NDArray[np.float32]:
-        """What the model reads of encoded encounters: standardised where it wants that, in float32; shape kept."""
+        """Encoded encounters as the model reads them: standardised if the encoder says so, float32, same shape."""
         if self.scale:
             x = (x - self._center_array) / self._scale_array
         return np.ascontiguousarray(x, dtype=np.float32)
 
     def _with_keys(self, kind: type[int] | type[str]) -> "Encoder":
-        """The same with the known whole numbers as this type: in JSON they are texts."""
+        """The encoder with whole-number keys converted to `kind`: JSON has texts as keys."""
         codes = {
             name: replace(table, known={kind(value): found for value, found in table.known.items()})
             if table.keys == "integer"

@@ -1,13 +1,13 @@
 """Features of one encounter that need no fitting: the same row gives the same features alone or in a table.
 
-Every feature is a line of one shape or another, so that a table can be computed with polars here and one row can
-be computed from plain look-ups in the service (`encoder.py`), from the same lines. None of them reads an
-identifier, another row, or the outcome. Every quantity of the schema has a line, and every category or code that no
-line here says more of; `feature=False` in its row leaves a field out.
+Every feature is one line of NUMBERS or CATEGORIES, from which polars computes tables here, and look-ups compute single
+rows in the service (`encoder.py`). No feature reads an identifier, another row, or the outcome. Every quantity of the
+schema has a feature, and so has every category or code that no line here derives more from; `feature=False` in its row
+leaves a field out.
 
-Missing values and unknown codes: a category is "missing" or "unknown"; a missing or unknown value adds nothing to
-a sum or a flag; a missing quantity counts as the low end of its range, and a flag says so where it may be missing. A
-quantity beyond the range that the published data covers counts as the end of that range.
+Missing values and unknown codes: a category is "missing" or "unknown"; a missing or unknown value adds nothing to a sum
+or a flag; a missing quantity counts as its minimum, and a flag marks it where the field may be missing. A quantity
+above the largest in the published data counts as that.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ MISSING, UNKNOWN = "missing", "unknown"
 
 @dataclass(frozen=True)
 class Recorded:
-    """A quantity as recorded, within `minimum` and `maximum` (the largest in the published data)."""
+    """A quantity as recorded, clipped to `minimum` and `maximum` (the largest in the published data)."""
 
     field: str
     maximum: float
@@ -48,7 +48,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Absent:
-    """1 where the field has no value, else 0."""
+    """1 where the field is missing, else 0."""
 
     name: str
     field: str
@@ -56,7 +56,7 @@ class Absent:
 
 @dataclass(frozen=True)
 class Total:
-    """Sum, over the fields, of what the table says for each field's value; 0 where it says nothing."""
+    """Sum over the fields of the table's amount for each field's value; 0 for values not in the table."""
 
     name: str
     fields: tuple[str, ...]
@@ -65,7 +65,7 @@ class Total:
 
 @dataclass(frozen=True)
 class Highest:
-    """Largest, over the fields, of what the table says for each field's value; 0 where it says nothing."""
+    """Largest over the fields of the table's amount for each field's value; 0 for values not in the table."""
 
     name: str
     fields: tuple[str, ...]
@@ -82,7 +82,7 @@ class Combination:
 
 @dataclass(frozen=True)
 class Ratio:
-    """One feature over another that is never below 1."""
+    """One feature divided by another, which counts as at least 1."""
 
     name: str
     numerator: str
@@ -91,7 +91,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Category:
-    """The field's value, or what the table makes of it."""
+    """The field's value, or the table's label for it."""
 
     name: str
     field: str
@@ -103,7 +103,7 @@ Number = Recorded | Absent | Total | Highest | Combination | Ratio
 
 _DRUG_FIELDS = tuple(raw.replace("-", "_") for raw in DRUGS)
 
-# Raw disposition codes in the groups of IDs_mapping.csv that say what care follows.
+# Raw disposition codes of IDs_mapping.csv, grouped by the care that follows.
 DISPOSITION_GROUPS: Mapping[Value, str] = {
     **dict.fromkeys((1,), "home"),
     **dict.fromkeys((6, 8), "home_with_care"),
@@ -150,7 +150,7 @@ def _recorded(field: Field) -> Recorded:
     return Recorded(field.name, field.largest, field.minimum if field.kind == "decimal" else 0)
 
 
-# Order matters only in that a combination or a ratio comes after what it reads.
+# A combination or a ratio comes after the features that it reads; otherwise the order does not matter.
 NUMBERS: tuple[Number, ...] = (
     *(_recorded(field) for field in _QUANTITIES),
     *(Absent(f"{field.name}_missing", field.name) for field in _QUANTITIES if field.may_be_missing),
@@ -170,7 +170,7 @@ NUMBERS: tuple[Number, ...] = (
     *_CHARLSON_PARTS,
     Combination("charlson_index", tuple(part.name for part in _CHARLSON_PARTS)),
 )
-HIDDEN = frozenset(part.name for part in _CHARLSON_PARTS)  # read by the index, not by a model
+HIDDEN = frozenset(part.name for part in _CHARLSON_PARTS)  # read by the Charlson index, not by a model
 
 _CATEGORIES = (
     *(Category(name, name) for name in ("race", "gender", "A1Cresult", "max_glu_serum", "change", "diabetesMed")),
@@ -228,7 +228,7 @@ def engineer(encounters: pl.DataFrame) -> pl.DataFrame:
 
 
 def _meanings(values: list[Value | None], field: str) -> pl.DataFrame:
-    """What each value of one field means to every feature that reads the field: one row a value."""
+    """Contribution of each value of one field to the features that read the field: one row per value."""
     diagnosis = FIELD[field].kind == "diagnosis"
     canonical = [normalise(str(value)) if diagnosis and value is not None else value for value in values]
     found: dict[str, pl.Series] = {
@@ -246,7 +246,7 @@ def _meanings(values: list[Value | None], field: str) -> pl.DataFrame:
 
 
 def label(category: Category, value: Value | None) -> str:
-    """The label of a field's value; diagnosis codes in their canonical spelling."""
+    """Label of a field's value, "missing" or "unknown" included; diagnosis codes must be in canonical spelling."""
     if value is None:
         return MISSING
     if category.table is not None:
@@ -256,7 +256,7 @@ def label(category: Category, value: Value | None) -> str:
 
 
 def _column(name: str, field: str = "") -> str:
-    return f"{name} of {field}" if field else f"feature {name}"  # apart from the fields' own columns
+    return f"{name} of {field}" if field else f"feature {name}"  # distinct from the fields' own columns
 
 
 def _number(number: Number) -> pl.Expr:
@@ -276,14 +276,14 @@ def _number(number: Number) -> pl.Expr:
 
 
 def columns(encounters: pl.DataFrame, encoder: Encoder) -> Mapping[str, NDArray[Any] | Codes]:
-    """The fields that an encoder reads, as `Encoder.encode_table` wants them."""
+    """The fields that an encoder reads, as `Encoder.encode_table` takes them."""
     encounters = settle(encounters)
     counts = {name: encounters[name].to_numpy() for name in encoder.counts}  # null: NaN
     return {**counts, **{name: _codes(encounters[name]) for name in encoder.codes}}
 
 
 def settle(encounters: pl.DataFrame) -> pl.DataFrame:
-    """The table with each encounter's diagnoses as `diagnoses.settle` leaves them."""
+    """The table with `diagnoses.settle` applied to each encounter; row order kept."""
     values = {name: _values(encounters[name]) for name in DIAGNOSES if name in encounters.columns}
     foreign = {name: list(filter(is_icd10, found)) for name, found in values.items()}
     if not any(foreign.values()):

@@ -1,6 +1,6 @@
-"""Is a field missing far more often than among the encounters that the model was trained on?
+"""Tests whether a field is missing far more often than in the training encounters.
 
-Plain Python, as both the service and the scoring of files ask it.
+Plain Python, as both the service and the scoring of files use it.
 """
 
 import math
@@ -10,9 +10,9 @@ from health_predict.params import MissingParams
 
 
 def missing_limits(reference: Mapping[str, float], params: MissingParams) -> dict[str, float]:
-    """For each field, the share of encounters without a value from which it is missing far more often.
+    """For each field, the limit of its missing share, from which it counts as missing far more often.
 
-    `reference` is the share in the training encounters, by field. A limit above 1 can never be reached.
+    `reference` is the missing share in the training encounters, 0 to 1, by field. A limit above 1 is never reached.
 
     >>> missing_limits({"diag_1": 0.0, "weight": 0.97}, MissingParams(max_rise=0.05))
     {'diag_1': 0.05, 'weight': 1.02}
@@ -23,9 +23,9 @@ def missing_limits(reference: Mapping[str, float], params: MissingParams) -> dic
 def missing_far_more_often(
     missing: Mapping[str, int], encounters: int, reference: Mapping[str, float], params: MissingParams
 ) -> list[str]:
-    """The fields, in the order of `missing`, that lack a value in more encounters than the limit, and beyond chance.
+    """The fields, in the order of `missing`, whose missing share is above its limit, and by more than chance.
 
-    `missing` counts encounters without a value, of so many `encounters`; fields without a reference are not judged.
+    `missing` counts encounters without a value, out of `encounters`; fields without a reference are left out.
     """
     limits = missing_limits(reference, params)
     return [
@@ -38,7 +38,7 @@ def missing_far_more_often(
 
 
 def _chance(count: int, encounters: int, usual: float) -> float:
-    """Chernoff's bound on the probability that at least `count` of the encounters lack what a `usual` share lacks."""
+    """Chernoff's bound on the probability of at least `count` missing values where a share `usual` is missing."""
     seen = count / encounters
     if seen <= usual:
         return 1.0

@@ -1,8 +1,8 @@
-"""The fitted half of the features: from engineered features to the matrix a model is trained on.
+"""Fitted preprocessing: turns engineered features into the matrix that a model is trained on.
 
 Two encodings. `target`, for trees: numbers as they are, each category as its cross-fitted, shrunken outcome rate
 (scikit-learn's TargetEncoder; Micci-Barreca 2001). `one_hot`, for linear models: numbers standardised, categories
-as indicator columns, rare ones together.
+as indicator columns, rare categories in one column.
 """
 
 from collections import defaultdict
@@ -43,10 +43,10 @@ Matrix: TypeAlias = Any  # NDArray[np.float32], or scipy's csr_matrix of them (i
 
 @dataclass
 class Preprocessor:
-    """Fitted on the training encounters only; the same object transforms every later one.
+    """Preprocessing fitted on the training encounters only; the same object transforms all others.
 
-    A category that training never saw is encoded as the overall outcome rate (`target`) or as the column of rare
-    categories, where there is one, else as no column (`one_hot`).
+    A category unseen in training is encoded as the overall outcome rate (`target`), or in the column of rare
+    categories, if there is one, else as zeros (`one_hot`).
     """
 
     encoding: Encoding
@@ -55,8 +55,8 @@ class Preprocessor:
     def fit_transform(self, features: pl.DataFrame, y: NDArray[np.bool_]) -> Matrix:
         """Fit, and return the training matrix, shape (rows, len(feature_names)), float32.
 
-        With `target`, a training row's rates come from the folds that it is not in, so they differ from what
-        `transform` gives for the same row. Dense for `target`, CSR for `one_hot`.
+        With `target`, a training row's rates come from the folds without the row, so they differ from `transform` of
+        the same row. Dense for `target`, CSR for `one_hot`.
         """
         self.categories_ = {name: features[name].unique().sort().to_list() for name in CATEGORY_NAMES}
         numbers, codes = self._parts(features)
@@ -88,7 +88,7 @@ class Preprocessor:
         return _Compiler(self).compile()
 
     def encoded(self, category: str) -> dict[str | None, dict[str, float]]:
-        """What each label of a category becomes: amounts by output column, zeros left out; None: any other label."""
+        """Encoding of each label of a category: amounts by output column, zeros left out; key None: any other label."""
         position = CATEGORY_NAMES.index(category)
         labels = [*self.categories_[category], None]
         codes = np.full((len(labels), len(CATEGORY_NAMES)), -1)
@@ -112,8 +112,8 @@ class Preprocessor:
         return numbers, codes
 
     def _round(self, rates: NDArray[np.float64]) -> NDArray[np.float64]:
-        # A booster splits half-way between two values. Rates that differ only beyond float32 would make it split
-        # where the float32 of ONNX cannot; rounded rates are either equal or far enough apart.
+        # A booster splits half-way between two values. Between rates that differ only beyond float32, it would split
+        # where ONNX's float32 cannot; rounded rates are either equal or far enough apart.
         rounded: NDArray[np.float64] = np.round(rates, self.params.decimals)
         return rounded
 

@@ -1,8 +1,8 @@
-"""One encounter to the model's input vector: an `Encoder` laid out so that the interpreter has little to do.
+"""Encodes one encounter as the model's input vector, with an `Encoder` laid out to cost few interpreter steps.
 
-What the values of all fields bring is chained to one list. A field's own slots, which no other field touches, are in
-it as numbers. A field that touches other slots too brings, after its numbers, what it adds to them and what they must
-reach. Those slots have their places at the end of the list.
+The contributions of all fields are chained to one list. Slots that only one field touches are numbers in that field's
+part. A field that touches shared slots has two more entries in its part: its sums and its lower bounds for them. The
+shared slots are at the end of the list.
 """
 
 from collections import Counter
@@ -14,8 +14,8 @@ from typing import Any
 from health_predict.features.diagnoses import normalise, settle
 from health_predict.features.encoder import CodeTable, Contribution, CountTable, Encoder, Slot
 
-_Part = tuple[Any, ...]  # of the list
-_LAID_OUT = 1_000  # largest number of a field whose numbers are
+_Part = tuple[Any, ...]  # one field's part of the list
+_LAID_OUT = 1_000  # fields with whole numbers up to this maximum have all their parts prepared
 
 
 class RowEncoder:
@@ -26,7 +26,7 @@ class RowEncoder:
         users = Counter(slot for table in tables.values() for slot in _touched(table))
         own = {name: sorted(slot for slot in _only_summed(table) if users[slot] == 1) for name, table in tables.items()}
         place: dict[Slot, int] = {}
-        added: list[int] = []  # places of what fields add to others' slots; what these must reach is one further
+        added: list[int] = []  # places of sums for shared slots; lower bounds follow each
         length = 0
         for name, table in tables.items():
             place |= {slot: length + position for position, slot in enumerate(own[name])}
@@ -47,13 +47,13 @@ class RowEncoder:
         self._outputs = _getter([place[slot] for slot in range(len(encoder.outputs))])
 
     def encode(self, encounter: Mapping[str, Any]) -> tuple[tuple[float, ...], list[str]]:
-        """The encoder's outputs, not yet finished, and the names of the code fields whose value no table knows.
+        """The encoder's outputs before `Encoder.finish`, and the names of the code fields with an unknown value.
 
-        A field that is absent counts as missing, a value that no table knows as unknown.
+        An absent field counts as missing, a value in no table as unknown.
         """
-        self._unknown.clear()  # first: an encounter that cannot be encoded leaves nothing to the next
+        self._unknown.clear()  # first, so that names from an encounter that failed are not kept
         x: list[Any] = [*chain.from_iterable(map(getitem, self._tables, map(encounter.get, self._fields)))]
-        if self._unknown and (settled := settle(encounter)) != encounter:  # what can only be ICD-10-CM is unknown
+        if self._unknown and (settled := settle(encounter)) != encounter:  # it has codes of ICD-10-CM
             return self.encode(settled)
         x += self._zeros
         for place, amount in chain.from_iterable(self._sums(x)):
@@ -69,7 +69,7 @@ class RowEncoder:
 
 
 class _Numbers(dict[Any, _Part]):
-    """The part of each number: those of small whole numbers are laid out, others are made when they are asked for."""
+    """The part of each number: prepared for small whole numbers, computed on demand for others."""
 
     def __init__(self, table: CountTable, part: Callable[[Contribution], _Part]):
         whole = isinstance(table.maximum, int) and table.maximum <= _LAID_OUT
@@ -82,7 +82,7 @@ class _Numbers(dict[Any, _Part]):
 
 
 class _Codes(dict[Any, _Part]):
-    """The part of each known value, of its other spellings, and of an unknown value, which is noted."""
+    """The part of each known value and its other spellings; an unknown value is noted and has a part too."""
 
     def __init__(self, parts: Mapping[Any, _Part], icd9: bool, unknown: _Part, note: Callable[[], None]):
         super().__init__(parts)
@@ -99,7 +99,7 @@ class _Codes(dict[Any, _Part]):
 def _parts(
     name: str, table: CountTable | CodeTable, own: Sequence[Slot], place: Mapping[Slot, int], unknown: list[str]
 ) -> dict[Any, _Part]:
-    """The part of the list that each value of the field brings; `unknown` gets the field's name for an unknown one."""
+    """The field's part of the list, by value; an unknown value appends the field's name to `unknown`."""
     shares = bool(_touched(table) - set(own))
 
     def part(contribution: Contribution) -> _Part:

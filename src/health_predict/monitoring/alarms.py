@@ -1,13 +1,13 @@
-"""What is new in a report, what is worse, and what was known: alarms that somebody should read.
+"""Divides a report's findings into new, worse and known; an alarm is raised for new and worse ones.
 
-The status of a report says whether a batch differs from what its champion learnt from. A stream that has moved for good
-differs in every batch, and a status that never changes is not read. So each report is taken apart into measures that
-are comparable from report to report, and an alarm is raised for what no earlier report told of.
+The status of a report says whether a batch differs from the champion's reference. A stream that has changed for good
+differs in every batch, and nobody reads a status that never changes. So each report is taken apart into measures that
+are comparable between reports, and an alarm is raised for findings that no earlier report told of.
 
-Reports that count as earlier are those under the same champion. Of reports under other versions, what they say about
-inputs counts where the champion was fitted on the same encounters (a recalibration), or where it was trained on those
-batches, as it has learnt from encounters like these. So another champion makes a finding new again only where it did
-not learn from it. Scores and outcomes are the champion's own: nothing is known of them before its first report.
+Earlier reports are those under the same champion. Reports under other versions count for findings about inputs only,
+and only where the champion was fitted on the same encounters (a recalibration) or trained on the reported batches. So a
+new champion makes a finding new again only where it did not learn from the batches that showed it. Findings about
+scores and outcomes belong to one champion: none is known before its first report.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,8 @@ from scipy.stats import norm
 from health_predict.monitoring.measures import Key, Kind, Measure
 from health_predict.params import AlarmParams, Params
 
-INPUTS: frozenset[Kind] = frozenset({"field", "missing", "unknown", "combinations"})  # not the model's doing
+# Findings about inputs, which do not depend on the model.
+INPUTS: frozenset[Kind] = frozenset({"field", "missing", "unknown", "combinations"})
 
 ADVICE: Mapping[Kind, str] = {
     "field": "Find out whether other patients came or the same are recorded otherwise (report.html shows the values): "
@@ -47,8 +48,8 @@ ADVICE: Mapping[Kind, str] = {
 class Watched:
     """The measures of one report, in any order.
 
-    `name` is the report's in a sentence ("batch 3"), `batches` those it is about, none for a file. `trained_on` is the
-    SHA-256 of the table that `version` was fitted on, `learnt` are the batches that had matured when it was assembled.
+    `name` of the report in a sentence ("batch 3"), `batches` that it covers (none: a file). `trained_on` is the SHA-256
+    of the table that `version` was fitted on, `learnt` are the batches that had matured when that table was assembled.
     """
 
     name: str
@@ -61,8 +62,8 @@ class Watched:
 
 @dataclass(frozen=True)
 class Item:
-    """One finding. `level` is that of `Measure`; `before` the level at which it was told of, at first or when it last
-    had become worse (None: it is new). `since` is the name of the report that told of it first."""
+    """One finding. `level` is that of `Measure`; `before` is the level at which it was last reported as new or worse
+    (None: it is new). `since` is the name of the report that told of it first."""
 
     kind: Kind
     subject: str
@@ -74,12 +75,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Alarm:
-    """What a report says that earlier ones did not. Every finding is in one of `new`, `worse` and `known`.
+    """A report's findings, each in one of `new`, `worse` and `known`, the heaviest first.
 
-    `raised`: somebody should look. A single field that drifted is no reason, as for the status: those that drifted
-    since the last alarm have to carry `DriftParams.min_importance` of the model's reliance together. `gone` were known
-    and are not there any more, beyond doubt. What weighs most comes first. `changed` compares with the report before,
-    whatever was in production then. `advice` has a sentence for each kind of finding that is new or worse.
+    `raised`: whether somebody should look. As for the status, one drifted field is not enough: the fields that drifted
+    since the last alarm must together carry `DriftParams.min_importance` of the model's reliance. `gone` are known
+    findings that are now below their limit by more than noise. `changed` has sentences that compare with the previous
+    report, under any version. `advice` has a sentence for each kind of finding that is new or worse.
     """
 
     raised: bool
@@ -93,7 +94,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class _Standing:
-    """What was told of a finding; `told`: by an alarm that was raised."""
+    """What earlier reports told of a finding; `told`: whether in an alarm that was raised."""
 
     since: str
     level: float
@@ -102,7 +103,7 @@ class _Standing:
 
 
 def news(report: Watched, earlier: Sequence[Watched], params: Params) -> Alarm:
-    """What a report says that the earlier ones, oldest first, did not. The order of measures does not matter."""
+    """The alarm of a report, given the `earlier` ones, oldest first. The order of measures does not matter."""
     standing: dict[Key, _Standing] = {}
     for one in earlier:
         standing, _ = _told(standing, one.name, _comparable(one, report), params)
@@ -119,7 +120,7 @@ def news(report: Watched, earlier: Sequence[Watched], params: Params) -> Alarm:
 
 
 def _comparable(one: Watched, report: Watched) -> tuple[Measure, ...]:
-    """What an earlier report says about the champion of this one."""
+    """Measures of the earlier report `one` that count as known under the champion of `report`."""
     if one.version == report.version:
         return one.measures
     alike = bool(one.trained_on) and one.trained_on == report.trained_on
@@ -131,7 +132,7 @@ def _comparable(one: Watched, report: Watched) -> tuple[Measure, ...]:
 def _told(
     before: Mapping[Key, _Standing], name: str, found: Iterable[Measure], params: Params
 ) -> tuple[dict[Key, _Standing], Alarm]:
-    """What a report tells after what was told before, and what has been told from then on."""
+    """The findings told up to and including this report, and this report's alarm."""
     in_order = sorted(found, key=lambda one: (-one.weight, one.key))
     fresh = [one for one in in_order if one.found and _is_fresh(one, before.get(one.key), params.alarms)]
     stays = [one for one in in_order if one.found and one not in fresh]
@@ -160,7 +161,7 @@ def _told(
 
 
 def _is_fresh(found: Measure, before: _Standing | None, params: AlarmParams) -> bool:
-    """Is a finding new, or so much worse than it was told that it is told again: by growth beyond its noise."""
+    """Whether a finding is new, or has grown since it was last told by more than the allowed growth and its noise."""
     if before is None:
         return True
     noise = _certain(params) * hypot(found.error, before.error)
@@ -168,7 +169,7 @@ def _is_fresh(found: Measure, before: _Standing | None, params: AlarmParams) -> 
 
 
 def _is_gone(found: Measure, params: AlarmParams) -> bool:
-    """Is a measure no finding, and below its limit beyond noise: one that is about its limit stays known."""
+    """Whether a measure is no finding and below its limit by more than noise; near its limit it stays known."""
     return not found.found and found.level < found.limit - _certain(params) * found.error
 
 
@@ -181,7 +182,7 @@ def _item(found: Measure, since: str, before: float | None) -> Item:
 
 
 def _changed(report: Watched, last: Watched) -> tuple[str, ...]:
-    """What is found now and was not in the report before, and the other way round, as far as both measured it."""
+    """Sentences on findings that came or went since the previous report, of measures that both reports have."""
     now, then = ({one.key: one for one in watched.measures} for watched in (report, last))
     both = sorted(now.keys() & then.keys())
     came = [_called(key) for key in both if now[key].found and not then[key].found]

@@ -1,4 +1,4 @@
-"""How good were the answers that the service gave: by the version that gave them, and by day."""
+"""Judges the service's answers on known outcomes, by the version that gave them, and by day."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from health_predict.params import BootstrapParams, FollowUpParams
 
 ANSWERS: Mapping[str, pl.DataType] = {
     "version": pl.String(),
-    "day": pl.String(),  # of the answer, UTC, as 2026-01-31
+    "day": pl.String(),  # day of the answer, UTC, as 2026-01-31
     "probability": pl.Float64(),
     "readmitted": pl.Boolean(),  # within 30 days
-    "patient": pl.Int64(),  # any number that stands for one patient
-    "followed_up": pl.Boolean(),  # because of the answer; null: it is not said
+    "patient": pl.Int64(),  # number of the patient: any, the same in all answers
+    "followed_up": pl.Boolean(),  # because of the answer; null: not stated
 }
 
 
 @dataclass(frozen=True)
 class Day:
-    """Answers of a day whose outcomes are known; `expected` readmissions are the sum of the probabilities."""
+    """One day's answers with known outcomes; `expected` readmissions are the sum of the probabilities."""
 
     day: str
     rows: int
@@ -33,10 +33,12 @@ class Day:
 
 @dataclass(frozen=True)
 class Answered:
-    """The answers of one version whose outcomes are known. `unjudged` says why there are no metrics: too few, all
-    outcomes alike, or follow-up of which nobody can know what it changed. Where `follow_up` says what following up
-    seems
-    to have done, the metrics are about outcomes without it, and `days` count them as they were."""
+    """The answers of one version with known outcomes.
+
+    `unjudged` is the reason for missing metrics: too few answers, all outcomes alike, or follow-up of unknown effect.
+    Where `follow_up` has an estimated effect, the metrics are about outcomes without follow-up, and `days` count the
+    observed outcomes.
+    """
 
     version: str
     rows: int

@@ -1,12 +1,12 @@
-"""Has the data moved away from what the model was trained on, and does the model care?
+"""Tests whether the fields of a batch have drifted from the reference, and how much the model relies on those fields.
 
 Everything about single fields is computed from counts by value, never from rows: a batch is counted once, the
-reference's counts travel in its bundle, and a million rows cost what their distinct values cost.
+reference's counts travel in its bundle, and the cost depends on the number of distinct values, not of rows.
 
-Two families of numbers. `Statistics` are the usual ones, equal to Evidently's, for people and dashboards. The
-decision rests on calibrated ones: a test whose null distribution comes from resampled reference patients
-(`reference.Null`), false discoveries controlled over the fields, an effect large enough to matter, and the share of
-the model's reliance that lies on the fields that drifted. A check that cannot run raises; it never says "no drift".
+There are two sets of numbers. `Statistics` are the usual ones, equal to Evidently's, for people and dashboards. The
+decision uses calibrated ones: a test whose null distribution comes from resampled reference patients
+(`reference.Null`), a false discovery rate controlled over the fields, a minimum effect, and the share of the model's
+reliance on the fields that drifted. A check that cannot run raises; it never returns "no drift".
 """
 
 import warnings
@@ -33,7 +33,7 @@ from health_predict.params import DriftParams
 Floats = NDArray[np.float64]
 
 EXACT_ROWS = 10_000  # scipy's limit for the exact p-value of the Kolmogorov-Smirnov test
-BINNED_ABOVE = 20  # distinct values; Evidently bins numbers with more of them
+BINNED_ABOVE = 20  # Evidently bins numbers with more distinct values
 CHECKS = 3  # fields, scores and the multivariate check share the false-alarm rate of a batch
 
 
@@ -41,8 +41,8 @@ CHECKS = 3  # fields, scores and the multivariate check share the false-alarm ra
 class Statistics:
     """The usual numbers for one field, equal to Evidently's where a missing value counts as a category of its own.
 
-    `wasserstein` (in standard deviations of the reference) and `ks` (a p-value) are of ordered fields, `chi_square`
-    (a p-value) of categories. None: not of this type, or no value left to compare.
+    `wasserstein` (in standard deviations of the reference) and `ks` (a p-value) are for ordered fields, `chi_square`
+    (a p-value) for categories. None: the field is of the other type, or has no value to compare.
     """
 
     psi: float
@@ -57,10 +57,10 @@ class FieldDrift:
     """One field of a batch against the reference.
 
     `distance` is the normed Wasserstein distance for ordered fields, the Jensen-Shannon distance for categories.
-    `effect` is what the decision weighs: again the Wasserstein distance, or Cohen's w without what chance adds
-    (0.1 is small, 0.3 medium). `threshold` is what `statistic` had to exceed in this batch. `missing` is the share
-    of encounters without a value, `unknown` of those with one that the reference never had; `unknown_p_value` says
-    whether so many are to be expected.
+    `effect`, which the decision uses, is the Wasserstein distance again, or Cohen's w corrected for chance (0.1 is
+    small, 0.3 medium). `threshold` is the value that `statistic` had to exceed in this batch. `missing` is the share
+    of encounters without a value, 0 to 1, `unknown` that of encounters with a value that the reference never had;
+    `unknown_p_value` is the chance of so many unknown values without a change.
     """
 
     field: str
@@ -81,7 +81,7 @@ class FieldDrift:
 
 @dataclass(frozen=True)
 class Drift:
-    """A batch against the reference. `reasons` are why it is an alarm (none: it is not), `notes` what else moved."""
+    """A batch against the reference. `reasons` for calling it drift (none: no drift), `notes` on other changes."""
 
     reference_rows: int
     rows: int
@@ -97,7 +97,7 @@ class Drift:
 
 
 def field_drift(reference: Reference, current: ValueCounts, params: DriftParams) -> Drift:
-    """Judge a batch by its counts (`reference.value_counts`). The fields come back in the order of the schema.
+    """Compare a batch's counts (`reference.value_counts`) with the reference. Fields are in schema order.
 
     Raises DataError for a batch too small to judge, and where batch or reference lack a field.
     """
@@ -113,7 +113,7 @@ def field_drift(reference: Reference, current: ValueCounts, params: DriftParams)
 
 
 def discovery_threshold(p_values: Floats, rate: float) -> float:
-    """Largest p-value that is a discovery at this false discovery rate; where there is none, that of the first.
+    """Largest p-value that is a discovery at the false discovery rate `rate`; without discoveries, `rate` / tests.
 
     Benjamini and Hochberg, JRSS B 1995;57:289. With no drift anywhere, `rate` is also the chance of any discovery.
     """
@@ -124,18 +124,18 @@ def discovery_threshold(p_values: Floats, rate: float) -> float:
 
 
 def matters(field: FieldDrift, params: DriftParams) -> bool:
-    """Is a broken feed of the field an alarm by itself, and not only a note."""
+    """Whether a broken feed of the field is a reason for drift by itself, rather than a note."""
     return not field.administrative or field.importance >= params.min_importance
 
 
 def lost(field: FieldDrift, params: DriftParams) -> bool:
-    """Is the field missing in so many more encounters than in the reference that its feed may be broken."""
+    """Whether the field is missing in so many more encounters than in the reference that its feed may be broken."""
     rose = field.missing - field.missing_reference >= params.max_missing_rise
     return rose and field.p_value <= params.false_alarm_rate
 
 
 def recoded(field: FieldDrift, params: DriftParams) -> bool:
-    """Has the field so many values that the reference never had that its coding system may have changed."""
+    """Whether so many values of the field are new to the reference that its coding system may have changed."""
     level = params.false_alarm_rate / CHECKS / len(CLINICAL)
     return field.unknown >= params.max_unknown and field.unknown_p_value <= level
 
@@ -153,7 +153,9 @@ def statistics(field: Field, reference: Mapping[str, int], current: Mapping[str,
 
 
 def psi(reference: Floats, current: Floats) -> float:
-    """Population stability index of two tables of counts over the same cells; empty cells as Evidently fills them."""
+    """Population stability index (0 or more) of two tables of counts over the same cells, shape (cells,).
+
+    Empty cells are filled as by Evidently."""
     p, q = _filled(reference / reference.sum()), _filled(current / current.sum())
     return float(((p - q) * np.log(p / q)).sum())
 
@@ -187,18 +189,18 @@ def ks(values: Floats, reference: Floats, current: Floats) -> float:
     if max(m, n) <= EXACT_ROWS:
         samples = (np.repeat(values, counts.astype(np.int64)) for counts in (reference, current))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # that it took the asymptotic value, where sizes need it
+            warnings.simplefilter("ignore", RuntimeWarning)  # scipy warns where it falls back to the asymptotic value
             return float(ks_2samp(*samples).pvalue)
     distance = float(np.abs(np.cumsum(reference) / m - np.cumsum(current) / n).max())
     size = np.round(max(m, n) * min(m, n) / (m + n))
     if size * distance**2 >= 9:
-        # Smirnov's leading term, here within 1e-10 of the sum of `size` terms, which takes half a second a million.
+        # Smirnov's leading term, here within 1e-10 of the sum of `size` terms, which takes 0.5 s for a million.
         return float(2 * np.exp(-((6 * size * distance + 1) ** 2) / (18 * size)))
     return float(np.clip(kstwo.sf(distance, size), 0, 1))
 
 
 def chi_square(reference: Floats, current: Floats) -> float:
-    """p-value of Pearson's chi-square test of the current counts against the reference's shares; 0 for a new value."""
+    """p-value of Pearson's chi-square test of the current counts against the reference's shares; 0 with a new value."""
     expected = reference * (current.sum() / reference.sum())
     if (expected == 0).any():
         return 0.0
@@ -208,10 +210,10 @@ def chi_square(reference: Floats, current: Floats) -> float:
 
 
 def unseen_p_value(reference: Mapping[str, int], current: Mapping[str, int]) -> float:
-    """Chance of so many encounters with values that the reference never had, where nothing has changed.
+    """Probability of at least as many encounters with values new to the reference, where nothing has changed.
 
-    The next encounter brings a new value as often as the reference had values once only (Good, Biometrika
-    1953;40:237, after Turing). Given the sum of both counts, the batch's is binomial by the sizes of the two.
+    The next encounter has a new value as often as the reference had values that occur once (Good, Biometrika
+    1953;40:237, after Turing). Given the sum of both counts, the batch's count is binomial by the two sizes.
     """
     once = sum(1 for value, count in reference.items() if value != MISSING and count == 1)
     unseen, sizes = _unseen(reference, current), (_given(reference), _given(current))
@@ -219,9 +221,9 @@ def unseen_p_value(reference: Mapping[str, int], current: Mapping[str, int]) -> 
 
 
 def binned(values: Floats, reference: Floats, current: Floats, narrowest: float = 1.0) -> tuple[Floats, Floats]:
-    """Counts in the bins that Evidently compares numbers in: one a value, above 20 values Sturges' equal widths.
+    """Both counts in Evidently's bins for numbers: one per value, above 20 values Sturges' bins of equal width.
 
-    No bin is narrower than what separates neighbouring values, `narrowest`: 1 for whole numbers.
+    No bin is narrower than `narrowest`, the distance of neighbouring values: 1 for whole numbers.
     """
     if np.count_nonzero(reference) <= BINNED_ABOVE:
         return reference, current
@@ -293,7 +295,7 @@ def _unseen(reference: Mapping[str, int], current: Mapping[str, int]) -> int:
 def _sentences(
     fields: tuple[FieldDrift, ...], importance: float, params: DriftParams
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Reasons for an alarm, and notes on what else moved."""
+    """Reasons for calling the batch drift, and notes on other changes."""
     reasons: list[str] = []
     notes: list[str] = []
     drifted = sorted((field for field in fields if field.drifted), key=lambda field: -field.importance)
@@ -314,7 +316,7 @@ def _sentences(
 
 
 def _feed(field: FieldDrift, params: DriftParams) -> list[str]:
-    """What looks like a broken feed or a changed coding system, not like other patients."""
+    """Sentences on a likely broken feed or changed coding system, as opposed to other patients."""
     found = []
     if lost(field, params):
         found.append(
@@ -375,7 +377,7 @@ def _with_missing_first(reference: Mapping[str, int], current: Mapping[str, int]
 def _normed_distance(reference: Mapping[str, int], current: Mapping[str, int]) -> float:
     values, first, second = _aligned_numbers(reference, current)
     if not first.sum() or not second.sum():
-        return 1.0  # nothing left to compare: as far as it goes
+        return 1.0  # nothing to compare: no evidence of drift
     return wasserstein(values, first, second)
 
 

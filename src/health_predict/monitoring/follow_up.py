@@ -1,4 +1,4 @@
-"""Does following up help: readmissions of flagged encounters that were followed up, against those that were not."""
+"""Estimates the effect of follow-up: readmissions of flagged encounters with follow-up, against those without."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,12 @@ from health_predict.params import BootstrapParams, FollowUpParams
 
 @dataclass(frozen=True)
 class Effect:
-    """Risk ratio among the flagged, followed up over not, within strata of the risk that care saw (Mantel and Haenszel;
-    Greenland and Robins, Biometrics 1985;41:55), with its interval, patients resampled. Below 1 follow-up helps.
+    """Risk ratio among the flagged, with over without follow-up, within strata of the risk that care saw (Mantel and
+    Haenszel; Greenland and Robins, Biometrics 1985;41:55), with its interval from resampled patients. Below 1 follow-up
+    helps.
 
-    Counts are of flagged encounters of which it was said. `ratio` is None with fewer than `min_events` readmissions, or
-    none that can be compared, on a side.
+    Counts are of flagged encounters with a statement on follow-up. `ratio` is None with fewer than `min_events`
+    readmissions on a side, or none that can be compared.
     """
 
     followed_up: int
@@ -42,7 +43,7 @@ def effect_of(
     params: FollowUpParams,
     bootstrap: BootstrapParams,
 ) -> Effect | None:
-    """The effect that outcomes show; None where it was said of no flagged encounter that it was followed up."""
+    """The effect that outcomes show; None where no flagged encounter is stated to have been followed up."""
     sides = care.flagged & care.followed_up, care.flagged & care.not_followed_up
     rows = [int(side.sum()) for side in sides]
     readmitted = [int((outcomes & side).sum()) for side in sides]

@@ -1,4 +1,4 @@
-"""What a monitoring report measured, as numbers that are comparable from report to report: the larger, the worse."""
+"""Measurements of a monitoring report, as numbers comparable between reports: the larger, the worse."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ Key = tuple[Kind, str]
 
 @dataclass(frozen=True)
 class Measure:
-    """One thing that a report measured, whether it is a finding or not.
+    """One measurement of a report; `found`: whether it is a finding.
 
-    `subject` is a field, or a direction where there are two. The larger `level`, the worse; from `limit` on it can be a
-    finding. `error` is the standard error of `level` by chance of who came in this batch. `weight` is the share of the
-    model's reliance for a field that drifted; 1 for what is an alarm by itself, 0 for what is only a note. `text` says
-    it with its numbers.
+    `subject` is a field, or a direction for two-sided measures. The larger `level`, the worse; from `limit` on it can
+    be a finding. `error` is the standard error of `level` from sampling the batch's patients. `weight` is the share of
+    the model's reliance for a drifted field, 1 for a reason for an alarm by itself, 0 for a note. `text` is the finding
+    as a phrase with its numbers.
     """
 
     kind: Kind
@@ -59,9 +59,9 @@ def measures(
     outcomes: Iterable[tuple[str, Performance]],
     params: Params,
 ) -> tuple[Measure, ...]:
-    """Everything that a report measured; `outcomes` of the version in production only, each with whose they are.
+    """All measures of a report. `outcomes`: performance of the version in production, each with its patients' name.
 
-    Of several outcomes the worst counts, a finding before what is none.
+    Of several performances the worst value of a measure counts, findings before others.
     """
     realised: dict[Key, Measure] = {}
     for whose, performance in outcomes:
@@ -85,7 +85,7 @@ def _field(field: FieldDrift, rows: int, params: Params) -> tuple[Measure, ...]:
             subject=name,
             level=field.effect,
             limit=drift.min_effect,
-            error=deviation,  # of a Wasserstein distance in standard deviations, and of Cohen's w
+            error=deviation,  # standard error of a Wasserstein distance in standard deviations, and of Cohen's w
             found=field.drifted,
             weight=0.0 if field.administrative else field.importance,
             text=f"{name} (effect {field.effect:.2f}, {role})",
@@ -119,7 +119,7 @@ def _combinations(found: Separation, params: Params) -> Measure:
         subject="",
         level=found.auroc - 0.5,
         limit=found.threshold - 0.5,
-        error=sqrt(params.drift.design_effect / (3 * found.rows)),  # of an AUROC with as many on either side
+        error=sqrt(params.drift.design_effect / (3 * found.rows)),  # of an AUROC with equal numbers on both sides
         found=found.detected,
         weight=1.0,
         text=f"told from the training encounters with AUROC {found.auroc:.3f}",
@@ -127,7 +127,7 @@ def _combinations(found: Separation, params: Params) -> Measure:
 
 
 def _promised(found: PredictionDrift, params: Params) -> tuple[Measure, ...]:
-    """What scores say without outcomes."""
+    """Measures of the scores, without outcomes."""
     variance = params.drift.design_effect / found.rows
     least = 1 / found.rows
     flagged, planned = max(found.flag_rate, least), max(found.flag_rate_planned, least)
@@ -162,7 +162,7 @@ def _promised(found: PredictionDrift, params: Params) -> tuple[Measure, ...]:
 
 
 def _realised(whose: str, found: Performance, params: Params) -> tuple[Measure, ...]:
-    """What outcomes say."""
+    """Measures of the performance on outcomes."""
     current, limits = found.current, params.performance
     width = float(norm.ppf(0.5 + params.bootstrap.level / 2))
     fall = Measure(
@@ -204,7 +204,7 @@ def _realised(whose: str, found: Performance, params: Params) -> tuple[Measure, 
 def _two_sided(
     kind: Kind, value: Interval, bounds: tuple[float, float], width: float, off: bool, text: str
 ) -> tuple[Measure, ...]:
-    """A measure that should be 1, once for each side it can be on, in logarithms."""
+    """Two measures of a ratio that should be 1, one for each direction, in logarithms."""
     estimate = max(value.estimate, 1e-9)
     level, error = log(estimate), (value.upper - value.lower) / (2 * width * estimate)
     return (

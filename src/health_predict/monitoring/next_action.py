@@ -1,9 +1,9 @@
-"""What the loop does next: a function of what has happened, with its reason.
+"""The loop's next action and its reason, as a pure function of the loop's state.
 
-A replay, an orchestrator and a person at the command line ask the same function, so they do the same in the same order:
-outcomes that have matured are judged first, of batches and of what the service answered; then each batch, oldest first,
-is compared with what production learnt from, a decision is made and carried out as far as the gate lets it, and the
-batch is scored by what is in production.
+A replay, an orchestrator and a person at the command line call the same function, so they do the same in the same
+order: matured outcomes are judged first, of batches and of the service's answers; then each batch, oldest first, is
+compared with the reference, a decision is made and carried out as far as the gate allows, and the batch is scored by
+the version in production.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from health_predict.monitoring.retraining import Action
 Kind = Literal[
     "judge", "judge answers", "monitor", "decide", "assemble", "train", "recalibrate", "evaluate", "promote", "score"
 ]
-FIRST = 0  # stands for the batch of the first model, which is trained on the initial data before any has arrived
+FIRST = 0  # batch number of the first model, which is trained on the initial data before any batch has arrived
 
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """How far the loop is with a batch, or how the batch ended.
+    """Progress of the loop with one batch, or how the batch ended.
 
-    `refused`: it did not fit the schema, and nothing more happens to it. `waits`: too few encounters to be monitored;
-    a later batch's report covers it. `action` is what was decided under `version`, None before. A remedy has a data set
-    by name, then a run, then is evaluated, and ends with the version that was `promoted` or with `objections`.
-    `answered_meanwhile`: requests, all with success, while a service took the version up.
+    `refused`: the batch did not fit the schema, and nothing more happens to it. `waits`: the batch has too few
+    encounters to be monitored; a later batch's report covers it. `action` was decided under `version`; None: not yet.
+    A remedy gets a data set by name, then a run, is evaluated, and ends with the version that was `promoted` or with
+    `objections`. `answered_meanwhile`: requests answered, all with success, while a service loaded the version.
     """
 
     batch: int
@@ -53,12 +53,13 @@ class BatchRecord:
 
 @dataclass(frozen=True)
 class LoopState:
-    """Where the loop is. `unjudged` are batches that were scored and whose outcomes have matured since; `open` are the
-    records of batches that have arrived and have not ended, oldest first; `first` is that of the first model, which
-    counts while nothing is in production.
+    """State of the loop. `unjudged` are batches that were scored and have matured since; `open` are the records of
+    batches that have arrived and have not ended, oldest first; `first` is the record of the first model, used while
+    nothing is in production.
 
-    `unjudged_answers` of the service have outcomes that count and were not judged so (0: none, or all were);
-    `judged_answers` is how many the last judgement was on. `hint` says what else could be due, and what it lacks."""
+    `unjudged_answers`: number of the service's answers with known outcomes if not all were judged on these, else 0;
+    `judged_answers`: number of answers in the last judgement. `hint` is a sentence on what else could be due, and what
+    it lacks."""
 
     production: str | None
     unjudged: Sequence[int]
@@ -71,7 +72,7 @@ class LoopState:
 
 @dataclass(frozen=True)
 class Due:
-    """What is due, for which batch, and why. `action` is None where nothing is."""
+    """The action that is due, its batch and its reason. `action` is None where nothing is due."""
 
     action: Kind | None
     batch: int | None
@@ -79,12 +80,12 @@ class Due:
 
 
 def first_model(dataset: str) -> BatchRecord:
-    """The record of the first model before anything of it is done: a retraining on the initial data set."""
+    """The record of the first model at its beginning: a retraining on the data set `dataset`."""
     return BatchRecord(FIRST, monitored=True, action="retrain", dataset=dataset)
 
 
 def next_action(state: LoopState) -> Due:
-    """What is due next.
+    """The action that is due next.
 
     >>> next_action(LoopState("1", (), [BatchRecord(3)], first_model("initial")))
     Due(action='monitor', batch=3, reason='Batch 3 has arrived and was not compared with what production learnt from.')
@@ -93,7 +94,7 @@ def next_action(state: LoopState) -> Due:
     """
     if state.production is None:
         return _first(state.first)
-    if state.first.is_to_be_promoted:  # its promotion may have been stopped half-way
+    if state.first.is_to_be_promoted:  # its promotion may have been interrupted
         return _remedy(state.first)
     if state.unjudged:
         several = len(state.unjudged) > 1

@@ -1,4 +1,4 @@
-"""Is the model still as good as when it was approved: on outcomes once they have matured, on scores until then."""
+"""Compares a model's quality with that at its approval: on matured outcomes, and until then on scores."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,18 +17,18 @@ from health_predict.monitoring.reference import Reference, effective
 from health_predict.params import BootstrapParams, DriftParams, Params, PerformanceParams
 
 Floats = NDArray[np.float64]
-Realised = Literal["auroc", "observed_expected", "calibration_slope"]  # what outcomes can show
-Promised = Literal["scores", "flag_rate", "estimated_auroc"]  # what scores alone can show
+Realised = Literal["auroc", "observed_expected", "calibration_slope"]  # findings from outcomes
+Promised = Literal["scores", "flag_rate", "estimated_auroc"]  # findings from scores alone
 
 
 @dataclass(frozen=True)
 class Performance:
     """Realised quality on one batch, against the reference window. Changes are batch minus reference.
 
-    `discrimination` is about AUROC, `calibration` about outcomes over expected and the calibration slope. A finding
-    is severe where the whole interval is beyond the limit: it need not be seen twice. `reasons` say those findings
-    that are sure enough for an alarm about one batch; the policy waits for the others to come again. `alarms` names
-    the measures that these are about.
+    `discrimination` is about AUROC, `calibration` about observed over expected and the calibration slope. A finding is
+    severe where its whole interval is beyond the limit: it counts without repetition. `reasons` are sentences on the
+    findings that are certain enough for an alarm after one batch; others count when repeated. `alarms` names the
+    measures of `reasons`.
     """
 
     current: Metrics
@@ -50,12 +50,11 @@ class Performance:
 
 @dataclass(frozen=True)
 class PredictionDrift:
-    """Scores of a batch against those of the reference, no outcome needed. Rates are shares of encounters.
+    """Scores of a batch against those of the reference, without outcomes. Rates are shares of encounters, 0 to 1.
 
-    Planned is what the care team has capacity for.
-
-    `psi` compares tenths of the reference's scores. The estimated AUROCs are what the scores themselves promise
-    (`estimate_auroc`). `alarms` names the measures that `reasons` are about.
+    `flag_rate_planned`: share of discharges the care team can follow up. `psi` compares tenths of the reference's
+    scores. The estimated AUROCs are computed from scores alone (`estimate_auroc`). `alarms` names the measures of
+    `reasons`.
     """
 
     rows: int
@@ -77,9 +76,9 @@ class PredictionDrift:
 
 
 def performance_of(became: pl.DataFrame, reference: Metrics, params: Params) -> Performance:
-    """As `performance`, of typed encounters with their outcomes and the `probability` that was given for each.
+    """As `performance`, for typed encounters with their outcomes and a column `probability`.
 
-    With the column REPRESENTS it is about outcomes without follow-up.
+    With the column REPRESENTS, the performance is about outcomes without follow-up.
     """
     return performance(
         outcome(became),
@@ -101,11 +100,11 @@ def performance(
     bootstrap: BootstrapParams,
     represents: NDArray[np.float64] | None = None,
 ) -> Performance:
-    """Compare matured outcomes of one batch with the window in which the model was approved.
+    """Compare one batch's matured outcomes, each array of shape (rows,), with the reference window.
 
-    `reference` are the model's metrics on encounters it was not fitted on; its threshold is used. All intervals
-    resample patients. Raises DataError as `metrics.evaluate` does: also where all outcomes are the same; and where
-    either side has too few outcomes for a calibration slope.
+    `reference` are the model's metrics on encounters it was not fitted on, in which it was approved; its threshold is
+    used. All intervals resample patients. Raises DataError as `metrics.evaluate` does, also where all outcomes are the
+    same; and where either side has too few outcomes for a calibration slope.
     """
     current = evaluate(y_true, y_proba, patients, reference.threshold, bootstrap, represents)
     fall = _Change(current.auroc, reference.auroc)
@@ -154,9 +153,9 @@ def performance(
 def prediction_drift(
     reference: Reference, y_proba: Floats, threshold: float, params: PerformanceParams, drift: DriftParams
 ) -> PredictionDrift:
-    """Compare a batch's probabilities with those that the model gave held-out encounters when it was trained.
+    """Compare a batch's probabilities, shape (rows,), with the model's probabilities of held-out encounters.
 
-    Raises DataError for a batch too small to judge or with a probability that is none.
+    Raises DataError for a batch too small to judge, or with values that are no probabilities.
     """
     if len(y_proba) < drift.min_rows:
         raise DataError(
@@ -206,12 +205,12 @@ def prediction_drift(
 
 
 def estimate_auroc(y_proba: Floats) -> float:
-    """AUROC that the probabilities promise, without outcomes: confidence-based performance estimation.
+    """AUROC estimated from probabilities without outcomes: confidence-based performance estimation.
 
     Each encounter counts as a readmission with weight p and as none with weight 1 - p (the expected confusion
-    matrices of NannyML's CBPE at every threshold). True as far as the probabilities are calibrated on these
-    encounters: it follows a changed mix of patients, and cannot see a changed relation of features to outcomes.
-    Raises DataError where a probability is not between 0 and 1, or all are 0 or all 1.
+    matrices of NannyML's CBPE at every threshold). The estimate holds as far as the probabilities are calibrated on
+    these encounters: it reflects a changed mix of patients, but not a changed relation of features to outcomes. Raises
+    DataError where a probability is not between 0 and 1, or all are 0 or all 1.
     """
     p = np.asarray(y_proba, dtype=np.float64)
     if not ((p >= 0) & (p <= 1)).all():
@@ -227,7 +226,7 @@ def estimate_auroc(y_proba: Floats) -> float:
 
 
 def change(current: Interval, reference: Interval) -> Interval:
-    """Current minus reference, of independent samples: the bounds recover the variances of both intervals.
+    """Current minus reference, of independent samples, with an interval from the bounds of both intervals.
 
     Zou and Donner, Statistics in Medicine 2008;27:1693.
     """
@@ -238,7 +237,7 @@ def change(current: Interval, reference: Interval) -> Interval:
 
 
 def at_level(interval: Interval, level: float, bootstrap: BootstrapParams) -> Interval:
-    """The interval with each bound moved to one-sided confidence `level`, as a normal distribution would have it."""
+    """The interval with each bound at one-sided confidence `level`, assuming a normal distribution."""
     ratio = float(norm.ppf(level) / norm.ppf(0.5 + bootstrap.level / 2))
     return Interval(
         interval.estimate,
@@ -249,7 +248,7 @@ def at_level(interval: Interval, level: float, bootstrap: BootstrapParams) -> In
 
 @dataclass(frozen=True)
 class _Change:
-    """A measure of a batch and of the reference window."""
+    """A measure on a batch and on the reference window."""
 
     current: Interval
     reference: Interval
@@ -263,9 +262,9 @@ class _Change:
 
 
 def _is_off(found: _Change, bounds: tuple[float, float], level: float, bootstrap: BootstrapParams) -> bool:
-    """Is a measure beyond a bound, with 1 outside its interval and further from 1 than in the reference window.
+    """Whether a measure is beyond a bound, 1 is outside its interval, and it is further from 1 than in the reference.
 
-    A model that was approved as it is has not moved by still being so.
+    A model that was already that far off when it was approved has not changed.
     """
     low, high = bounds
     now, moved = at_level(found.current, level, bootstrap), at_level(found.interval, level, bootstrap)
@@ -277,7 +276,7 @@ def _is_off(found: _Change, bounds: tuple[float, float], level: float, bootstrap
 def _is_severely_off(
     found: _Change, bounds: tuple[float, float], params: PerformanceParams, bootstrap: BootstrapParams
 ) -> bool:
-    """Is the whole interval beyond a bound, and the change beyond doubt as well."""
+    """Whether the whole interval is beyond a bound, and the change is certain too."""
     certain = at_level(found.current, params.severe_level, bootstrap)
     beyond = certain.upper < bounds[0] or certain.lower > bounds[1]
     return beyond and _is_off(found, bounds, params.severe_level, bootstrap)
@@ -293,7 +292,7 @@ def _slope(found: Metrics) -> Interval:
 
 
 def _in_tenths(scores: Floats, scored: int, y_proba: Floats) -> tuple[Floats, Floats]:
-    """Counts of reference and batch between the deciles of the reference; equal deciles are one."""
+    """Counts of reference and batch between the deciles of the reference; equal deciles count as one."""
     edges = np.unique(scores[10:100:10])
     below = (np.searchsorted(scores, edges, side="right") - 1) / (len(scores) - 1)
     first = scored * np.diff(np.concatenate([[0.0], below, [1.0]]))
@@ -303,7 +302,7 @@ def _in_tenths(scores: Floats, scored: int, y_proba: Floats) -> tuple[Floats, Fl
 
 
 def _homogeneity(first: Floats, second: Floats, design_effect: float) -> float:
-    """p-value of a chi-square test that two tables of counts have the same shares."""
+    """p-value of a chi-square test for equal shares in two tables of counts, shape (cells,)."""
     m, n = first.sum(), second.sum()
     terms = (first / m - second / n) ** 2 / ((first + second) / (m + n))
     degrees = max(len(first) - 1, 1)

@@ -1,7 +1,7 @@
-"""The reference profile: what the encounters that a model was trained on looked like. It travels in the bundle.
+"""The reference profile: counts and summaries of the encounters that a model was trained on, stored in the bundle.
 
-It holds counts and summaries only, no row of any patient. The two things that need rows, the multivariate check and
-the report for people, read the tables that the bundle names (`trained_on`).
+The profile holds no row of any patient. The multivariate check and Evidently's page, which need rows, read the tables
+that the bundle names (`trained_on`).
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ ValueCounts = Mapping[str, Mapping[str, int]]  # field -> value as text -> encou
 
 
 class Null(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a field's test statistic is distributed where nothing has drifted: `scale` times a chi-square."""
+    """Null distribution of a field's test statistic, without drift: `scale` times a chi-square."""
 
     scale: float
     degrees: float
@@ -33,7 +33,7 @@ class Null(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Counts by value for every clinical field, and the scores that the model gave. No row of any patient."""
+    """Counts by value for every clinical field, and percentiles of the model's scores. No row of any patient."""
 
     rows: int
     outcomes: int
@@ -50,11 +50,11 @@ def profile(
     importance: Mapping[str, float] | None = None,
     params: DriftParams | None = None,
 ) -> Reference:
-    """Summarise encounters with their outcomes, and probabilities that the model gives.
+    """Summarise encounters with their outcomes, and the model's probabilities.
 
-    `y_proba` should be of encounters that the model was not fitted on (they need not be these): what a model says
-    of its own training data is spread wider than what it will say. `importance` is by field (`reliance`); without
-    it all fields count alike. Raises DataError where there are no rows or no scores.
+    `y_proba`, shape (n,), should be of encounters that the model was not fitted on, not necessarily of `labelled`:
+    probabilities of its own training data are spread wider. `importance` is the share of reliance by field
+    (`reliance`); None: equal for all fields. Raises DataError where there are no rows or no scores.
     """
     encounters = labelled.encounters
     if encounters.is_empty() or not len(y_proba):
@@ -79,7 +79,7 @@ def percentiles(y_proba: Floats) -> list[float]:
 
 
 def value_counts(encounters: pl.DataFrame) -> ValueCounts:
-    """Encounters by value for every clinical field, values as text in their order, `?` for missing.
+    """Number of encounters by value for every clinical field, values as text in their order, `?` for missing.
 
     Raises DataError naming the clinical fields that the table lacks.
     """
@@ -92,18 +92,19 @@ def value_counts(encounters: pl.DataFrame) -> ValueCounts:
 def reliance(
     predict_proba: Callable[[pl.DataFrame], Floats], encounters: pl.DataFrame, seed: int, rows: int = 2_000
 ) -> dict[str, float]:
-    """Share of each clinical field in what the model's answers hang on, adding up to 1.
+    """Share of the model's reliance on each clinical field, adding up to 1.
 
-    Mean absolute change of the probability when a field's values are dealt out anew among the encounters: model
-    reliance (Fisher, Rudin and Dominici, JMLR 2019;20:177) on predictions instead of losses, so that no outcome is
-    needed. At most `rows` encounters are used. Raises DataError where no field changes any probability.
+    Mean absolute change of the probability when a field's values are permuted among the encounters: model reliance
+    (Fisher, Rudin and Dominici, JMLR 2019;20:177) on predictions instead of losses, so that no outcome is needed. At
+    most `rows` encounters are used. Raises DataError where no field changes any probability.
     """
     rng = np.random.default_rng(seed)
     sample = encounters[np.sort(rng.permutation(len(encounters))[:rows])]
     expected = predict_proba(sample)
     order = rng.permutation(len(sample))
     names = [field.name for field in CLINICAL]
-    dealt = pl.concat([sample.with_columns(sample[name].gather(order)) for name in names])  # one call costs the least
+    # One call of `predict_proba` for all fields costs the least.
+    dealt = pl.concat([sample.with_columns(sample[name].gather(order)) for name in names])
     changes = np.abs(predict_proba(dealt).reshape(len(names), -1) - expected).mean(axis=1)
     if not changes.sum() > 0:
         raise DataError("the model answers the same whatever it is given; its fields have no importance to weigh")
@@ -111,19 +112,21 @@ def reliance(
 
 
 def cells(reference: Mapping[str, int], min_share: float) -> list[str]:
-    """Values with their own cell in a category's test: those of at least `min_share`; the rest share one."""
+    """Values of a category with a cell of their own in its test: those with a share of at least `min_share`.
+
+    The other values share one cell."""
     rows = sum(reference.values())
     return [value for value, count in reference.items() if count >= min_share * rows]
 
 
 def statistic(reference: Floats, current: Floats, ordered: bool) -> Floats:
-    """Test statistic of two tables of counts, shape (..., cells): how much more they differ than chance makes them.
+    """Test statistic of two tables of counts, each of shape (..., cells); returns shape (...).
 
     Categories: chi-square of homogeneity (Pearson). Ordered values: the two-sample Anderson-Darling statistic with
     ties (Scholz and Stephens, JASA 1987;82:918), equally sensitive at both ends. Both are quadratic in the
-    difference of the shares and free of the sample sizes, so that one null distribution serves every batch size.
-    Both are weighted with the mean of the two shares, not with the pooled one: where a million rows meet a thousand,
-    pooling would make three encounters with a rare value a sensation.
+    difference of the shares and independent of the sample sizes, so that one null distribution serves every batch
+    size. Both are weighted with the mean of the two shares, not the pooled share: for a million rows against a
+    thousand, pooling would overrate three encounters with a rare value.
     """
     m, n = reference.sum(axis=-1, keepdims=True), current.sum(axis=-1, keepdims=True)
     difference = reference / m - current / n
@@ -140,7 +143,7 @@ def statistic(reference: Floats, current: Floats, ordered: bool) -> Floats:
 
 
 def effective(m: Floats, n: Floats) -> Floats:
-    """m n / (m + n): what a difference of two shares is scaled with."""
+    """m n / (m + n), the factor that scales a difference of two shares."""
     return m * n / (m + n)
 
 
@@ -151,17 +154,17 @@ def _counts(values: pl.Series, field: Field) -> dict[str, int]:
 
 
 def _in_steps(values: pl.Series, field: Field) -> pl.Series:
-    """A decimal's values as multiples of its step, and others as they are."""
+    """Values of a decimal as multiples of its step; values of other fields unchanged."""
     return ((values / field.step).round() * field.step).round(9) + 0.0 if field.step else values
 
 
 def _nulls(
     encounters: pl.DataFrame, fields: ValueCounts, patients: NDArray[np.int64], params: DriftParams
 ) -> dict[str, Null]:
-    """Null distribution of every field's statistic, by dividing the patients in two at random, again and again.
+    """Null distribution of every field's statistic, from repeated random divisions of the patients in two.
 
-    Whole patients move, so that the spread is that of encounters which come several to a patient; the scaled
-    chi-square with the same mean and variance is the second-order correction of Rao and Scott (JASA 1981;76:221).
+    Each patient's encounters stay together, so that their correlation counts; the scaled chi-square with the same
+    mean and variance is the second-order correction of Rao and Scott (JASA 1981;76:221).
     """
     rng = np.random.default_rng(params.seed)
     sampled = _some_patients(patients, params.null_rows, rng)
@@ -175,14 +178,14 @@ def _nulls(
 
 
 def _some_patients(patients: NDArray[np.int64], rows: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """About `rows` rows, all of a patient or none; the null does not depend on their number."""
+    """Mask of about `rows` rows, all of a patient or none; the null does not depend on their number."""
     people, index = np.unique(patients, return_inverse=True)
     kept: NDArray[np.bool_] = (rng.random(len(people)) < rows / len(patients))[index]
     return kept
 
 
 def _codes(values: pl.Series, counts: Mapping[str, int], field: Field, params: DriftParams) -> NDArray[np.int64]:
-    """The cell of each row, as a number; ordered values each have their own, in order."""
+    """Cell number of each row; ordered values have one cell each, in their order."""
     own = list(counts) if field.is_quantity else cells(counts, params.min_cell_share)
     texts = _in_steps(values, field).cast(pl.String).fill_null(MISSING)
     coded = texts.replace_strict(own, range(len(own)), default=len(own), return_dtype=pl.Int64)
@@ -197,5 +200,5 @@ def _null(codes: NDArray[np.int64], halves: NDArray[np.float32], ordered: bool) 
     found = statistic(first[usable], total - first[usable], ordered)
     mean, variance = (float(found.mean()), float(found.var())) if len(found) else (0.0, 0.0)
     if mean <= 0 or variance <= 0:
-        return Null(1.0, 1.0)  # one value only: whatever else appears is judged as one more cell
+        return Null(1.0, 1.0)  # the field has one value only: any other value is judged as one more cell
     return Null(variance / (2 * mean), 2 * mean**2 / variance)

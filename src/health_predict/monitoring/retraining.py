@@ -1,12 +1,12 @@
-"""When to retrain: evidence over recent batches in, a decision with its reasons out.
+"""Decides, from evidence over recent batches, whether to retrain or recalibrate, with reasons.
 
-What happened to patients outranks what the data looks like. A fall in realised AUROC retrains; enough new data or age
-retrains, as more data is what improves this model most; drift of the inputs retrains only where the model leans on
-them and its scores moved too. Risks that are only too high, too low or too wide apart are recalibrated, which is cheap,
-and retrained where a recalibration was tried already. Administrative drift is reported and never retrains.
+Outcomes outrank inputs. A fall in realised AUROC leads to a retraining; so do enough new data or age, as more data
+improve this model most; drift of the inputs does so only where the model relies on them and its scores drifted too.
+Risks that are only too high, too low or too wide apart lead to a recalibration, which is cheap, and to a retraining
+where a recalibration was tried already. Administrative drift is reported and never leads to a retraining.
 
-One bad batch is a coincidence more often than not, so a finding has to be there in `needed` of the last `window`
-batches, the newest among them, unless it is severe.
+One bad batch is usually a coincidence, so a finding has to be in `needed` of the last `window` batches, the newest
+among them, unless it is severe.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ Action = Literal["none", "recalibrate", "retrain"]
 
 @dataclass(frozen=True)
 class Moved:
-    """How far one batch is from what its champion was trained on.
+    """Drift of one batch from its champion's reference.
 
     Importances are shares of the model's reliance on the fields that drifted (`Drift`).
     """
@@ -34,9 +34,9 @@ class Moved:
 
 @dataclass(frozen=True)
 class Finding:
-    """A batch judged under a version when it arrived, or what became of one that the version scored.
+    """A batch's drift under a version when the batch arrived, or the performance on a batch that the version scored.
 
-    `decisions` is how many lines the ledger had when the version was taken to judge or to score the batch.
+    `decisions`: number of lines in the ledger when the version was chosen to monitor or to score the batch.
     """
 
     batch: int
@@ -47,10 +47,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was found since the present champion took over, by number of the batch.
+    """Findings since the present champion came into production, by number of the batch.
 
-    `moved` are batches judged under it, `realised` those that it scored and whose outcomes have matured. `ranked` goes
-    back further, over versions with the same model and another calibration, which AUROC does not depend on.
+    `moved` are batches monitored under the champion, `realised` those that it scored and that have matured. `ranked`
+    goes back further, over versions with the same model and another calibration, as AUROC does not depend on that.
     """
 
     moved: tuple[Moved, ...] = ()
@@ -60,14 +60,14 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Stock:
-    """What there is to learn from, and to compare on.
+    """Counts of encounters to train and to compare on.
 
-    `trained_rows` are those that production's model was fitted and tuned on; `new_rows` and `batches` have matured and
-    none of their encounters was among those. What a declined training used is new all the same. `fresh` encounters were
-    seen by no model of the comparison and held out for none before; `needed` are as many as the gate can decide with.
-    `recalibrated`: was a recalibration of production's model tried, promoted or not. `fresh` are without those that
-    were followed up, whose outcomes without it are not known. `unknown_rows` count nowhere else: too few of the flagged
-    of their batches had no follow-up.
+    `trained_rows`: encounters that production's model was fitted and tuned on. `new_rows`, in `batches`: matured
+    encounters not among them; data of a declined training are still new. `fresh` encounters were seen by no compared
+    model and are in no earlier hold-out; those with follow-up are left out, as their outcomes without it are unknown.
+    `needed`: the least with which the gate can decide. `recalibrated`: whether a recalibration of production's model
+    was tried, promoted or not. `unknown_rows` count nowhere else: too few of the flagged of their batches had no
+    follow-up.
     """
 
     trained_rows: int
@@ -83,7 +83,7 @@ class Stock:
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do and why; for "none", why not."""
+    """The action and its reasons; for "none", reasons against one."""
 
     action: Action
     reasons: tuple[str, ...]
@@ -92,11 +92,11 @@ class Decision:
 def gather(
     findings: Sequence[Finding], productions: Sequence[str | None], models: Mapping[str | None, str]
 ) -> Evidence:
-    """What counts as evidence about the version in production, of all findings in any order.
+    """The evidence about the version in production, from all findings in any order.
 
-    `productions` are what was in production after each line of the ledger. `models` names the model of each version;
-    recalibrated ones share it. Once another version took over, what was found before is past, even where a rollback
-    brought the version back.
+    `productions` are the versions in production after each line of the ledger. `models` names the model of each
+    version, which recalibrated versions share. Findings from before another version was in production do not count,
+    even where a rollback brought the version back.
     """
     in_order = sorted(findings, key=lambda one: one.batch)
     own = [one.found for one in in_order if one.decisions > _took_over(productions)]
@@ -110,7 +110,7 @@ def gather(
 
 
 def decide(evidence: Evidence, stock: Stock, params: RetrainingParams) -> Decision:
-    """Decide from what was found about the present champion; a retraining outranks a recalibration."""
+    """Decide from the evidence about the present champion; a retraining outranks a recalibration."""
     retrain = [*_discrimination(evidence.ranked, params), *_supply(stock, params), *_inputs(evidence.moved, params)]
     calibration = _calibration(evidence.realised, params)
     if calibration and stock.recalibrated:
@@ -124,7 +124,7 @@ def decide(evidence: Evidence, stock: Stock, params: RetrainingParams) -> Decisi
 
 
 def too_few(rows: int, outcomes: int, needed_rows: int, needed_outcomes: int) -> str:
-    """The sentence for fresh encounters that are not enough to compare models on."""
+    """A sentence that fresh encounters are too few to compare models on."""
     return (
         f"Only {rows} matured encounters with {outcomes} readmissions are new to the models to be compared and were in "
         f"no earlier hold-out; {needed_rows} with {needed_outcomes} are needed for the gate to decide."
@@ -132,13 +132,13 @@ def too_few(rows: int, outcomes: int, needed_rows: int, needed_outcomes: int) ->
 
 
 def repeated(findings: Sequence[bool], params: RetrainingParams) -> bool:
-    """Is a finding there in the newest batch and in `needed` of the last `window`."""
+    """Whether a finding is in the newest batch and in `needed` of the last `window`."""
     recent = findings[-params.window :]
     return bool(recent) and recent[-1] and sum(recent) >= params.needed
 
 
 def _took_over(productions: Sequence[str | None]) -> int:
-    """Position of the line of the ledger since which production is what it is at the end."""
+    """Position of the ledger's line that brought the last version into production."""
     same = list(takewhile(lambda one: one == productions[-1], reversed(productions)))
     return len(productions) - len(same)
 
@@ -188,7 +188,7 @@ def _inputs(moved: Sequence[Moved], params: RetrainingParams) -> list[str]:
 
 
 def _waiting(stock: Stock) -> str:
-    """Why the gate could not decide about a remedy; empty where it could."""
+    """Why the gate could not decide about a remedy; "" where it could."""
     if stock.fresh_rows >= stock.needed_rows and stock.fresh_outcomes >= stock.needed_outcomes:
         return ""
     reason = too_few(stock.fresh_rows, stock.fresh_outcomes, stock.needed_rows, stock.needed_outcomes)
@@ -196,7 +196,7 @@ def _waiting(stock: Stock) -> str:
 
 
 def _unknown(stock: Stock) -> list[str]:
-    """What cannot be learnt from, as care changed it and left nobody to compare with."""
+    """Sentences on encounters that are unusable, as follow-up changed outcomes and left none to compare with."""
     if not stock.unknown_rows:
         return []
     return [

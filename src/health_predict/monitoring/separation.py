@@ -1,4 +1,4 @@
-"""Can a batch be told from what the model was trained on, by what fields say together?"""
+"""Tests whether combinations of fields tell a batch from the reference."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Separation:
-    """Can a classifier tell the batch's encounters from the reference's? AUROC .5: it cannot."""
+    """How well a classifier tells the batch's encounters from the reference's; AUROC .5: not at all."""
 
     rows: int
     auroc: float
@@ -33,10 +33,9 @@ class Separation:
 def separation(reference: pl.DataFrame, current: pl.DataFrame, params: DriftParams) -> Separation:
     """Train a small classifier to tell batch from reference on the clinical fields without the administrative ones.
 
-    Sees what single fields cannot: combinations that moved (Lopez-Paz and Oquab, ICLR 2017; Rabanser et al.,
-    NeurIPS 2019). One row is one hospital stay; `reference` are rows that the model was trained on, read through the
-    bundle's `trained_on`. Scores are cross-fitted with each patient on one side. Raises DataError when either side is
-    too small.
+    Detects changed combinations, which tests of single fields miss (Lopez-Paz and Oquab, ICLR 2017; Rabanser et al.,
+    NeurIPS 2019). One row is one encounter; `reference` has rows of the bundle's `trained_on` tables. Scores are
+    cross-fitted with each patient on one side. Raises DataError when either side is too small.
     """
     rng = np.random.default_rng(params.seed)
     sides = [table[np.sort(rng.permutation(len(table))[: params.separation_rows])] for table in (reference, current)]
@@ -62,7 +61,7 @@ def separation(reference: pl.DataFrame, current: pl.DataFrame, params: DriftPara
 
 
 def _cross_fitted(pooled: pl.DataFrame, y: NDArray[np.int64], rng: np.random.Generator, params: DriftParams) -> Floats:
-    """Score of each row from the half of the patients that it does not belong to."""
+    """Score of each row, shape (rows,), by a classifier fitted on the half of the patients without its patient."""
     from lightgbm import LGBMClassifier  # noqa: PLC0415  (a second to import, and only this check needs it)
 
     X = _matrix(pooled)
@@ -86,7 +85,7 @@ def _cross_fitted(pooled: pl.DataFrame, y: NDArray[np.int64], rng: np.random.Gen
 
 
 def _matrix(encounters: pl.DataFrame) -> NDArray[np.float32]:
-    """Numbers as they are; categories as their rank by frequency, which knows nothing of the side a row is on."""
+    """Numbers unchanged; categories as their rank by frequency, which does not depend on a row's side."""
     used = [field for field in CLINICAL if not field.administrative]
     columns = []
     for field in used:

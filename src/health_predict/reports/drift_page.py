@@ -1,4 +1,4 @@
-"""The drift report for people, drawn by Evidently: for looking, not for deciding (`drift.py` decides)."""
+"""The drift page, drawn by Evidently for people to look at; decisions rest on `monitoring/drift.py`."""
 
 import warnings
 
@@ -13,13 +13,13 @@ from health_predict.params import DriftParams
 def html(reference: pl.DataFrame, current: pl.DataFrame, params: DriftParams) -> bytes:
     """Evidently's data drift page for the clinical fields of a batch, one self-contained HTML document.
 
-    It shows distributions, no rows. At most `report_rows` encounters of each side are drawn, always the same ones.
-    Raises DataError where a side is empty.
+    It shows distributions, no rows, of at most `report_rows` encounters of each side, always the same sample. Raises
+    DataError where a side is empty.
     """
     if reference.is_empty() or current.is_empty():
         raise DataError(f"{len(reference)} reference and {len(current)} current encounters; a report needs both")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the libraries below it, about each other
+        warnings.simplefilter("ignore")  # warnings of Evidently's dependencies about each other
         from evidently import DataDefinition, Dataset, Report  # noqa: PLC0415  (3 s to import)
         from evidently.presets import DataDriftPreset  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""docs/fields.md: the table of all fields, written from the schema. `make fields` writes it anew."""
+"""docs/fields.md: the table of all fields, rendered from the schema by `make fields`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Pictures of a model's quality, drawn from numbers computed elsewhere. Returned as matplotlib figures, not saved."""
+"""Figures of a model's quality, drawn from outcomes and probabilities; returned as matplotlib figures, not saved."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +17,7 @@ BLUE, GREY = "#1f6f8b", "#9aa5b1"
 def quality_figures(
     y_true: NDArray[np.bool_], y_proba: NDArray[np.float64], importance: Mapping[str, float], title: str
 ) -> dict[str, Figure]:
-    """The four pictures of a run by file stem: roc, precision_recall, calibration, feature_importance."""
+    """The four figures of a run by file stem: roc, precision_recall, calibration, feature_importance."""
     return {
         "roc": roc(y_true, y_proba, title),
         "precision_recall": precision_recall(y_true, y_proba, title),

@@ -1,4 +1,4 @@
-"""The replay for people: one self-contained HTML page, drawn with plotly."""
+"""The page of a replay: self-contained HTML, drawn with plotly."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -11,12 +11,12 @@ from plotly.subplots import make_subplots
 from health_predict.data.follow_up import CAVEAT
 from health_predict.simulation.replay import Replay, Row
 
-RETRAINED, NEVER, ESTIMATED = "#0072b2", "#d55e00", "#009e73"  # of Okabe and Ito: told apart without red and green
-SHOWN_FIELDS = 25  # those that moved furthest
+RETRAINED, NEVER, ESTIMATED = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito: distinct for the colour-blind
+SHOWN_FIELDS = 25  # fields that drifted most
 
 
 def page(replay: Replay) -> bytes:
-    """Curves of quality by batch, a heat map of drift, and what was decided and why. Nothing is loaded from outside."""
+    """HTML with quality by batch, a heat map of drift, and decisions with reasons. Loads nothing from outside."""
     title = f"Replay: {replay.scenario}" + (f" from batch {replay.from_batch} on" if replay.scenario != "none" else "")
     style = (files(__package__) / "pages" / "replay.css").read_text(encoding="utf-8")
     figures = [quality(replay.rows), drift(replay.rows)]
@@ -78,7 +78,7 @@ def quality(rows: Sequence[Row]) -> go.Figure:
 
 
 def drift(rows: Sequence[Row]) -> go.Figure:
-    """Heat map: one line a field, one column a batch, the furthest-moved field on top."""
+    """Heat map of drift: a line for each field, a column for each batch, the field that drifted most on top."""
     judged = [row for row in rows if row.distances]
     furthest = {
         field: max((row.distances or {}).get(field, 0.0) for row in judged)
@@ -129,7 +129,7 @@ def _line(row: Row) -> str:
 
 
 def _monitor(row: Row) -> str:
-    """The findings, and which of them are new: they are what to look at."""
+    """HTML of a batch's findings, the new ones marked."""
     if row.waits:
         return "waits for more encounters"
     parts = [_listed(row.alarms) if row.alarms else "no drift"]

@@ -1,7 +1,7 @@
 """The prediction service: `python -m health_predict.serving --bundle FOLDER`.
 
-The worker needs the extra `serving` only. It reads a bundle from a folder and talks to no registry:
-`health-predict serve` puts the folder there.
+The worker needs the extra `serving` only. It reads a bundle from a folder and connects to no registry:
+`health-predict serve` copies the bundle into that folder.
 """
 
 import sys
@@ -11,10 +11,10 @@ from pathlib import Path
 def command(bundle: Path, host: str = "127.0.0.1", port: int = 8000) -> list[str]:
     """The command line of a worker, to be started or exec'd; its settings come from the environment.
 
-    `bundle` may be a symbolic link: on SIGHUP the worker follows it again and takes up what it finds; until it leads
-    to a folder the worker waits, not ready. Block SIGHUP while starting it: the worker lets it through when it can
-    handle it, and it ends no worker before. SIGQUIT, to be blocked likewise, ends it as SIGTERM and SIGINT do, but may
-    come as often as it likes: a second one of those ends it at once.
+    `bundle` may be a symbolic link: on SIGHUP the worker follows it again and loads the bundle found; until it leads to
+    a folder the worker waits, not ready. Block SIGHUP and SIGQUIT while starting the worker, which unblocks them when
+    it can handle them; before that they would end it. SIGTERM, SIGINT and SIGQUIT end the worker after draining; a
+    second SIGTERM or SIGINT ends it at once, further SIGQUITs do not.
     """
-    worker = [sys.executable, "-P", "-m", "health_predict.serving"]  # no module of the current folder
+    worker = [sys.executable, "-P", "-m", "health_predict.serving"]  # -P: imports no module from the current folder
     return [*worker, "--bundle", str(bundle), "--host", host, "--port", str(port)]

@@ -17,7 +17,7 @@ from health_predict.store.addresses import without_secrets
 
 
 def main() -> int:
-    """Serve until told to stop; returns the exit code of `errors.py`."""
+    """Run a worker until a signal ends it; returns an exit code of `errors.py`."""
     parser = argparse.ArgumentParser(prog="python -m health_predict.serving", description="One prediction worker.")
     parser.add_argument("--bundle", type=Path, required=True, help="folder of a bundle, or a link to one")
     parser.add_argument("--host", default="127.0.0.1")
@@ -26,7 +26,7 @@ def main() -> int:
     try:
         _run(given.bundle, given.host, given.port)
     except HealthPredictError as error:
-        with contextlib.suppress(OSError):  # where nobody can read it, the exit code tells
+        with contextlib.suppress(OSError):  # standard error may be closed; the exit code remains
             sys.stderr.write(f"error: {without_secrets(str(error))}\n")
             sys.stderr.flush()
         return error.exit_code

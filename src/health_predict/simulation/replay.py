@@ -1,4 +1,4 @@
-"""What a replay showed: batch by batch, retrained beside never retrained, and the sum of it."""
+"""Results of a replay, by batch and in total: retrained beside never retrained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,17 +17,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Quality of one batch's answers. The difference is retrained minus never retrained, patients resampled.
+    """Quality of one batch's scores. The difference is retrained minus never retrained, patients resampled.
 
-    `alarms` are the monitor's reasons about them. Where the scenario has patients followed up, `follow_up` is what that
-    seems to have done, and all else is judged on what would have become of everybody without, which only a simulation
-    knows.
+    `alarms` are the monitor's reasons from outcomes. Under a scenario with follow-up, `follow_up` is its estimated
+    effect, and all other numbers are about outcomes without follow-up, which only a simulation knows.
     """
 
     auroc: float
     auroc_never_retrained: float
     auroc_difference: Interval
-    auroc_estimated: float  # from the scores alone, without outcomes
+    auroc_estimated: float  # estimated from the scores, without outcomes
     observed_expected: float
     observed_expected_never_retrained: float
     alarms: tuple[str, ...] = ()
@@ -35,21 +34,21 @@ class Outcome:
 
     @property
     def estimation_error(self) -> float:
-        """How far the AUROC that the scores promised was above the realised one."""
+        """AUROC estimated from the scores minus the realised AUROC."""
         return self.auroc_estimated - self.auroc
 
 
 @dataclass(frozen=True)
 class Row:
-    """One batch of a replay, in the order of what happened to it.
+    """One batch of a replay, its steps in order.
 
-    `refused`: why it did not fit the schema, and nothing else happened. `alarms` are the monitor's reasons; `raised`:
-    some of them are news, `new` and `known` (since when) are its findings in sentences. `distances`
-    of the fields those of `FieldDrift`, `drifted` the fields that count as drifted. `promoted` is the version that
-    the remedy brought into production, `answered_meanwhile` how many requests the service answered until it had taken
-    it up, `objections` why the gate let none in. `version` scored the batch. `waits`: too few encounters have arrived
-    to be judged, so they are judged with a later batch. `unjudged`: why its outcomes could not be. `left_out`
-    encounters ended in death or a hospice.
+    `refused`: why it did not fit the schema, and was not processed. `alarms` are the monitor's reasons; `raised`:
+    whether the report raised an alarm; `new` and `known` (since when) are its findings in sentences. `distances` of the
+    fields as in `FieldDrift`, `drifted` are the fields that drifted. `promoted` is the version that the remedy brought
+    into production, `answered_meanwhile` the number of requests answered until the service had loaded it, `objections`
+    the gate's reasons against the remedy. `version` scored the batch. `waits`: too few encounters have arrived, so they
+    are monitored with a later batch. `unjudged`: why its outcomes could not be judged. `left_out` encounters ended in
+    death or a hospice.
     """
 
     batch: int
@@ -80,7 +79,7 @@ class Replay:
     scenario: str
     from_batch: int
     synthetic: bool
-    simulation: str | None  # name of the world that it is about
+    simulation: str | None  # name of the replay's world
     rows: tuple[Row, ...]
     mean_auroc_retrained: float | None
     mean_auroc_never_retrained: float | None
@@ -93,7 +92,7 @@ class Replay:
     recalibrations: int
     promotions: int
     alarms: int
-    new_alarms: int  # of them those with a finding of weight that is new or worse
+    new_alarms: int  # number of these that were raised: with new or worse findings of weight
 
 
 def realised(
@@ -105,7 +104,9 @@ def realised(
     bootstrap: BootstrapParams,
     follow_up: Effect | None = None,
 ) -> Outcome:
-    """Compare what was answered with what the version that was never retrained would have answered. DataError."""
+    """Compare the scores given with those of the version that was never retrained, each of shape (rows,).
+
+    Raises DataError as `metrics.evaluate` does."""
     observed = float(y_true.sum())
     return Outcome(
         auroc=auroc(y_true, y_proba),
@@ -120,7 +121,7 @@ def realised(
 
 
 def summarise(scenario: str, from_batch: int, synthetic: bool, simulation: str | None, rows: Sequence[Row]) -> Replay:
-    """Add up the batches of a replay."""
+    """Totals and means over the batches of a replay."""
     known = [row.outcome for row in rows if row.outcome is not None]
     retrained, never = [one.auroc for one in known], [one.auroc_never_retrained for one in known]
     return Replay(

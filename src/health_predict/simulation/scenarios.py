@@ -1,8 +1,8 @@
-"""Named drifts, injected into real batches to see what the monitor makes of them.
+"""Named drifts, injected into real batches to test the monitor.
 
-Covariate and label shift choose among the batch's own encounters, so that every row stays a real one and what is
-meant to stay the same does so exactly: the relation of features to outcomes, and the features given the outcome.
-A batch gets smaller by it. The others change values, to values that the field allows.
+Covariate and label shift select among the batch's encounters, which makes the batch smaller. So every row stays real,
+and the relation of features to outcomes (covariate shift), or the features given the outcome (label shift), stay
+exactly the same. The other drifts change values, to values that the field allows.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from health_predict.params import ScenarioParams
 Floats = NDArray[np.float64]
 Inject = Callable[[pl.DataFrame, int, Generator, ScenarioParams], pl.DataFrame]
 
-# The commonest codes of the data in ICD-10-CM, as on the day of the change (in the USA 2015-10-01).
+# The dataset's commonest codes in ICD-10-CM, as on the day of the change (in the USA 2015-10-01).
 ICD10: Mapping[str, str] = {
     "428": "I50", "414": "I25", "276": "E87", "427": "I48", "401": "I10", "786": "R07", "410": "I21", "486": "J18",
     "599": "N39", "496": "J44", "403": "I12", "491": "J44.1", "715": "M19", "682": "L03", "434": "I63", "780": "R55",
@@ -31,17 +31,17 @@ ICD10: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Scenario:
-    """A drift with a name. `needs_outcomes`: it cannot be seen before outcomes have matured.
+    """A named drift. `needs_outcomes`: whether it is visible only once outcomes have matured.
 
-    Raises ValueError for a name that no world of a replay could have, and without a description.
+    Raises ValueError for a name that cannot be part of a world's name, and without a description.
     """
 
     name: str
     description: str
     inject: Inject
     needs_outcomes: bool = False
-    refused: bool = False  # the batch no longer fits the schema
-    follow_up: bool = False  # the flagged are followed up, so their outcomes depend on the model in production
+    refused: bool = False  # whether the batch no longer fits the schema
+    follow_up: bool = False  # whether the flagged are followed up: outcomes then depend on the version in production
 
     def __post_init__(self) -> None:
         if not (self.name.isidentifier() and self.name.islower()):
@@ -67,13 +67,13 @@ def inject(name: str, batch: pl.DataFrame, elapsed: int, params: ScenarioParams)
 def follow_up(
     readmitted: pl.Series, flagged: NDArray[np.bool_], elapsed: int, params: ScenarioParams
 ) -> tuple[NDArray[np.bool_], pl.Series]:
-    """Who of a batch is followed up, and what becomes of everybody then; row order kept, the same arguments the same.
+    """Whether each encounter of a batch is followed up, and its outcome then; shape (rows,), deterministic.
 
-    `readmitted` is what became of them without. Of the flagged, chance follows up `follow_up_share`, and prevents
-    1 - `follow_up_ratio` of their readmissions within 30 days.
+    `readmitted` are the outcomes without follow-up. Of the flagged, a random share `follow_up_share` is followed up,
+    which prevents a share 1 - `follow_up_ratio` of their readmissions within 30 days.
     """
     rng = np.random.default_rng((params.seed, elapsed))
-    chance = rng.random((2, len(flagged)))  # for each encounter the same, whatever the model flags
+    chance = rng.random((2, len(flagged)))  # the same for each encounter, whichever the model flags
     followed_up = flagged & (chance[0] < params.follow_up_share)
     prevented = followed_up & (chance[1] >= params.follow_up_ratio) & (readmitted == "<30").to_numpy()
     became = np.where(prevented, "NO", readmitted.to_numpy())
@@ -81,7 +81,7 @@ def follow_up(
 
 
 def illness(encounters: pl.DataFrame) -> Floats:
-    """How old and ill each patient is, standardised within the table; 0 everywhere if all are alike."""
+    """Age and illness of each patient as one score, shape (rows,), standardised in the table; 0 if all are alike."""
     decade = encounters["age"].replace_strict(AGE_BANDS, range(len(AGE_BANDS)), return_dtype=pl.Float64).to_numpy()
     stays = np.minimum(encounters["number_inpatient"].to_numpy(), 4)
     days = encounters["time_in_hospital"].to_numpy()
@@ -104,7 +104,7 @@ def _gradual(batch: pl.DataFrame, elapsed: int, rng: Generator, params: Scenario
 
 
 def _iller(batch: pl.DataFrame, strength: float, rng: Generator, params: ScenarioParams) -> pl.DataFrame:
-    """Some of the rows, the older and sicker ones more likely: weighted sampling without replacement.
+    """A sample of the rows without replacement, weighted towards older and sicker patients.
 
     Efraimidis and Spirakis, Information Processing Letters 2006;97:181.
     """
@@ -113,7 +113,7 @@ def _iller(batch: pl.DataFrame, strength: float, rng: Generator, params: Scenari
 
 
 def _label_shift(batch: pl.DataFrame, _elapsed: int, rng: Generator, params: ScenarioParams) -> pl.DataFrame:
-    """All readmissions within 30 days, and so many of the others that their share is multiplied."""
+    """All readmissions within 30 days, and a sample of the others, so that the outcome rate is multiplied."""
     readmitted = (batch[OUTCOME] == "<30").to_numpy()
     share = min(params.label_shift * readmitted.mean(), 1.0)
     others = np.flatnonzero(~readmitted)
@@ -122,7 +122,7 @@ def _label_shift(batch: pl.DataFrame, _elapsed: int, rng: Generator, params: Sce
 
 
 def _concept_shift(batch: pl.DataFrame, _elapsed: int, rng: Generator, params: ScenarioParams) -> pl.DataFrame:
-    """The outcomes of some rows are dealt out again, the worst to the least ill; their number stays the same."""
+    """The batch with outcomes of some rows reassigned, the worst to the least ill; their counts stay the same."""
     changed = np.flatnonzero(rng.random(len(batch)) < params.concept_share)
     worst_first = batch[OUTCOME].to_numpy()[changed]
     worst_first = worst_first[np.argsort([("<30", ">30", "NO").index(outcome) for outcome in worst_first])]

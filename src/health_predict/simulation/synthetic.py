@@ -1,9 +1,9 @@
-"""Invented encounters, for when the dataset cannot be had and for tests.
+"""Invented encounters, for tests and where the dataset is unavailable.
 
-Same schema as the dataset, marginals of roughly its shape, returning patients, and readmissions that depend on what
-is known at discharge about as weakly as real ones do. No row comes from a patient: the shares below are the
-dataset's own frequencies of single values, rounded by hand, and columns are drawn independently but for the few
-dependencies written out in `generate`. A field that `generate` has no line for takes any value that it may have.
+They have the dataset's schema, roughly its marginal distributions, returning patients, and readmissions that depend on
+the fields about as weakly as real ones. No row comes from a patient: the shares below are frequencies of single values
+in the dataset, rounded by hand, and columns are drawn independently except for the few dependencies written out in
+`generate`. A field without a line in `generate` takes any value that its rule allows.
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ from health_predict.data.validation import DTYPES
 
 Shares = Mapping[str | int | None, float]
 
-FIRST_PATIENT = 900_000_001  # above every patient_nbr of the dataset: an invented patient is seen to be invented
-RETURNING_SHARE = 0.31  # of rows, those whose patient was there before
+FIRST_PATIENT = 900_000_001  # above every patient_nbr of the dataset, so that invented patients are recognisable
+RETURNING_SHARE = 0.31  # share of rows with a patient of an earlier row
 
 RACE: Shares = {
     "Caucasian": 0.75, "AfricanAmerican": 0.19, None: 0.02, "Hispanic": 0.02, "Other": 0.015, "Asian": 0.005,
@@ -58,7 +58,7 @@ PRESCRIBED = {  # share of encounters with the drug; the rest of the 23 drugs ar
     "rosiglitazone": 0.06, "glimepiride": 0.05, "repaglinide": 0.015, "nateglinide": 0.007,
     "glyburide-metformin": 0.007, "acarbose": 0.003,
 }  # fmt: skip
-DOSES = {"insulin": (0.57, 0.21, 0.22)}  # of those prescribed: steady, up, down
+DOSES = {"insulin": (0.57, 0.21, 0.22)}  # shares of those prescribed: steady, up, down
 OTHER_DOSES = (0.90, 0.06, 0.04)
 
 # Log-odds of a readmission.
@@ -80,7 +80,7 @@ def generate(rows: int, seed: int) -> pl.DataFrame:
     """
     rng = np.random.default_rng(seed)
     patient = _patients(rows, rng)
-    frailty = rng.gamma(0.7, 1.4, rows)[patient]  # stays with the patient
+    frailty = rng.gamma(0.7, 1.4, rows)[patient]  # one value per patient
     columns: dict[str, NDArray[Any]] = {
         "encounter_id": np.cumsum(rng.integers(1, 1 + max(1, min(4_000, 290_000_000 // max(rows, 1))), rows)),
         "patient_nbr": FIRST_PATIENT + patient,
@@ -116,7 +116,7 @@ def generate(rows: int, seed: int) -> pl.DataFrame:
 
 
 def _patients(rows: int, rng: Generator) -> NDArray[np.int64]:
-    """Patient of each row, as the number of the row in which the patient came first."""
+    """Patient of each row, shape (rows,), as the number of the patient's first row."""
     row = np.arange(rows)
     earlier = np.minimum((rng.random(rows) * row).astype(int), np.maximum(row - 1, 0))
     patient = np.where(rng.random(rows) < RETURNING_SHARE, earlier, row)
@@ -133,7 +133,7 @@ def _draw(shares: Shares, rows: int, rng: Generator) -> NDArray[Any]:
 
 
 def _any_of(field: Field, rows: int, rng: Generator) -> NDArray[Any]:
-    """Values that the field may have, each as likely as another; missing in a tenth of the rows, where it may be."""
+    """Values that the field may have, all equally likely; a tenth is missing where the field may be missing."""
     if field.is_quantity:
         drawn = rng.uniform(field.minimum, field.largest, rows).round(0 if field.step == 0 else 2)
     else:

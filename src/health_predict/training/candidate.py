@@ -1,7 +1,7 @@
-"""What a model family is: how it is trained in steps, what is searched, how its model is stored and exported.
+"""Registration of a model family: its training in steps, its search space, how its model is stored and exported.
 
-A registration (`Candidate`) that leaves something out, or whose parts contradict each other, fails at import, with a
-sentence. Imports no library: the command line asks for the families' names.
+A registration (`Candidate`) that is incomplete, or whose parts contradict each other, fails at import, with a sentence.
+Imports no library, as the command line needs the families' names.
 """
 
 import inspect
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from health_predict.features.preprocessor import Matrix
 
 Config = Mapping[str, Any]
-Classifier = Any  # a classifier with scikit-learn's interface, of whichever library
+Classifier = Any  # a classifier of any library with scikit-learn's interface
 Report = Callable[[int, float], None]  # step, counted from 1, and validation AUROC
 
 MANY_ROWS = 40_000
-_GIVEN = ("fold", "steps", "seed", "report")  # what every training is told, beside its hyperparameters
+_GIVEN = ("fold", "steps", "seed", "report")  # arguments of every training, beside its hyperparameters
 
 
 @dataclass(frozen=True)
 class Fold:
-    """What a model is trained on, and what its intermediate results are measured on.
+    """Data to train a model on, and to measure its intermediate results on.
 
-    `w_train`, `w_validation`: how many encounters each row stands for; None: each for itself.
+    `w_train`, `w_validation`: number of encounters that each row stands for; None: each stands for itself.
     """
 
     X_train: "Matrix"
@@ -46,7 +46,7 @@ class Fold:
 class Range:
     """One searched hyperparameter: uniform between its bounds, or uniform in the logarithm.
 
-    `default` is good up to MANY_ROWS training encounters, `large` (where it differs) beyond: more data carry more
+    `default` is good up to MANY_ROWS training encounters, `large` (where it differs) above: more data support more
     leaves (LightGBM, held-out AUROC: 13,862 rows .671 small, .658 large; 79,000 rows .679 and .6805).
     """
 
@@ -62,19 +62,19 @@ class Range:
 class Candidate:
     """A model family. `train(fold, steps, seed, report, **hyperparameters)` trains it in `steps` equal parts.
 
-    It reports the validation AUROC after each part, of the model as it is then: boosting rounds so far, trees so far,
-    solver iterations so far. A report may raise to end the training.
+    After each part, `report` is called with the validation AUROC of the model so far: its boosting rounds, trees or
+    solver iterations until then. `report` may raise to end the training.
 
-    `convert(model, features, opset)` gives an ONNX graph with one classifier in it, for a float32 matrix `X`.
-    Raises ValueError for a registration whose parts do not fit each other.
+    `convert(model, features, opset)` returns an ONNX graph with one classifier, for a float32 matrix `X`. Raises
+    ValueError for a registration that is incomplete or contradicts itself.
     """
 
     family: Family
-    title: str  # in names of runs and in tables
+    title: str  # name in runs and tables
     encoding: Encoding
-    library: str  # that trains it, as pip calls it
-    flavour: str  # of MLflow, which stores the model
-    seconds: float  # of the default on 14,000 encounters and one core; the longest search begins first
+    library: str  # the library that trains it, by its name for pip
+    flavour: str  # MLflow's flavour, which stores the model
+    seconds: float  # to train the default on 14,000 encounters and one core; the longest search begins first
     space: Mapping[str, Range]
     train: Callable[..., Classifier]
     convert: Callable[[Classifier, int, Mapping[str, int]], Any]
@@ -85,19 +85,19 @@ class Candidate:
             raise ValueError(f"family {self.family!r} of training/candidates.py {'; '.join(faults)}")
 
     def default(self, rows: int) -> Config:
-        """The good default for so many training encounters: the first trial of every search."""
+        """The default configuration for `rows` training encounters: the first trial of every search."""
         return {
             name: bounds.default if rows <= MANY_ROWS or bounds.large is None else bounds.large
             for name, bounds in self.space.items()
         }
 
     def fit(self, config: Config, fold: Fold, steps: int, seed: int, report: Report) -> Classifier:
-        """The model of one configuration."""
+        """Train a model with one configuration."""
         return self.train(fold, steps, seed, report, **config)
 
 
 def _faults(candidate: Candidate) -> Iterator[str]:
-    """What a registration gets wrong, each as the rest of a sentence."""
+    """Omissions and errors of a registration, each as the rest of a sentence."""
     if not candidate.family.isidentifier():
         yield "has a name that is not written with letters, digits and underscores"
     if candidate.encoding not in get_args(Encoding):
@@ -144,14 +144,14 @@ def by_family(*candidates: Candidate) -> Mapping[Family, Candidate]:
 def predict_proba(model: Classifier, X: "Matrix") -> "NDArray[np.float64]":
     """Uncalibrated probability of the outcome for each row of X, shape (rows,)."""
     with warnings.catch_warnings():
-        # LightGBM's wrapper names the columns that it was given without names, and then misses the names.
+        # LightGBM's wrapper invents names for unnamed columns, and then warns that they are missing.
         warnings.filterwarnings("ignore", message="X does not have valid feature names", category=UserWarning)
         probabilities: NDArray[np.float64] = model.predict_proba(X)[:, 1].astype("float64")
     return probabilities
 
 
 def validation_auroc(model: Classifier, fold: Fold) -> float:
-    """AUROC on the part of the fold that nothing is fitted on."""
+    """AUROC on the fold's validation part, on which nothing is fitted."""
     from sklearn.metrics import roc_auc_score  # noqa: PLC0415
 
     y_proba = predict_proba(model, fold.X_validation)
@@ -159,10 +159,10 @@ def validation_auroc(model: Classifier, fold: Fold) -> float:
 
 
 def parts_of(total: int, steps: int) -> list[int]:
-    """The sizes of so many nearly equal steps: `parts_of(100, 3)` is [33, 34, 33]."""
+    """Sizes of `steps` nearly equal steps: `parts_of(100, 3)` is [33, 34, 33]."""
     return [end - start for start, end in pairwise([0, *ends_of(total, steps)])]
 
 
 def ends_of(total: int, steps: int) -> dict[int, int]:
-    """Where each step ends, to its number: `ends_of(100, 3)` is {33: 1, 67: 2, 100: 3}."""
+    """Number of each step, by its end: `ends_of(100, 3)` is {33: 1, 67: 2, 100: 3}."""
     return {round(total * step / steps): step for step in range(1, steps + 1)}

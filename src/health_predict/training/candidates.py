@@ -1,6 +1,6 @@
-"""The model families: how each is trained, its good default, and what is searched around it.
+"""The model families: the training, the default configuration and the search space of each.
 
-One thread per model: a search runs models side by side, and two OpenMP pools on the same cores cost many times the
+One thread per model: a search trains models in parallel, and two OpenMP pools on the same cores cost many times the
 CPU of one. Libraries are imported where they are used, so that a trial loads only its own.
 """
 
@@ -31,7 +31,7 @@ def _train_logistic_regression(
 
     model = LogisticRegression(C=C, solver="lbfgs", warm_start=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # each step ends on purpose before convergence
+        warnings.simplefilter("ignore", ConvergenceWarning)  # steps end before convergence on purpose
         for step, size in enumerate(parts_of(max_iter, steps), start=1):
             model.set_params(max_iter=size).fit(fold.X_train, fold.y_train, fold.w_train)
             report(step, validation_auroc(model, fold))

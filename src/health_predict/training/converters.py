@@ -1,6 +1,7 @@
-"""Trained models to ONNX as each library's own converter writes them: an input `X`, and one classifier in the graph.
+"""Converts trained models to ONNX with each library's own converter: an input `X`, and one classifier in the graph.
 
-`features` is the width of `X`, `opset` the version of each operator set. `bundle/onnx.py` makes of it what is served.
+`features` is the width of `X`, `opset` the version of each operator set. `bundle/onnx.py` turns the result into the
+model that is served.
 """
 
 import tempfile
@@ -52,14 +53,14 @@ def convert_catboost(model: Classifier, _features: int, _opset: Mapping[str, int
 
 
 def _split_in_float32(model: Classifier) -> Classifier:
-    """The same booster, as far as float32 inputs can tell, with thresholds that float32 can hold: rounded down.
+    """The booster with thresholds rounded down to float32: the same predictions for float32 inputs.
 
-    The converter rounds to the nearest, and a value that is half-way between two training values changes sides.
+    The converter rounds to the nearest float32, which would move training values next to a threshold across it.
     """
     from lightgbm import Booster  # noqa: PLC0415
 
     lines = model.booster_.model_to_string().splitlines()
-    kept = [line for line in lines if not line.startswith("tree_sizes=")]  # in bytes, which change
+    kept = [line for line in lines if not line.startswith("tree_sizes=")]  # sizes in bytes, which change
     return Booster(model_str="\n".join(map(_with_lower_thresholds, kept)) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The final model of a family: refit with its best configuration, calibrated, with a threshold."""
+"""Fits the final model of a family: with its best configuration, calibrated, with a threshold."""
 
 from dataclasses import dataclass
 
@@ -29,14 +29,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model with all that turns an encounter into a calibrated probability and a decision."""
+    """A trained model with its preprocessing, calibration and threshold."""
 
     family: Family
     config: Config
     preprocessor: Preprocessor
     model: Classifier
     calibration: Calibration
-    threshold: float  # flag at or above it
+    threshold: float  # probability from which an encounter is flagged
 
     def predict_proba(self, encounters: pl.DataFrame) -> NDArray[np.float64]:
         """Calibrated probability of the outcome for each typed encounter, shape (rows,), row order kept."""
@@ -49,9 +49,9 @@ def prepare(
 ) -> Prepared:
     """Fit the preprocessing on the training encounters and transform both parts.
 
-    Encounters that represent none are left out of both; the rates of categories count the others once each, which
-    changes how a category is written and not what it means. Raises DataError where either has too few encounters with,
-    or without, the outcome.
+    Encounters with weight 0 are left out of both parts. The rates of categories count the others once each: weights
+    would change only the encoding of a category. Raises DataError where a part has too few encounters with, or without,
+    the outcome.
     """
     train, validation = train.judgeable, validation.judgeable
     _check_outcomes(params.min_of_each_outcome, training=train, validation=validation)
@@ -79,7 +79,7 @@ def fit(
     params: SearchParams,
     report: Report = lambda _step, _auroc: None,
 ) -> Fitted:
-    """Train one configuration to its end; calibrate it and choose its threshold on the validation part."""
+    """Train one configuration for all steps; calibrate the model and choose its threshold on the validation part."""
     fold = prepared.fold
     model = CANDIDATES[family].fit(config, fold, params.reports, params.seed, report)
     scores = log_odds(predict_proba(model, fold.X_validation))
@@ -91,7 +91,7 @@ def fit(
 def calibrate(
     scores: NDArray[np.float64], y: NDArray[np.bool_], represents: NDArray[np.float64] | None = None
 ) -> Calibration:
-    """Maximum-likelihood logistic recalibration of log-odds against outcomes."""
+    """Maximum-likelihood logistic recalibration of log-odds `scores` to outcomes, both of shape (rows,)."""
     model = LogisticRegression(C=np.inf, tol=1e-8).fit(scores[:, None], y, represents)
     return Calibration(float(model.intercept_[0]), float(model.coef_[0, 0]))
 
@@ -103,11 +103,11 @@ def recalibration(
     params: BootstrapParams,
     represents: NDArray[np.float64] | None = None,
 ) -> Calibration:
-    """What makes the probabilities of a model that is in use fit the outcomes of newer encounters.
+    """Recalibration of probabilities to the outcomes of newer encounters, both of shape (rows,).
 
-    The intercept alone where the interval of the calibration slope holds 1: what the encounters do not show is not
-    changed (Vergouwe et al., Statistics in Medicine 2017;36:4529). Otherwise both, unless the slope is not positive:
-    that would turn the order of the risks around. Raises DataError as `metrics.evaluate` does.
+    Only the intercept changes where the interval of the calibration slope contains 1 (Vergouwe et al., Statistics in
+    Medicine 2017;36:4529), or where the slope is not positive, which would reverse the order of the risks; otherwise
+    intercept and slope. Raises DataError as `metrics.evaluate` does.
     """
     found = evaluate(y, y_proba, patients, threshold=0.5, params=params, represents=represents)
     slope = found.calibration_slope
@@ -119,17 +119,17 @@ def recalibration(
 def best_f1_threshold(
     proba: NDArray[np.float64], y: NDArray[np.bool_], represents: NDArray[np.float64] | None = None
 ) -> float:
-    """The threshold with the highest F1 score; flag at or above it."""
+    """The threshold with the highest F1 score; probabilities from it on are flagged."""
     precision, recall, thresholds = precision_recall_curve(y, proba, sample_weight=represents)
     f1 = 2 * precision * recall / np.maximum(precision + recall, EDGE)
     return float(thresholds[np.argmax(f1[:-1])])
 
 
 def importance(fitted: Fitted) -> dict[str, float]:
-    """Share of the total that each engineered feature has in the model's own measure of importance.
+    """Share of each engineered feature in the model's own measure of importance, adding up to 1.
 
-    The measure is the library's (gain, impurity), for a linear model the absolute standardised coefficient;
-    one-hot columns are added up to their feature.
+    The measure is the library's (gain, impurity), for a linear model the absolute standardised coefficient; one-hot
+    columns are added up to their feature.
     """
     columns = fitted.preprocessor.feature_names
     values = fitted.model.coef_[0] if hasattr(fitted.model, "coef_") else fitted.model.feature_importances_

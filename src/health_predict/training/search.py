@@ -1,4 +1,4 @@
-"""What a search of hyperparameters gives, wherever its trials ran; and the search of one trial, without a cluster."""
+"""Results of a hyperparameter search, wherever its trials ran; and the search of one trial, without a cluster."""
 
 import time
 from collections import Counter
@@ -15,12 +15,12 @@ METRIC = "val_roc_auc"
 
 @dataclass(frozen=True)
 class Trial:
-    """One sample of a family's space. `auroc` has the validation AUROC after each step that was trained."""
+    """One sample of a family's search space. `auroc`: validation AUROC after each trained step."""
 
     number: int
     config: Config
     auroc: tuple[float, ...]
-    stopped: bool  # by ASHA, before the last step
+    stopped: bool  # whether ASHA ended it before the last step
     seconds: float
 
     @property
@@ -53,7 +53,7 @@ class Search:
 def only_trial(
     family: Family, prepared: Prepared, params: SearchParams, on_trial: Callable[[Family, Trial], None]
 ) -> tuple[Search, Fitted]:
-    """The search of one trial: the family's good default is fitted once, here, and no cluster is needed."""
+    """A search of one trial, and its model: the family's defaults, fitted once in this process, without a cluster."""
     config = CANDIDATES[family].default(len(prepared.fold.y_train))
     auroc: list[float] = []
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What quality a family reaches on the whole cohort, by two protocols that leak nothing.
+"""Scores of a model family on the whole cohort, by two protocols without leakage.
 
 `grouped-cv`: folds of patients; every encounter is scored by a model that has seen no encounter of its patient.
 `chronological`: trained on the first encounters in file order, scored on the last.
@@ -24,7 +24,7 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class StudyScores:
-    """The encounters that were scored, as positions in the cohort in rising order, and what they were given."""
+    """Positions in the cohort of the encounters that were scored, ascending, and their scores."""
 
     rows: Rows
     y_proba: NDArray[np.float64]
@@ -39,10 +39,10 @@ def study(
     search: SearchParams,
     on_fold: Callable[[int, int], None],
 ) -> StudyScores:
-    """Scores of a family's default configuration, as the model gives them, without recalibration.
+    """Scores, 0 to 1, of a family's default configuration, without recalibration.
 
     A recalibration of each fold would take encounters from its training, and its noise would shift folds against
-    each other. `on_fold(done, folds)` hears of every fold.
+    each other. `on_fold(done, folds)` is called after every fold.
     """
     features = engineer(cohort.encounters)
     scored, scores = [], []
@@ -77,7 +77,7 @@ def _score(
 ) -> NDArray[np.float64]:
     preprocessor = Preprocessor(candidate.encoding, preprocessor_params)
     X_train = preprocessor.fit_transform(features[train], y[train])
-    # Nothing is decided on intermediate results here; the training part itself is what they are measured on.
+    # Intermediate results decide nothing here, so they are measured on the training part itself.
     fold = Fold(X_train, y[train], X_train, y[train])
     model = candidate.fit(candidate.default(len(train)), fold, 1, search.seed, lambda _step, _auroc: None)
     return predict_proba(model, preprocessor.transform(features[test]))

@@ -1,6 +1,6 @@
-"""What the service answers, as types; the OpenAPI document is derived from them.
+"""Types of the service's answers; the OpenAPI document is derived from them.
 
-Every field says what it means and shows an example: a test demands it.
+Every field has a description and an example: a test demands both.
 """
 
 from typing import Annotated, Any

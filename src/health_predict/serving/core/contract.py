@@ -1,13 +1,13 @@
 """The input contract: one encounter as JSON, derived from `data/schema.py`.
 
-Keys are accepted with hyphens or underscores, also mixed: `time_in_hospital`, `time-in-hospital`. A key that is no
-field, a field given twice, and the outcome are refused. `?` and an empty text mean missing, as in the dataset, where
-a field may be missing. Types are strict: "3" and 3.0 are no counts, "3" is no decimal. JSON is UTF-8 (RFC 8259): a text
-that is not is a problem of its field.
+Keys are accepted with hyphens or underscores, also mixed: `time_in_hospital`, `time-in-hospital`. An unknown key, a
+field given twice, and the outcome are refused. For a field that may be missing, `?` and an empty text mean missing, as
+in the dataset. Types are strict: "3" and 3.0 are no counts, "3" is no decimal. JSON is UTF-8 (RFC 8259): a text in
+another encoding is a problem of its field.
 
-`read_encounter` reads the usual request with one compiled decoder. What that decoder refuses, or what it cannot
-tell apart, is read again field by field, so that every problem is named; the answer is the same for both ways.
-The types of that decoder also describe the contract in the API's document.
+`read_encounter` reads the usual request with one compiled decoder. A document that the decoder refuses, or may have
+misread, is read again field by field, so that every problem is named; both ways give the same encounter. The types of
+the decoder also describe the contract in the OpenAPI document.
 """
 
 import json
@@ -22,18 +22,18 @@ import msgspec
 from health_predict.data.field import LONGEST_TEXT, Field
 from health_predict.data.schema import CLINICAL, FIELD, INPUTS, MISSING_TEXTS, OUTCOME
 
-Encounter = dict[str, Any]  # by field name; None, or no entry for optional fields, where missing
+Encounter = dict[str, Any]  # values by field name; a missing value is None, or for optional fields absent
 
-MOST_KEYS = 2 * len(INPUTS)  # more cannot be meant
-DEEPEST = 8  # arrays and objects inside each other; an encounter is one flat object
-_HINTS = 3  # unknown keys that get a "did you mean": looking for it takes as long as scoring
+MOST_KEYS = 2 * len(INPUTS)  # most keys of an encounter: more cannot be intended
+DEEPEST = 8  # most levels of nested arrays and objects; an encounter is one flat object
+_HINTS = 3  # most unknown keys with a "did you mean": each look-up takes as long as scoring
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _ONE_MEMBER = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*("(?:[^"\\]|\\.)*+")[ \t\r\n]*:')
-_ESCAPE = re.compile(  # other than half of a surrogate pair, or that half
+_ESCAPE = re.compile(  # any escape but an unpaired surrogate (group 1), or an unpaired surrogate
     rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\[^u]|\\u(?![dD][89a-fA-F]))"
     rb"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
-_ENCODINGS = (  # by how a document in them begins
+_ENCODINGS = (  # other encodings, by the first bytes of a document
     (b"\xef\xbb\xbf", "must begin without a byte order mark"),
     (b"\xff\xfe", "must be UTF-8, not UTF-16"),
     (b"\xfe\xff", "must be UTF-8, not UTF-16"),
@@ -45,14 +45,14 @@ _AS_ARRAYS, _NO_BRACKETS = bytes.maketrans(b"{}", b"[]"), bytes(set(range(256)) 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one field, without its value. `field` is None where the document itself is wrong."""
+    """A problem with one field, without its value. `field` is None for a problem with the whole document."""
 
     field: str | None
     rule: str
     kind: str
 
     def to_json(self) -> dict[str, Any]:
-        """In the form of FastAPI's own validation errors."""
+        """The problem in the form of FastAPI's validation errors."""
         return {"loc": ["body", *([self.field] if self.field else [])], "msg": self.rule, "type": self.kind}
 
 
@@ -60,7 +60,7 @@ NESTING = Problem(None, f"must not nest arrays and objects deeper than {DEEPEST}
 
 
 class InvalidEncounterError(Exception):
-    """A request that cannot be scored, with everything that is wrong with it."""
+    """A request cannot be scored; `problems` has all problems with it."""
 
     def __init__(self, problems: list[Problem]):
         super().__init__(f"{len(problems)} problems")
@@ -74,7 +74,7 @@ def read_encounter(body: bytes) -> Encounter:
             encounter: Encounter = decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue
-        # The decoder drops unknown keys, takes the last of two equal ones, and "?" as a text, which an escape may hide.
+        # The decoder drops unknown keys, keeps the last of repeated keys, and takes "?", maybe escaped, for a text.
         if body.count(b":") == len(encounter) and b"?" not in body and b"\\" not in body:
             return {names[key]: value for key, value in encounter.items()} if names else encounter
         break
@@ -84,13 +84,13 @@ def read_encounter(body: bytes) -> Encounter:
 def parse(body: bytes) -> Any:
     """The decoded JSON; an object is a `Pairs`, which keeps a repeated key. Raises InvalidEncounterError.
 
-    A byte that is not UTF-8, and half of a surrogate pair that is written as an escape, is half of a pair in its text,
-    which no other document can say.
+    Bytes that are not UTF-8, and unpaired surrogates written as escapes, become unpaired surrogates in the decoded
+    text; no valid document has these.
     """
     text = _without_halves(body).decode(errors="surrogateescape")
     readable = text.encode(errors="replace")
     try:
-        msgspec.json.decode(readable)  # the standard library would take NaN, and texts that are not Unicode
+        msgspec.json.decode(readable)  # unlike the standard library, msgspec refuses NaN and texts that are not Unicode
         if _is_too_deep(readable):
             raise InvalidEncounterError([NESTING])
         return json.loads(text, object_pairs_hook=Pairs)
@@ -102,29 +102,29 @@ def parse(body: bytes) -> Any:
 
 
 def split_batch(body: bytes) -> list[msgspec.Raw]:
-    """The encounters of a JSON array, or of an object that holds the array as `encounters`, once, and nothing else.
+    """The encounters, undecoded, of a JSON array, or of an object with the array as its only member `encounters`.
 
-    None of them is looked into. Raises ValueError for anything else, RecursionError for endless nesting.
+    Raises ValueError for any other document, RecursionError for too deep nesting.
     """
     member = _ONE_MEMBER.match(body)
     if member:
         document = body.rstrip(b" \t\r\n")
         if msgspec.json.decode(member[1], type=str) != "encounters" or not document.endswith(b"}"):
             raise ValueError
-        body = document[member.end() : -1]  # where another member follows, this is no array
+        body = document[member.end() : -1]  # not an array if another member follows
     try:
         return _BATCH.decode(body)
-    except msgspec.DecodeError:  # the decoder refuses all for half of a surrogate pair in one
+    except msgspec.DecodeError:  # the decoder refuses the whole batch for one unpaired surrogate
         return _BATCH.decode(_without_halves(body))
 
 
 def _without_halves(body: bytes) -> bytes:
-    """With a byte that is not UTF-8 for every escape that is half of a surrogate pair: neither is Unicode."""
+    """The body with an invalid UTF-8 byte in place of every escape of an unpaired surrogate: neither is Unicode."""
     return _ESCAPE.sub(lambda found: found[1] or b"\xff", body)
 
 
 def other_encoding(body: bytes) -> Problem | None:
-    """What a document that is no JSON seems to be instead; None where its beginning does not tell."""
+    """The problem of a document in another encoding or format, by its first bytes; None where they do not tell."""
     rule = next((rule for beginning, rule in _ENCODINGS if body.startswith(beginning)), None)
     if rule is None and b"\0" in body[:4]:
         rule = "must be UTF-8, not UTF-16 or UTF-32"
@@ -132,7 +132,7 @@ def other_encoding(body: bytes) -> Problem | None:
 
 
 def _is_too_deep(document: bytes) -> bool:
-    """Of well-formed JSON: each turn takes away the innermost arrays and objects."""
+    """Whether well-formed JSON is nested too deep; each turn removes the innermost arrays and objects."""
     brackets = _STRING.sub(b"", document).translate(_AS_ARRAYS, _NO_BRACKETS)
     for _ in range(DEEPEST):
         brackets = brackets.replace(b"[]", b"")
@@ -140,11 +140,11 @@ def _is_too_deep(document: bytes) -> bool:
 
 
 class Pairs(list[tuple[str, Any]]):
-    """The members of a JSON object, as they came."""
+    """The members of a JSON object, in their order, with repeated keys."""
 
 
 def check_pairs(document: Any) -> Encounter:
-    """The encounter in what `parse` returned. Raises InvalidEncounterError."""
+    """The encounter in a document that `parse` returned. Raises InvalidEncounterError."""
     if not isinstance(document, Pairs):
         raise InvalidEncounterError([Problem(None, "must be a JSON object with the fields of one encounter", "type")])
     if len(document) > MOST_KEYS:
@@ -169,7 +169,7 @@ def _type(field: Field) -> Any:
 
 
 def _described(field: Field) -> msgspec.Meta:
-    """What the API's document says of the field besides its type."""
+    """Description and example of the field for the OpenAPI document."""
     description = f"{field.description} Unit: {field.unit}." if field.unit else field.description
     if field.codes and not field.closed:
         description += f" Known: {', '.join(map(str, field.codes))}; any other is scored as unknown."
@@ -180,7 +180,7 @@ _TYPES = {field.name: Annotated[_type(field), _described(field)] for field in IN
 
 
 def _typed(names: Mapping[str, str]) -> Any:
-    """The type of an encounter whose keys are these, each with the name of its field."""
+    """The type of an encounter with the keys of `names`, which has the name of each key's field."""
     keys = {key: _TYPES[name] if FIELD[name].required else NotRequired[_TYPES[name]] for key, name in names.items()}
     return TypedDict("Encounter", keys)  # type: ignore[operator]
 
@@ -222,7 +222,7 @@ def _checked(members: Iterable[tuple[str, Any]]) -> Encounter:
 
 
 def _problem(field: Field, found: Encounter) -> Problem | None:
-    """What is wrong with a field of the encounter; its value gets the field's type."""
+    """The problem with a field of the encounter, if any; converts its value to the field's type."""
     name = field.name
     if name not in found:
         return Problem(name, f"is missing; it {_must_be(field)}", "missing") if field.required else None
@@ -247,7 +247,7 @@ def _is_unicode(value: Any) -> bool:
 
 
 def _unknown_key(name: str | None) -> Problem:
-    # The key itself may hold anything, a patient's name too, so it is never repeated.
+    # An unknown key may hold anything, even a patient's name, so messages never repeat it.
     nearest = get_close_matches(name.lower(), [known.lower() for known in FIELD], n=1) if name else None
     hint = next((known for known in FIELD if nearest and known.lower() == nearest[0]), None)
     if hint:
@@ -257,7 +257,7 @@ def _unknown_key(name: str | None) -> Problem:
 
 EXAMPLE: Mapping[str, Any] = {field.name: field.example for field in CLINICAL if field.required}
 
-# For the API's document.
+# For the OpenAPI document.
 DocumentedEncounter = _typed({field.name: field.name for field in INPUTS})
 DocumentedEncounter.__doc__ = (
     "One hospital stay, as known at discharge. Keys may be written with hyphens or underscores."

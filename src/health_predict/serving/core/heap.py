@@ -1,4 +1,4 @@
-"""The C library's heap, asked to be small. Other C libraries than glibc have none of this, and are left alone."""
+"""Trims glibc's heap; does nothing with other C libraries."""
 
 import ctypes
 
@@ -6,6 +6,6 @@ _LIBC = ctypes.CDLL(None)
 
 
 def give_back() -> None:
-    """Return to the system what loading a model took and left free."""
+    """Return free memory to the operating system, such as loading a model leaves."""
     if hasattr(_LIBC, "malloc_trim"):
         _LIBC.malloc_trim(0)

@@ -1,4 +1,4 @@
-"""A model version as the service holds it: the bundle, who it is, and how it was evaluated."""
+"""A model version as the service holds it: its bundle, name, number and evaluation."""
 
 import hashlib
 import json
@@ -18,15 +18,15 @@ from health_predict.features.missing import missing_far_more_often
 from health_predict.params import MissingParams
 
 VERSION, EVALUATION = "version.json", "evaluation.json"
-SERVED = "lt30"  # the target whose probability the service says it answers with
-WARM_UP = 50  # predictions and one explanation, so that the first caller does not wait for lazy set-up
+SERVED = "lt30"  # the only target whose probability the service returns
+WARM_UP = 50  # predictions at loading, beside one explanation, so that the first caller does not wait for lazy set-up
 
 
-_Word = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]  # goes into the log as it is
+_Word = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}\Z")]  # written to the log unescaped
 
 
 class Version(msgspec.Struct, frozen=True):
-    """`version.json` beside the bundle: what the registry calls it, and the SHA-256 of bundle and evaluation."""
+    """`version.json` beside the bundle: its name and number in the registry, SHA-256 of bundle and evaluation."""
 
     name: str | None = None
     version: _Word | None = None
@@ -37,7 +37,7 @@ class Version(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Model:
-    """Verified, warm, ready to answer."""
+    """A verified and warmed model version."""
 
     bundle: Bundle
     name: str | None
@@ -53,12 +53,12 @@ class Model:
         return [name for name in self._may_be_missing if get(name) is None]
 
     def warn_of_one(self, missing: list[str]) -> list[str]:
-        """A sentence for each field that hardly any encounter lacks, and one with these `missing` fields does."""
+        """A sentence for each field of `missing`, of one encounter, that hardly any training encounter lacks."""
         never = self._never_missing
         return [] if never.keys().isdisjoint(missing) else [never[name] for name in missing if name in never]
 
     def warn_of_many(self, missing: Mapping[str, int], encounters: int) -> dict[str, str]:
-        """By field a sentence about what is missing in `encounters` far more often than among those trained on."""
+        """A sentence for each field, by name, that is missing in `encounters` far more often than in training."""
         found = missing_far_more_often(missing, encounters, self.bundle.missing, self.missing_params)
         return {
             name: f"{name} is missing in {missing[name]} of {encounters} encounters; {self._usual(name)}"
@@ -81,7 +81,7 @@ class Model:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """What `/model` says."""
+        """The answer of `/model`."""
         manifest = self.bundle.manifest
         return {
             "name": self.name,
@@ -107,8 +107,8 @@ class Model:
 def load_model(folder: Path) -> Model:
     """Load, verify and warm the bundle in a folder; a symbolic link is followed once.
 
-    Without `version.json` the version is the beginning of the bundle's digest. Raises BundleError that names what is
-    missing or altered, or says that the bundle is for study only.
+    Without `version.json` the version is the first 12 characters of the bundle's SHA-256. Raises BundleError naming the
+    missing or altered file, or for a bundle that is for study only.
     """
     folder = folder.resolve()
     bundle = load_bundle(folder)
@@ -162,7 +162,7 @@ def _optional(path: Path) -> bytes | None:
 
 
 def _explainer(folder: Path, bundle: Bundle) -> Explainer:
-    """Explains against the typical encounter of the reference, which is scored here for the first time."""
+    """An explainer that compares with the reference's typical encounter, which is scored here for the first time."""
     try:
         counts = json.loads((folder / REFERENCE).read_bytes())["fields"]
         reference = typical_encounter({name: counts[name] for name in bundle.manifest.fields})

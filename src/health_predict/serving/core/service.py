@@ -1,4 +1,4 @@
-"""What the service does with a request, and what it knows about itself. HTTP is `serving/http`."""
+"""Answers requests and reports the service's own state, without HTTP, which is in `serving/http`."""
 
 import asyncio
 import hashlib
@@ -30,15 +30,15 @@ from health_predict.serving.journal.metrics import Metrics
 from health_predict.store.prediction_log import PredictionLog, ScoredEncounter, pseudonym
 
 NO_BUNDLE = "there is no bundle yet; the output of `health-predict serve` says what it waits for"
-PAUSE_AFTER = 0.002  # seconds of work on a batch: then other requests have their turn
+PAUSE_AFTER = 0.002  # seconds of work on a batch, after which other requests have their turn
 
 
 class NotReadyError(Exception):
-    """No verified model, or no longer."""
+    """No verified model is loaded."""
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One request: the number it is known by, and who asks."""
+    """One request: its number and its caller."""
 
     request_id: str
     caller: str
@@ -46,7 +46,7 @@ class Call(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Journal:
-    """Where predictions are written down, besides the answer; None where that is switched off."""
+    """The audit log and the prediction log; None for a log that is switched off."""
 
     audit: AuditLog | None = None
     predictions: PredictionLog | None = None
@@ -54,12 +54,12 @@ class Journal:
 
 
 class Service:
-    """Holds the model that answers, and swaps it."""
+    """Holds the model that answers, and replaces it on reload."""
 
     def __init__(
         self, folder: Path, metrics: Metrics, log: Log, journal: Journal, batch_limit: int, encounter_limit: int
     ):
-        """`batch_limit`: encounters of a batch. `encounter_limit`: bytes of each."""
+        """`batch_limit`: most encounters of a batch. `encounter_limit`: most bytes of each."""
         self.metrics, self.log, self.draining = metrics, log, False
         self._folder, self._journal = folder, journal
         self._batch_limit, self._encounter_limit = batch_limit, encounter_limit
@@ -77,9 +77,9 @@ class Service:
         return self._model is not None
 
     async def reload(self) -> None:
-        """Take up what is in the folder now. A bundle that does not verify leaves the one before answering.
+        """Load the bundle that is in the folder now. If it does not verify, the previous bundle goes on answering.
 
-        Before the first bundle, a folder that is not there yet is waited for: whoever makes it says so.
+        Before the first bundle the folder may not exist yet; its creator then asks for another reload.
         """
         async with self._loading:
             if self._model is None and not self._folder.exists():
@@ -100,7 +100,7 @@ class Service:
             self.log.event("bundle_taken_up", model_version=model.version, sha256=model.bundle.sha256)
 
     def drain(self, seconds: float) -> None:
-        """No longer ready; what is asked in these seconds is answered."""
+        """Report not ready, and go on answering requests for `seconds`."""
         self.draining = True
         self.metrics.draining()
         self.log.event("draining", seconds=seconds)
@@ -137,9 +137,9 @@ class Service:
         return prediction
 
     async def predict_batch(self, body: bytes, call: Call) -> answers.Batch:
-        """Score many; an encounter that cannot be scored gets its own problems. Raises as `predict`.
+        """Score a batch; an encounter that cannot be scored is answered with its problems. Raises as `predict`.
 
-        Nothing is counted or written down before the last one is scored: a batch that is given up was not answered.
+        Nothing is counted or logged before the last encounter is scored: a batch that times out was not answered.
         """
         model = self._ready()
         results: list[answers.Prediction | answers.Refusal] = []
@@ -173,7 +173,7 @@ class Service:
         )
 
     async def explain(self, body: bytes, call: Call) -> answers.Explanation:
-        """Contributions to one encounter's probability. Raises as `predict`."""
+        """Contributions of clinical factors to one encounter's probability. Raises as `predict`."""
         model = self._ready()
         encounter = self._read(body)
         explained = model.explainer.explain(encounter)
@@ -201,7 +201,7 @@ class Service:
         )
 
     def close(self, seconds: float) -> None:
-        """Write down what is waiting, for at most these seconds."""
+        """Write the waiting lines of the prediction log, for at most `seconds`, and close the logs."""
         predictions = self._journal.predictions
         if predictions:
             predictions.close(timeout=seconds)
@@ -268,7 +268,7 @@ class Service:
         )
 
     def _note(self, model: Model, encounter: Encounter, prediction: answers.Prediction, call: Call) -> None:
-        """Count a prediction that is answered, and keep it where that is switched on."""
+        """Count a prediction, and put it into the prediction log if that is switched on."""
         unknown, missing = prediction.unknown_fields, prediction.missing_fields
         self.metrics.predicted(prediction.risk_band, unknown, missing, prediction.outside_cohort)
         self._scored_in_window += 1
@@ -279,7 +279,7 @@ class Service:
             self._journal.predictions.put(scored)
 
     def _judge_missing(self, model: Model) -> None:
-        """Say in metrics and log what the newest window of encounters lacks far more often than in training."""
+        """Report fields missing far more often than in training, in the newest window, in metrics and log."""
         before, now = self._missing_before, self.metrics.missing
         missing = {name: count - before.get(name, 0) for name, count in now.items()}
         warnings = model.warn_of_many(missing, self._scored_in_window)
@@ -302,7 +302,7 @@ class Service:
         )
 
     async def _audit(self, model: Model, body: bytes, call: Call, route: str, scores: list[float | None]) -> None:
-        """Return when it is on the disk: nothing is answered before."""
+        """Write an audit entry, and return when it is on the disk: nothing is answered before."""
         audit = self._journal.audit
         if audit is None:
             return
@@ -322,7 +322,7 @@ class Service:
 
 
 def _reason(error: Exception) -> str:
-    """Only our own errors are written to be read: the message of any other may hold a value."""
+    """Message of one of our own errors; only the type of any other, as its message may hold a patient's value."""
     return str(error) if isinstance(error, HealthPredictError) else f"loading failed with {type(error).__name__}"
 
 

@@ -14,7 +14,7 @@ _PROMETHEUS = headers(b"text/plain; version=0.0.4; charset=utf-8")
 
 
 def public_routes(service: Service, body_limit: int, batch_body_limit: int) -> list[Route]:
-    """What callers may ask, the documentation included, without probes and metrics. Limits are in bytes of a body."""
+    """Routes for callers, the documentation included, without probes and metrics. Limits are in bytes of a body."""
     encounter = Body(DocumentedEncounter, dict(EXAMPLE), body_limit)
     batch = Body(DocumentedBatch, {"encounters": [dict(EXAMPLE)]}, batch_body_limit)
 
@@ -32,7 +32,7 @@ def public_routes(service: Service, body_limit: int, batch_body_limit: int) -> l
 
 
 def probe_routes(service: Service) -> list[Route]:
-    """What an orchestrator asks; no keys, and answered however many requests wait."""
+    """Routes for an orchestrator: without keys, and answered however many requests wait."""
 
     async def health(_body: bytes, _call: Call) -> Answer:
         found = service.health()
@@ -52,7 +52,7 @@ def probe_routes(service: Service) -> list[Route]:
 
 
 def metrics_route(service: Service, needs_key: bool) -> Route:
-    """What Prometheus asks."""
+    """The route for Prometheus."""
 
     async def metrics(_body: bytes, _call: Call) -> Answer:
         return Answer(200, service.metrics.exposition(), _PROMETHEUS)
@@ -62,7 +62,7 @@ def metrics_route(service: Service, needs_key: bool) -> Route:
 
 
 def with_document(routes: list[Route]) -> list[Route]:
-    """These routes, and the OpenAPI document of them."""
+    """The routes, and a route for their OpenAPI document."""
 
     @cache
     def written() -> bytes:

@@ -1,8 +1,8 @@
-"""A connection before it has a request: who may connect, how long and how large the head of a request may be.
+"""Limits a connection until its request's head is complete: number of connections, seconds, and bytes of the head.
 
-A request that asks for another protocol (`Upgrade: h2c`, as Java's HttpClient and curl send it, or a WebSocket) is
-answered as if it had not asked (RFC 9110, 7.8). The parser takes what follows the head of such a request for the other
-protocol, so it is given the head again without that header, and then the body.
+An `Upgrade` header (`h2c`, as Java's HttpClient and curl send it, or a WebSocket) is ignored (RFC 9110, 7.8). The
+parser takes the bytes after the head of such a request for the other protocol, so a new parser gets the head again
+without that header, and then the body.
 """
 
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-HEAD_LIMIT = 32 * 1024  # bytes of a request line and headers, unless they come in one piece
+HEAD_LIMIT = 32 * 1024  # most bytes of a request line and headers, unless they arrive in one piece
 MOST_HEADERS = 100
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """`connections`: at a time. `seconds`: until a head is whole. `message`: bytes of a request with all around it."""
+    """Most `connections` at a time, `seconds` until a head is complete, and bytes of a `message`, head and body."""
 
     connections: int
     seconds: float
@@ -26,16 +26,18 @@ class ConnectionLimits:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's, with limits. What is refused here, the gateway words, counts and logs.
+    """uvicorn's connection, with limits. The gateway words, counts and logs the refusals made here.
 
-    No timer for each request: `check` is called for all connections together, now and then.
+    There is no timer per request: the server calls `check` for all connections, at intervals.
     """
 
     def __init__(self, limits: ConnectionLimits, **given: Any):
         super().__init__(**given)
         self._limits = limits
-        self._received = 0  # bytes of a request that is not whole yet
-        self._waiting_since: float | None = monotonic()  # for a head; None while a request is received or answered
+        self._received = 0  # bytes of a request that is not complete yet
+        self._waiting_since: float | None = (
+            monotonic()
+        )  # when the wait for a head began; None while a request is received or answered
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -68,7 +70,7 @@ class Connection(HttpToolsProtocol):
         return True  # uvicorn then leaves such a request alone; `data_received` gives it to the parser again
 
     def check(self, now: float) -> None:
-        """Give up waiting for a head that takes too long."""
+        """Refuse a request whose head takes too long."""
         if self._waiting_since is None or now - self._waiting_since < self._limits.seconds:
             return
         if self._received:
@@ -78,7 +80,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def is_idle(self) -> bool:
-        """Neither is a request being answered nor has one begun to arrive."""
+        """Whether no request is being answered, and none has begun to arrive."""
         return not self._received and (self.cycle is None or self.cycle.response_complete)
 
     def send_400_response(self, _msg: str) -> None:
@@ -95,14 +97,14 @@ class Connection(HttpToolsProtocol):
                 self.send_400_response("")
 
     def _after_upgrade(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> bytes:
-        """What is left to be read, by a new parser: after a head with `close` the old one passes over all."""
+        """The bytes that a new parser has to read: after a head with `close` the old one skips everything."""
         data = self._head_without_upgrade() + data[upgrade.args[0] :]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         return data
 
     def _head_without_upgrade(self) -> bytes:
-        """The head that was just read. Nothing, and a refusal, for CONNECT: a tunnel is not on offer."""
+        """The head that was just read, without `Upgrade`. Empty for CONNECT, which is refused: there are no tunnels."""
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
             self._refuse(405, "the method CONNECT is not answered")
@@ -111,7 +113,7 @@ class Connection(HttpToolsProtocol):
         return b"".join([b"%s %s HTTP/%s\r\n" % (method, self.url, version), *kept, b"\r\n"])
 
     def _is_too_much(self, data: bytes) -> bool:
-        if self.cycle is not None and "method" in self.scope and self.cycle.more_body:  # in the body, or behind it
+        if self.cycle is not None and "method" in self.scope and self.cycle.more_body:  # in the body, or after it
             return self._received > self._limits.message
         return b"\r\n\r\n" not in data[:HEAD_LIMIT]
 

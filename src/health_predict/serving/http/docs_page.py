@@ -1,6 +1,6 @@
-"""The documentation page: what every field is, and a request to try. One file, nothing from elsewhere.
+"""The documentation page: a table of all fields, and a request to try. One self-contained file.
 
-Its parts lie in `pages/`, where a browser shows them too.
+Its parts are in `pages/`, where a browser can show them too.
 """
 
 import base64

@@ -1,8 +1,8 @@
-"""The outermost layer: every request passes it once, in and out.
+"""The outermost layer of the service, around every request and its answer.
 
-It gives the request its number, asks who calls, refuses early when too many are waiting, sets the time limit, reads the
-body, turns errors into answers that tell nothing of the inside, adds the security headers, and counts and logs the
-answer. In between, the route of the method and path responds.
+The gateway numbers the request, identifies the caller, refuses early when too many requests wait, sets the time limit,
+reads the body, calls the route of the method and path, turns errors into answers without internal details, adds the
+security headers, and counts and logs the answer.
 """
 
 import asyncio
@@ -27,7 +27,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _UUID = re.compile(rb"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.IGNORECASE)
-_CHECKS_OF_A_LIMIT = 4  # a request is given up after its limit, or up to a quarter of it later
+_CHECKS_OF_A_LIMIT = (
+    4  # checks per time limit: a request is cancelled at its limit, or up to a quarter of the limit later
+)
 
 _LATER = (b"retry-after", b"1")
 _CLOSE = (b"connection", b"close")
@@ -38,7 +40,7 @@ _JSON_CHALLENGE = headers(b"application/json", (b"www-authenticate", b"Bearer"))
 
 
 class Disconnected(Exception):
-    """The caller went away before its request was complete."""
+    """The caller closed the connection before its request was complete."""
 
 
 class TooLargeError(Exception):
@@ -47,7 +49,7 @@ class TooLargeError(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """`concurrency`: requests at a time. `seconds`: for one request."""
+    """`concurrency`: most requests at a time. `seconds`: most time for one request."""
 
     concurrency: int
     seconds: float
@@ -75,7 +77,7 @@ async def read_body(receive: Receive, limit: int) -> bytes:
 
 
 class _Deadlines:
-    """Gives up requests that take too long. One timer looks after all of them, as one for each costs more."""
+    """Cancels requests that take too long. One timer checks all of them, as one for each costs more."""
 
     def __init__(self, seconds: float):
         self._seconds = seconds
@@ -116,7 +118,7 @@ class _Deadlines:
 
 
 class _Head(NamedTuple):
-    """What the headers say: the request's number, and whether its body is in a content or another transfer coding."""
+    """The request's number, and whether its body is compressed, or in another transfer coding than chunked."""
 
     request_id: str
     compressed: bool
@@ -134,8 +136,8 @@ class Gateway:
         limits: Limits,
         waiting: Collection[object],
     ):
-        """`keys` are digests by caller; without any, everybody may ask. `waiting` holds the requests that the server
-        has accepted and not answered."""
+        """`keys` are digests by caller; without keys, everybody is answered. `waiting` holds the requests that the
+        server has accepted and not answered."""
         self._service, self._keys, self._limits, self._waiting = service, keys, limits, waiting
         self._routes: dict[str, dict[str, Route]] = {}  # by path, then by method
         for route in routes:
@@ -156,7 +158,7 @@ class Gateway:
         name = ANONYMOUS if path in self._open_paths else caller(self._keys, given)
         call = Call(request_id, name or ANONYMOUS)
         task = self._deadlines.begin(started)
-        status = 499  # as nginx writes it: the caller went away
+        status = 499  # nginx's status for a caller that closed the connection
         try:
             answer = await self._answer(scope, receive, call, name is not None, head)
             status = answer.status
@@ -164,7 +166,7 @@ class Gateway:
         except Disconnected:
             pass
         except asyncio.CancelledError:
-            # 499: no answer has begun. One that has begun and that nobody takes is ended by the server.
+            # Status 499: no answer has begun. The server ends an answer that has begun and that nobody reads.
             if status != 499 or not self._deadlines.is_late(task):
                 raise
             task.uncancel()
@@ -179,11 +181,11 @@ class Gateway:
             self._service.log.access(request_id, route, status, seconds, self._service.model_version, call.caller)
 
     def admit(self, keys: Mapping[str, bytes]) -> None:
-        """From now on these are the callers."""
+        """Replace the API keys: digests by caller."""
         self._keys = keys
 
     def refuse(self, status: int, detail: str) -> Answer:
-        """The whole answer to what never became a request; counted and logged as any other."""
+        """The answer to bytes that never became a request; counted and logged as any other."""
         request_id = self._next_id()
         self._service.metrics.answered("other", status, 0.0)
         self._service.log.access(request_id, "other", status, 0.0, self._service.model_version, ANONYMOUS)
@@ -209,7 +211,7 @@ class Gateway:
             return self._failure(error, call.request_id)
 
     def _refusal(self, route: Route | None, request_id: str, known: bool, head: _Head) -> Answer | None:
-        """The answer to a request whose body is not read."""
+        """The answer to a request that is refused before its body is read; None: not refused."""
         if head.coded:
             return Answer(501, _error("of transfer codings only chunked is read", request_id), _JSON_CLOSE)
         if not known:
@@ -231,13 +233,13 @@ class Gateway:
     def _read_head(self, given: list[Header]) -> _Head:
         request_id, compressed, coded = "", False, False
         for name, value in given:
-            # A caller's own number is taken over when it is a UUID: anything else could be a patient's name.
+            # A caller's own request number is kept only if it is a UUID: any other text may be a patient's name.
             if name == b"x-request-id" and not request_id and _UUID.fullmatch(value):
                 request_id = value.decode()
             elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
                 compressed = True
             elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                coded = True  # the parser takes the chunks out of `gzip, chunked`, and leaves the gzip in
+                coded = True  # the parser decodes only the chunks of `gzip, chunked`, not the gzip
         return _Head(request_id or self._next_id(), compressed, coded)
 
     def _next_id(self) -> str:
@@ -272,6 +274,6 @@ def _error(detail: str, request_id: str) -> bytes:
 
 
 def _where(error: Exception) -> str:
-    """The places an exception went through. Not its message: that may hold a patient's value."""
+    """The lines of code that an exception passed. Not its message, which may hold a patient's value."""
     frames = traceback.extract_tb(error.__traceback__)
     return " < ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in reversed(frames))

@@ -1,4 +1,4 @@
-"""API keys: callers with names, and the SHA-256 of each one's key. The key itself is nowhere at rest.
+"""API keys: names of callers, and the SHA-256 of each caller's key. The key itself is stored nowhere.
 
 A key is 256 random bits, so a plain digest of it cannot be guessed back and needs no salt or slow hash.
 """
@@ -17,8 +17,8 @@ ANONYMOUS = "-"  # the caller's name where no keys are set
 
 
 def new_key(name: str) -> tuple[str, str]:
-    """A new key for a caller, and the entry `name:sha256` to be kept for it. ServiceError for another name than
-    letters, digits, `_`, `.` and `-`."""
+    """A new key for a caller, and the entry `name:sha256` to store for it. Raises ServiceError for a name with other
+    characters than letters, digits, `_`, `.` and `-`."""
     key = secrets.token_urlsafe(32)
     entry = f"{name}:{_digest(key.encode()).decode()}"
     parse_keys(entry, "the new entry")
@@ -26,7 +26,7 @@ def new_key(name: str) -> tuple[str, str]:
 
 
 def parse_keys(text: str, source: str) -> dict[str, bytes]:
-    """Digests by caller. Raises ServiceError, naming the source and the line, for what is no entry."""
+    """Digests by caller. Raises ServiceError, naming the source and the line, for an invalid entry."""
     keys: dict[str, bytes] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         for entry in line.partition("#")[0].replace(",", " ").split():
@@ -38,7 +38,7 @@ def parse_keys(text: str, source: str) -> dict[str, bytes]:
 
 
 def load_keys(text: str | None, file: Path | None) -> dict[str, bytes]:
-    """Digests by caller from the setting and from the file, together; empty when there are neither."""
+    """Digests by caller from the setting and the file together; empty without both."""
     keys = parse_keys(text, "HEALTH_PREDICT_API_KEYS") if text else {}
     if file is None:
         return keys
@@ -52,12 +52,12 @@ def load_keys(text: str | None, file: Path | None) -> dict[str, bytes]:
 
 
 def caller(keys: Mapping[str, bytes], headers: list[tuple[bytes, bytes]]) -> str | None:
-    """Name of the caller whose key is in `Authorization: Bearer` or `X-API-Key`; None when it is nobody's."""
+    """Name of the caller whose key is in `Authorization: Bearer` or `X-API-Key`; None without a valid key."""
     if not keys:
         return ANONYMOUS
     given = _digest(_given(headers))
     found = None
-    for name, digest in keys.items():  # all of them: the time taken says nothing about which one fits
+    for name, digest in keys.items():  # compares with every key, so that the time does not reveal which one fits
         if hmac.compare_digest(given, digest):
             found = name
     return found

@@ -1,4 +1,4 @@
-"""The OpenAPI document, from the routes and the types that they take and return."""
+"""Builds the OpenAPI document from the routes and the types that they take and return."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -31,11 +31,11 @@ _ERRORS_OF_BODIES = {
 
 
 def document(routes: Iterable[Route]) -> dict[str, Any]:
-    """The document, as JSON would hold it; every type that a described route names is a component of it."""
+    """The document as JSON values; every type that a described route takes or returns is a component."""
     described = [route for route in routes if route.returns]
     types = {type_: None for route in described for type_ in _types(route)}
     schemas, components = msgspec.json.schema_components(types, ref_template=answers.REFERENCES)
-    components[DocumentedEncounter.__name__]["additionalProperties"] = False  # a TypedDict cannot say it
+    components[DocumentedEncounter.__name__]["additionalProperties"] = False  # not derived from TypedDicts
     schema_of = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in described:
@@ -50,7 +50,7 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
 
 
 def _types(route: Route) -> list[Any]:
-    """What a route takes and returns, as types."""
+    """The types that a route takes and returns."""
     of_body = [route.body.type, answers.ValidationError, answers.Refusal] if route.body else []
     return [route.returns, route.unready, answers.Error, *of_body]
 

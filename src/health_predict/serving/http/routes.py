@@ -1,4 +1,4 @@
-"""What a route is: the gateway answers by it, and the OpenAPI document describes it."""
+"""Routes, by which the gateway answers and which the OpenAPI document describes."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Header = tuple[bytes, bytes]
 
 
 def headers(kind: bytes, *more: Header, policy: bytes = b"default-src 'none'; frame-ancestors 'none'") -> list[Header]:
-    """The headers of an answer of this content type; built once, not for every answer."""
+    """The headers of an answer with the content type `kind`; build them once, not for every answer."""
     return [
         (b"content-type", kind),
         (b"x-content-type-options", b"nosniff"),
@@ -38,7 +38,7 @@ Responder = Callable[[bytes, Call], Awaitable[Any]]
 
 @dataclass(frozen=True)
 class Body:
-    """What a route takes as JSON: its type and an example, for the document, and its largest size in bytes."""
+    """The JSON that a route takes: its type and an example, for the OpenAPI document, and its most bytes."""
 
     type: Any
     example: Any
@@ -50,8 +50,8 @@ class Route:
     """A method and a path, taken literally, and the function that answers.
 
     `respond` gets the body (empty where the route takes none) and the call. It returns a structure, which is sent as
-    JSON with status 200, or an `Answer`; what it may raise, and how that is answered, is in `Gateway`.
-    `returns` is the type of a good answer, `unready` of one with status 503; a route without `returns` is not in the
+    JSON with status 200, or an `Answer`; `Gateway` lists the errors it may raise, and their answers. `returns` is the
+    type of an answer with status 200, `unready` with status 503; a route without `returns` is not in the OpenAPI
     document. `needs_key`: a caller without a valid API key gets 401. `always`: answered however many requests wait.
     """
 

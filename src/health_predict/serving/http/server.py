@@ -33,15 +33,15 @@ from health_predict.store.prediction_log import PredictionLog
 from health_predict.store.storage import open_storage
 
 STDOUT = 1
-SHORTEST_KEY = 16  # characters of the secret for pseudonyms: patient numbers are few enough to try them all
-LAST_LINES = 5.0  # seconds, for the prediction log at the end
-LAST_ANSWERS = 5.0  # seconds, for requests that began to arrive before the last connection was accepted
-QUIET = 3  # looks, a tenth of a second apart, without a request: then nobody comes any more
-_CHECK_EVERY = 5  # ticks of uvicorn, a tenth of a second each
-_SO_ATTACH_FILTER = 26  # of Linux
-_NO_NEW_CONNECTIONS = (  # a packet filter: drop what has the SYN flag, let through everything else
-    (0x30, 0, 0, 13),  # load the flags of TCP
-    (0x45, 0, 1, 2),  # is SYN set
+SHORTEST_KEY = 16  # least characters of the secret for pseudonyms: with a short one, all patient numbers could be tried
+LAST_LINES = 5.0  # most seconds to write the prediction log at the end
+LAST_ANSWERS = 5.0  # most seconds for requests that began to arrive before the listeners closed
+QUIET = 3  # checks without a request, 0.1 s apart, after which no request is expected
+_CHECK_EVERY = 5  # ticks of uvicorn, 0.1 s each
+_SO_ATTACH_FILTER = 26  # Linux's number for the socket option
+_NO_NEW_CONNECTIONS = (  # a packet filter: drops packets with the SYN flag, lets all others through
+    (0x30, 0, 0, 13),  # load the TCP flags
+    (0x45, 0, 1, 2),  # test SYN
     (0x06, 0, 0, 0),  # drop
     (0x06, 0, 0, 0xFFFFFFFF),  # accept
 )
@@ -54,7 +54,7 @@ class Listen:
 
 
 class _Server(uvicorn.Server):
-    """A server that leaves the signals to `serve`."""
+    """A uvicorn server that leaves signals to `serve`."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -76,9 +76,9 @@ class _Server(uvicorn.Server):
 
 
 def run(bundle: Path, listen: Listen, settings: ServingSettings) -> None:
-    """Serve the bundle until SIGTERM, SIGINT or SIGQUIT. SIGHUP takes up what the folder, or link, holds then.
+    """Serve the bundle until SIGTERM, SIGINT or SIGQUIT. SIGHUP loads the bundle anew, from the folder or link.
 
-    Told to end, it drains first: /readyz says 503, and for `drain_seconds` all that is asked is answered. A second
+    Before it ends, the worker drains: /readyz answers 503, and requests are answered for `drain_seconds`. A second
     SIGTERM or SIGINT ends it at once.
 
     Raises ServiceError when the settings do not allow a start or the port is taken, StorageError or DataError when
@@ -94,7 +94,7 @@ def run(bundle: Path, listen: Listen, settings: ServingSettings) -> None:
 
 
 async def serve(bundle: Path, listen: Listen, settings: ServingSettings, log: Log) -> None:
-    """As `run`, inside a running loop."""
+    """As `run`, inside a running event loop."""
     keys = _keys(listen, settings)
     _log_errors_of_libraries(log)
     metrics = Metrics()
@@ -128,7 +128,7 @@ async def serve(bundle: Path, listen: Listen, settings: ServingSettings, log: Lo
 
 
 class _Stop:
-    """Has the worker been told to end, and to do it at once."""
+    """Whether the worker was told to end (`begun`), and to end at once (`at_once`)."""
 
     def __init__(self) -> None:
         self.begun, self.at_once = asyncio.Event(), asyncio.Event()
@@ -159,7 +159,7 @@ async def _serve_until_told(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.tell)
     loop.add_signal_handler(signal.SIGQUIT, stop.begun.set)
-    # Who starts a worker holds these back until now.
+    # The process that starts a worker blocks these signals until now.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGQUIT})
     running = [loop.create_task(_until_closed(server)) for server in servers]
     reload()
@@ -167,7 +167,7 @@ async def _serve_until_told(
     await asyncio.wait([told, *running], return_when=asyncio.FIRST_COMPLETED)
     at_once = loop.create_task(_leave_at_once(stop, servers))
     if stop.begun.is_set():
-        seconds = drain_seconds if service.has_model else 0.0  # else nobody was sent here
+        seconds = drain_seconds if service.has_model else 0.0  # a worker that was never ready gets no requests
         service.drain(seconds)
         draining = loop.create_task(_drain(servers, seconds))
         await asyncio.wait([draining, at_once], return_when=asyncio.FIRST_COMPLETED)
@@ -182,7 +182,7 @@ async def _serve_until_told(
 
 
 async def _leave_at_once(stop: _Stop, servers: list[_Server]) -> None:
-    """Once told so, wait for no request any more."""
+    """Once told to end at once, stop waiting for requests."""
     await stop.at_once.wait()
     for server in servers:
         server.force_exit = True
@@ -197,15 +197,15 @@ async def _until_closed(server: _Server) -> None:
 
 
 async def _drain(servers: list[_Server], seconds: float) -> None:
-    """Let callers go, in the order that loses nothing: for `seconds` everything is answered, and every answer says that
-    its connection closes; then no new connection is made, those that wait in the kernel are accepted, and all requests
-    that have begun are answered.
+    """Let callers go without losing a request. For `seconds` all requests are answered, with `Connection: close`; then
+    new connections are blocked, those that wait in the kernel are accepted, and all requests that have begun are
+    answered.
     """
     await asyncio.sleep(seconds)
     listeners = [listener for server in servers for listener in server.servers]
     for listener in listeners:
         _make_no_new_connections(listener)
-    await asyncio.sleep(0.1)  # for the kernel to finish handshakes, and the loop to accept
+    await asyncio.sleep(0.1)  # time for the kernel to finish handshakes, and for the event loop to accept
     for listener in listeners:
         listener.close()
     await _until_quiet(servers, LAST_ANSWERS)
@@ -223,7 +223,7 @@ async def _until_quiet(servers: list[_Server], seconds: float) -> None:
 
 
 def _make_no_new_connections(listener: asyncio.Server) -> None:
-    """Linux only: elsewhere a connection that is made in the moment of closing is reset."""
+    """Block new connections, on Linux only: elsewhere a connection made at the moment of closing is reset."""
     program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in _NO_NEW_CONNECTIONS))
     option = struct.pack("HP", len(_NO_NEW_CONNECTIONS), ctypes.addressof(program))
     for listening in listener.sockets:
@@ -254,7 +254,7 @@ def _server(listen: Listen, settings: ServingSettings) -> _Server:
 
 
 class Events(logging.Handler):
-    """Errors of the libraries as lines of our log: where and of which type. Their messages may hold anything."""
+    """Logs errors of libraries by place and type, without their messages, which may hold a patient's value."""
 
     def __init__(self, log: Log):
         super().__init__(logging.ERROR)
@@ -305,7 +305,7 @@ def _journal(settings: ServingSettings, log: Log, metrics: Metrics) -> Journal:
     if settings.prediction_log.startswith("s3://") and importlib.util.find_spec("boto3") is None:
         raise ServiceError("HEALTH_PREDICT_PREDICTION_LOG is on S3, which needs boto3; it is not installed here")
     storage = open_storage(settings.prediction_log)
-    storage.connect()  # now: while requests are answered it would hold them up
+    storage.connect()  # now, as connecting later would delay answers
     predictions = PredictionLog(storage, lambda why: log.event("prediction_log_failed", reason=without_secrets(why)))
     metrics.count("prediction_log_dropped", "Scored encounters that were not kept", lambda: predictions.dropped)
     metrics.count("prediction_log_written", "Scored encounters that were kept", lambda: predictions.written)

@@ -1,12 +1,11 @@
 """The audit log: who asked for a prediction, when, by which version, with what result. Append-only, hash-chained.
 
 One line is one answered prediction, batch or explanation, as JSON. Its `previous` is the SHA-256 of the line before
-(zeros in the first), so a line that was changed, removed or put in does not fit its neighbours. A log that was cut at
-its end, or written anew as a whole, still fits: keep the head that `verify` returns elsewhere and hand it in the next
-time.
+(zeros in the first), so a changed, removed or inserted line breaks the chain. A log that was cut at its end, or
+rewritten as a whole, still verifies: keep the head that `verify` returns elsewhere and pass it the next time.
 
-A file that is full gets a number behind its name (`audit.jsonl.000001` is the oldest), and the next one goes on with
-the chain: the files are one log.
+A full file gets a number behind its name (`audit.jsonl.000001` is the oldest), and the next file continues the chain:
+the files are one log.
 """
 
 import asyncio
@@ -28,7 +27,7 @@ START = "0" * 64
 
 
 class AuditLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of the audit log: one answered prediction, batch or explanation."""
+    """One line of the audit log."""
 
     time: str  # UTC, ISO 8601
     request_id: str
@@ -36,27 +35,27 @@ class AuditLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     route: str
     model_version: str
     bundle_sha256: str
-    input_sha256: str  # of the request's body
-    scores: list[float | None]  # in the order of the request; None for an encounter that was refused
+    input_sha256: str  # SHA-256 of the request's body
+    scores: list[float | None]  # probabilities in the order of the request; None for a refused encounter
     previous: str = START
 
 
 @dataclass(frozen=True)
 class Verified:
-    """An unbroken log: how many lines, and the SHA-256 of the last."""
+    """An unbroken log: its number of lines, and the SHA-256 of the last."""
 
     lines: int
     head: str
 
 
 class AuditLog:
-    """Appends entries to one file; only one process may at a time."""
+    """Appends entries to a file; locked, so that only one process writes it."""
 
     def __init__(self, path: Path, most_bytes: int):
-        """Open, and read the last line; `verify` checks the others. A file is full at `most_bytes`.
+        """Open the log and check its last line; `verify` checks the others. A file is full at `most_bytes`.
 
-        A last line that a crash cut short was never answered: it is moved to `<name>.torn`, and `torn` says how many
-        bytes it had. Raises DataError when the last line is no entry, StorageError when the file cannot be written.
+        A last line that a crash cut short was never answered: it is moved to `<name>.torn`, and `torn` is its number of
+        bytes. Raises DataError when the last line is no valid entry, StorageError when the file cannot be written.
         """
         self._path, self._most_bytes = path, most_bytes
         try:
@@ -76,8 +75,8 @@ class AuditLog:
         self._next_flush: asyncio.Future[None] | None = None
 
     def append(self, entry: AuditLine) -> None:
-        """Write one line before returning; `flush` puts it on the disk. Raises StorageError when it is not written as
-        a whole."""
+        """Write one line to the file; `flush` puts it on the disk. Raises StorageError when the line is not written
+        as a whole."""
         line = msgspec.json.encode(msgspec.structs.replace(entry, previous=self._head)) + b"\n"
         try:
             if self._size and self._size + len(line) > self._most_bytes:
@@ -91,8 +90,8 @@ class AuditLog:
         self._head = _sha256(line)
 
     async def flush(self) -> None:
-        """Return when what was appended is on the disk. Those who wait share the next flush: a disk takes
-        milliseconds for one, whatever it holds. Raises StorageError when the disk fails."""
+        """Return when all appended lines are on the disk. Waiting callers share the next flush, as one takes
+        milliseconds, however many lines it has. Raises StorageError when the disk fails."""
         if self._next_flush is None:
             self._next_flush = asyncio.ensure_future(self._flush_after(self._flushing))
         await asyncio.shield(self._next_flush)
@@ -103,19 +102,19 @@ class AuditLog:
     async def _flush_after(self, running: "asyncio.Future[None] | None") -> None:
         if running is not None:
             await asyncio.wait([running])
-        self._flushing, self._next_flush = self._next_flush, None  # who comes now is too late for this one
+        self._flushing, self._next_flush = self._next_flush, None  # later callers get the next flush
         try:
             await asyncio.to_thread(_sync, self._file)
         except OSError as error:
             raise self._cannot_be_written(error) from error
 
     def _begin_file(self) -> None:
-        """Give the full file its number and go on in a new one.
+        """Give the full file its number and continue in a new one.
 
-        The descriptor keeps its number, for a flush in another thread. In between there is no file under the name; a
-        process that starts then goes on with the chain itself, and this one cannot write any more.
+        The file descriptor keeps its number, for a flush in another thread. In between there is no file under the name;
+        a process that starts then continues the chain itself, and this one can no longer write.
         """
-        if self._path.exists() and os.path.samestat(os.fstat(self._file), self._path.stat()):  # not in a second try
+        if self._path.exists() and os.path.samestat(os.fstat(self._file), self._path.stat()):  # false in a retry
             os.fsync(self._file)
             self._path.rename(_numbered(self._path, self._last_number + 1))
             self._last_number += 1
@@ -141,11 +140,11 @@ class AuditLog:
 
 
 def verify(path: Path, head: str | None = None) -> Verified:
-    """Check every line against the one before, through all files of the log, and that `head`, kept from earlier, is
-    the SHA-256 of a line.
+    """Check every line against the one before, in all files of the log, and that an earlier `head` is the SHA-256 of a
+    line.
 
-    Raises DataError that names the first line that does not fit, or the file that is not there, StorageError when a
-    file cannot be read.
+    Raises DataError naming the first line that breaks the chain, or a missing file; StorageError when a file cannot be
+    read.
     """
     expected, count, seen = START, 0, head in (None, START)
     decoder = msgspec.json.Decoder(AuditLine)
@@ -166,13 +165,13 @@ def verify(path: Path, head: str | None = None) -> Verified:
 
 
 def _files(path: Path) -> list[Path]:
-    """Of the log, oldest first. DataError when one of the full ones is not there."""
+    """Files of the log, oldest first. Raises DataError when a full file is missing."""
     numbers = _numbers(path)
     absent = next((number for number, found in enumerate(numbers, start=1) if number != found), None)
     if absent is not None:
         raise DataError(f"{_numbered(path, absent)} is not there: put all files of the audit log beside each other")
     full = [_numbered(path, number) for number in numbers]
-    return [*full, path] if path.exists() or not full else full  # a crash may come before a new one is begun
+    return [*full, path] if path.exists() or not full else full  # after a crash the new file may not exist yet
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -194,7 +193,7 @@ def _numbers(path: Path) -> list[int]:
 
 
 def _newest_full(path: Path) -> tuple[int, bytes]:
-    """Number and last line of the newest full file; 0 and nothing where there is none."""
+    """Number and last line of the newest full file; 0 and b"" where there is none."""
     numbers = _numbers(path)
     if not numbers:
         return 0, b""
@@ -206,12 +205,12 @@ def _newest_full(path: Path) -> tuple[int, bytes]:
 
 
 def _open_alone(path: Path, more: int = 0) -> int:
-    """The file's descriptor, for this process only, readable by its user only. Raises BlockingIOError when another
-    process has it."""
+    """Descriptor of the file, locked by this process, readable by its user only. Raises BlockingIOError when another
+    process holds the lock."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | more, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(file), path.stat()):  # it has got its number meanwhile
+        if not os.path.samestat(os.fstat(file), path.stat()):  # the file was given its number meanwhile
             raise BlockingIOError
     except OSError:
         os.close(file)
@@ -236,7 +235,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _last_lines(file: int) -> tuple[bytes, bytes]:
-    """The last whole line, and what follows it."""
+    """The last complete line, and the bytes after it."""
     if not os.fstat(file).st_size:
         return b"", b""
     with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as data:

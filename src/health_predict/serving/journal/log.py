@@ -1,6 +1,6 @@
 """The service's log: JSON lines on a file descriptor, written by a thread, so that a slow reader slows no answer.
 
-A line names routes, versions, durations and callers. Nothing that came in a request is ever in it.
+A line names routes, versions, durations and callers. It never holds content of a request.
 """
 
 import os
@@ -10,13 +10,13 @@ import msgspec
 
 from health_predict.store.background import Background
 
-CAPACITY = 50_000  # lines of about 200 bytes
+CAPACITY = 50_000  # most waiting lines, of about 200 bytes each
 BATCH = 5_000
-PERIOD = 0.2  # seconds
+PERIOD = 0.2  # seconds between writes
 
 
 class Log:
-    """Access lines and events, in order. What a blocked reader made impossible to write is counted in `dropped`."""
+    """Writes access lines and events in order. `dropped` counts lines lost to a blocked reader."""
 
     def __init__(self, descriptor: int):
         self._descriptor = descriptor
@@ -28,12 +28,12 @@ class Log:
         return self._queue.dropped
 
     def event(self, event: str, **fields: str | int | float | None) -> None:
-        """Something that happened to the service."""
+        """Log an event of the service."""
         now = time.time()
         self._queue.put(msgspec.json.encode({"time": self._stamp(now), "event": event, **fields}))
 
     def access(self, request_id: str, route: str, status: int, seconds: float, version: str, caller: str) -> None:
-        """One answered request. All texts are our own, and safe inside quotes."""
+        """Log one answered request, `seconds` long. All texts are our own, and safe inside quotes."""
         self._queue.put(
             f'{{"time":"{self._stamp(time.time())}","event":"request","request_id":"{request_id}","route":"{route}",'
             f'"status":{status},"ms":{seconds * 1000:.3f},"model_version":"{version}","caller":"{caller}"}}'.encode()
@@ -53,6 +53,6 @@ class Log:
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]
-        except OSError:  # nowhere to say it but the count
+        except OSError:  # only the count can tell
             return False
         return True

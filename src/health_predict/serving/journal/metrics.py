@@ -1,7 +1,7 @@
-"""What Prometheus is told. Labels hold names of routes, fields, bands and versions; never a value of a request.
+"""Metrics for Prometheus. Labels are names of routes, fields, bands and versions, never a value of a request.
 
-Counts are plain numbers, kept by the event loop's thread alone and put into Prometheus' words when it asks: the
-client library's own counters take a lock each, and together an eighth more instructions for a request.
+Counts are plain numbers, changed by the event loop's thread only and rendered when Prometheus asks: the client
+library's own counters take a lock each, and together an eighth more instructions for a request.
 """
 
 from bisect import bisect_left
@@ -22,7 +22,7 @@ _Labels = tuple[str, ...]
 
 @dataclass
 class _Times:
-    """Of one route: how many answers took up to each bound of BUCKETS, or longer, and the seconds together."""
+    """One route's answers: counts by duration, up to each bound of BUCKETS or longer, and total seconds."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     total: float = 0.0
@@ -75,16 +75,16 @@ class Metrics:
 
     @property
     def missing(self) -> dict[str, int]:
-        """Values that scored encounters did not have, so far, by field."""
+        """Number of scored encounters without a value so far, by field."""
         return dict(self._missing)
 
     def far_more_missing(self, fields: Mapping[str, bool]) -> None:
-        """Say of each field whether it is missing far more often than in training."""
+        """Set for each field whether it is missing far more often than in training."""
         for name, far_more in fields.items():
             self._far_more.labels(name).set(far_more)
 
     def refused(self, field: str | None, kind: str) -> None:
-        """Count one problem; `field` is None where the document is wrong as a whole."""
+        """Count one problem of a refused request; `field` is None for a problem with the whole document."""
         self._invalid[field or "-", kind] += 1
 
     def loaded(self, name: str | None, version: str, sha256: str) -> None:
@@ -99,11 +99,11 @@ class Metrics:
         self._ready.set(0)
 
     def count(self, name: str, text: str, value: Callable[[], int]) -> None:
-        """Also show a count that something else keeps."""
+        """Show a count that another object keeps, read with `value`."""
         self._show(name, text, (), lambda: {(): value()})
 
     def exposition(self) -> bytes:
-        """The text that Prometheus reads."""
+        """All metrics as text in Prometheus' format."""
         return generate_latest(self._registry)
 
     def _by_status(self) -> dict[_Labels, int]:

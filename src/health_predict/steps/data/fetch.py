@@ -1,4 +1,4 @@
-"""`health-predict data fetch`: the dataset into the store."""
+"""`health-predict data fetch`: copies the dataset into the store."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -26,9 +26,9 @@ from health_predict.store.storage import Storage
 
 @dataclass(frozen=True)
 class Fetched:
-    """`sha256` is the CSV's with line ends as \\n; `published`: it is the file that UCI published.
+    """`sha256` of the CSV with line ends as \\n; `published`: whether the CSV is the one that UCI published.
 
-    `discharge_column` is what it calls the day of discharge; None: it has none.
+    `discharge_column` is the CSV's name for the day of discharge; None: the CSV has no such column.
     """
 
     key: str
@@ -48,10 +48,10 @@ def fetch(
     progress: Progress,
     discharge_column: str = DISCHARGED_ON,
 ) -> Fetched:
-    """Store invented encounters (`synthetic_rows`), else the file at `source`, else what `url` gives.
+    """Store `synthetic_rows` invented encounters, else the file at `source`, else a download from `url`.
 
-    Skipped when the same data are there unaltered; a download is not even tried when it could give nothing else.
-    Raises StorageError when the file cannot be had, DataError when it is not the dataset; then nothing is written.
+    Skipped when the same data are stored unaltered; a download from the same address is then not repeated. Raises
+    StorageError when the file cannot be read, DataError when it is not the dataset; then nothing is written.
     """
     downloads = source is None and synthetic_rows is None
     present = unaltered(storage, layout.RAW_MANIFEST)

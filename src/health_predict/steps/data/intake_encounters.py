@@ -39,15 +39,16 @@ CONTRADICTS = "encounter_id is in an earlier row too, with other values"
 
 @dataclass(frozen=True)
 class EncountersTakenIn:
-    """Counts of a file's rows, each in exactly one of the four.
+    """Counts of a file's rows; every row is accepted, known, left out or quarantined.
 
-    `accepted` are the new `batch` (None: nothing was new); `known` had arrived before, or stand in the file twice with
-    the same values; `left_out` ended in death or a hospice; `quarantined` do not fit, or contradict an earlier row of
-    the file about the same encounter, `findings` says why, and `quarantine` is the key of the file that has them.
+    `accepted` rows are the new `batch` (None: no row was accepted). `known` encounters had arrived before, or are
+    repeated in the file with the same values. `left_out` encounters ended in death or a hospice. `quarantined` rows
+    break a rule, or contradict an earlier row of the file about the same encounter; `findings` lists the reasons, and
+    `quarantine` is the key of the file that holds the rows.
 
-    `amended` of the known have other values than when they arrived. What arrived first stays: it is what was scored,
-    and what is judged and trained on. `final_from` is the day from which the outcomes of all accepted are final; None
-    where the file does not say when patients were discharged.
+    `amended`: known encounters that came with other values than at first; the first values stay, as they were scored,
+    and are judged and trained on. `final_from` is the day from which the outcomes of all accepted encounters are
+    final; None where the file has no day of discharge.
     """
 
     batch: int | None
@@ -71,12 +72,12 @@ def intake_encounters(
     discharge_column: str = DISCHARGED_ON,
     clock: Clock = utc_now,
 ) -> EncountersTakenIn:
-    """Take in the encounters of a CSV or Parquet file, local or s3://, of any period.
+    """Take in the encounters of a CSV or Parquet file, local or s3://, of any period, as the next batch.
 
-    All of the file is taken in, or nothing. The same file again changes nothing, as its encounters are known. With a
+    The file is taken in as a whole or not at all. Taking it in twice changes nothing: its encounters are known. With a
     column of days of discharge, outcomes count from discharge + 30 days + reporting lag on (`data.maturity`). Raises
-    StorageError when there is no such file, DataError where its columns do not fit, it has no encounter_id or no
-    patient_nbr, or more rows do not fit than `params` allows.
+    StorageError when there is no such file; DataError when columns are missing or unknown (encounter_id and
+    patient_nbr are required), or the share of quarantined rows is above the limit in `params`.
     """
     fitting, bad, findings = _sifted(source, endpoint, discharge_column, last_day(clock))
     rows = fitting.height + bad.height
@@ -135,7 +136,7 @@ def intake_encounters(
 
 @dataclass(frozen=True)
 class _New:
-    """Of a file, what had not arrived before, and how many encounters that had are otherwise now."""
+    """The new encounters of a file, and counts of its known ones."""
 
     batch: int | None
     accepted: int
@@ -170,7 +171,7 @@ def _sifted(
 
 
 def _contradicting(encounters: pl.DataFrame) -> pl.Series:
-    """Which rows are about the encounter of an earlier one, and say something else than it."""
+    """Whether each row contradicts an earlier row about the same encounter."""
     first = encounters.unique("encounter_id", keep="first", maintain_order=True)
     if first.height == encounters.height:
         return pl.repeat(False, encounters.height, dtype=pl.Boolean, eager=True)

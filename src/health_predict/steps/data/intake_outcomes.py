@@ -1,4 +1,4 @@
-"""`health-predict intake outcomes`: what became of encounters, in any order, late, twice, or corrected."""
+"""`health-predict intake outcomes`: takes in statements of outcomes, in any order, late, repeated or corrected."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -36,11 +36,11 @@ from health_predict.store.tables import keep_table
 class OutcomesTakenIn:
     """Counts of a file's statements.
 
-    `changed` say otherwise than what was known of the encounter before; `repeated` were known; `overruled` say
-    otherwise than what counts, as another statement is newer; `unknown` are of encounters that have not arrived, and
-    count when they do. `early` are the newest about encounters whose day has not come: discharge + 30 days + reporting
-    lag (`data.maturity`); `without_day` of these are of no known day. `batches` are those whose outcomes were written.
-    `followed_up` are of encounters that were.
+    `changed` differ from the outcome known before; `repeated` were known; `overruled` differ from a newer statement,
+    which counts instead; `unknown` are about encounters that have not arrived, and count when they do. `early` are
+    newest statements from before discharge + 30 days + reporting lag (`data.maturity`), which do not count yet;
+    `without_day` of these have no day. `batches`: the batches whose outcomes were written. `followed_up` statements are
+    about encounters with follow-up.
     """
 
     rows: int
@@ -65,12 +65,12 @@ def intake_outcomes(
 ) -> OutcomesTakenIn:
     """Take in the outcomes of a CSV or Parquet file, local or s3://.
 
-    The file may say what follow-up there was (FOLLOW_UP). A statement speaks of the day in the file's column `as_of`,
-    else of the day `as_of`, else of no known day. The newest about an encounter counts: that of the latest day, of
-    these the one that came last; one of no known day is older than those of one. A batch matures once the outcomes of
-    enough of its encounters count (`params.min_known`). The same file again, whenever it comes, changes nothing. Raises
-    StorageError when there is no such file, DataError where a column or a value is missing or does not fit, an
-    encounter is there twice with the same day, or a day is still to come: nothing said later could count against it.
+    The file may state follow-up (FOLLOW_UP). The day of a statement is that in the file's column `as_of`, else the day
+    `as_of`, else unknown. An encounter's newest statement counts: that of the latest day, of these the one taken in
+    last; statements without a day are the oldest. A batch matures once the outcomes of enough of its encounters count
+    (`params.min_known`). Taking in the same file again, at any time, changes nothing. Raises StorageError when there is
+    no such file, DataError where a column or value is missing or invalid, an encounter has two statements of one day,
+    or a day is in the future, as no later statement could overrule it.
     """
     last = last_day(clock)
     if as_of is not None and as_of > last:
@@ -112,7 +112,7 @@ def intake_outcomes(
 def _early(
     storage: Storage, log: IntakeLog, newest: pl.DataFrame, statements: pl.DataFrame, params: IntakeParams
 ) -> pl.DataFrame:
-    """Of the newest statements about the encounters of a file, those that do not count yet."""
+    """The newest statements about a file's encounters that do not count yet."""
     count = that_count(newest, read_discharges(storage, log), params)
     waiting = newest.join(count, on="encounter_id", how="anti")
     return waiting.join(statements, on="encounter_id", how="semi")
@@ -124,5 +124,5 @@ def _changed(before: pl.DataFrame, after: pl.DataFrame) -> int:
 
 
 def _news(before: pl.DataFrame, after: pl.DataFrame) -> int:
-    """Encounters of which something else is known than before, or for the first time."""
+    """Number of encounters whose known statement is new or has changed."""
     return after.height - before.height + _changed(before, after)

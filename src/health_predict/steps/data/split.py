@@ -25,9 +25,9 @@ LARGEST = 2**63 - 1  # no encounter_id is larger
 
 @dataclass(frozen=True)
 class Part:
-    """One file. `outcomes` are readmissions within 30 days; rates are shares of the encounters, 0 to 1.
+    """One table that `split` writes. `outcomes`: readmissions within 30 days; rates: shares of encounters, 0 to 1.
 
-    `first_day` and `last_day` are those of discharge, ISO 8601; None where the dataset has none.
+    `first_day` and `last_day` are days of discharge, ISO 8601; None where the dataset has no days.
     """
 
     key: str
@@ -42,11 +42,11 @@ class Part:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """`rows` of the cohort, `excluded` ones who died or went to a hospice, and the parts in order.
+    """`rows` of the cohort, `excluded` encounters that ended in death or a hospice, and the parts in order.
 
-    `by_date` is the column that they were ordered by (None: they are in file order), and `undated` encounters of the
-    cohort are in no part, as they have no such day. `warnings` say what speaks against the order, or the outcomes.
-    `gate_can_decide`: are there enough encounters and readmissions in the test part for the gate to compare on.
+    `by_date` is the column that encounters were ordered by (None: file order); the `undated` ones of the cohort, which
+    have no day in it, are in no part. `warnings` are sentences on doubts about the order or the outcomes.
+    `gate_can_decide`: whether the test part has enough encounters and readmissions for the gate to compare models.
     """
 
     rows: int
@@ -63,11 +63,11 @@ class SplitReport:
 def split(
     storage: Storage, params: SplitParams, gate: GateParams | None = None, by_date: str | None = None
 ) -> SplitReport:
-    """Write initial train, validation and test data, and the future in batches.
+    """Write the initial training, validation and test tables, and the future in batches.
 
-    They follow each other in the order of the file, or of the days in the column `by_date`. Skipped when the validated
-    encounters and the parameters are what they were. Raises StorageError before `validate`; DataError when there are
-    too few encounters, the order is not that of time, or there is no such column; then nothing is written.
+    The parts follow each other in file order, or by the days in the column `by_date`. Skipped when the validated
+    encounters and the parameters are unchanged. Raises StorageError before `validate`; DataError when there are too few
+    encounters, the order is not chronological, or there is no such column; then nothing is written.
     """
     validated, gate = completed(storage, layout.VALIDATION_MANIFEST, "data validate"), gate or GateParams()
     inputs = {
@@ -91,7 +91,7 @@ def split(
 def plan_split(
     storage: Storage, params: SplitParams, gate: GateParams | None = None, by_date: str | None = None
 ) -> SplitReport:
-    """What `split` would give; nothing is written. Raises as `split`."""
+    """The report that `split` would return; nothing is written. Raises as `split`."""
     validated = completed(storage, layout.VALIDATION_MANIFEST, "data validate")
     return _divided(storage, params, gate or GateParams(), by_date, validated)[0]
 
@@ -111,7 +111,7 @@ def _divided(
         )
     else:
         cohort, warnings = by_time(everyone, days, column, params, WINDOW + LAG)
-        params = replace(params, first_unordered_id=LARGEST)  # a day says when, whatever the id
+        params = replace(params, first_unordered_id=LARGEST)  # days order encounters of both id schemes
     tables = _tables(cohort, params)
     dates = dict(zip(everyone["encounter_id"], days, strict=True)) if days is not None else {}
     parts = {key: _part(key, table, dates) for key, table in tables.items()}

@@ -1,4 +1,4 @@
-"""`health-predict data validate`: the stored dataset to typed encounters and a quarantine."""
+"""`health-predict data validate`: divides the stored dataset into typed encounters and a quarantine."""
 
 import io
 from dataclasses import asdict, dataclass
@@ -20,9 +20,9 @@ from health_predict.store.tables import SCHEMA_DIGEST, table_bytes
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """Counts of rows; `findings` say why rows are in the quarantine, a row with two reasons in both.
+    """Counts of rows. `findings`: rows in the quarantine by reason; a row with two reasons is counted in both.
 
-    `dated` of the accepted have a day of discharge, in the column `discharge_column` (None: there is no such column).
+    `dated`: accepted rows with a day of discharge in the column `discharge_column` (None: there is no such column).
     """
 
     rows: int
@@ -36,13 +36,13 @@ class ValidationReport:
 
 
 def validate(storage: Storage, params: ValidationParams, clock: Clock = utc_now) -> ValidationReport:
-    """Write the encounters that are right, the rows that are not with their reasons, and the counts.
+    """Write the valid encounters, the quarantined rows with their reasons, and the counts.
 
-    Skipped when dataset, schema and parameters are what they were. Raises StorageError before `fetch`, DataError
-    when too many rows are bad; then nothing is written.
+    Skipped when dataset, schema and parameters are unchanged. Raises StorageError before `fetch`, DataError when too
+    large a share of the rows is invalid; then nothing is written.
     """
     raw = completed(storage, layout.RAW_MANIFEST, "data fetch")["result"]
-    column = raw.get("discharge_column")  # not in what an earlier version recorded
+    column = raw.get("discharge_column")  # absent from records of earlier versions
     inputs = {
         "dataset": raw["sha256"],
         "synthetic": raw["synthetic"],

@@ -1,4 +1,4 @@
-"""A batch of the replay arrives: its encounters, without what became of them."""
+"""Writes the arrival of a replayed batch: its encounters, without their outcomes."""
 
 from dataclasses import asdict
 from typing import Any
@@ -18,11 +18,11 @@ from health_predict.store.storage import Storage
 
 
 def arrive(storage: Storage, params: ScenarioParams, number: int, scenario: str, from_batch: int) -> Arrival:
-    """Take in the cohort of a batch as it is under the scenario, which begins with `from_batch`.
+    """Take in the cohort of batch `number`, with the scenario applied from batch `from_batch` on.
 
-    A batch that does not fit the schema is recorded as refused, with the offending columns, and nothing of it is
-    kept. Skipped when the same batch has arrived. Raises DataError for a batch or a scenario that there is not,
-    StorageError for a batch that was altered.
+    A batch that does not fit the schema is recorded as refused, with the offending columns, and none of its rows is
+    kept. Skipped when the same batch has arrived. Raises DataError for an unknown batch or scenario, StorageError for
+    a batch that was altered.
     """
     storage = ReadOnce(storage)
     key, name = layout.arrival(number), "none" if number < from_batch else scenario
@@ -43,7 +43,7 @@ def arrive(storage: Storage, params: ScenarioParams, number: int, scenario: str,
 
 def _checked(encounters: pl.DataFrame, number: int, key: str) -> tuple[Arrival, dict[str, Any]]:
     try:
-        arrival_bytes(encounters, key)  # all of it: the cohort cannot be told in a batch that does not fit
+        arrival_bytes(encounters, key)  # the whole batch: without the schema's columns its cohort cannot be selected
     except DataError as error:
         return Arrival(number, 0, str(error)), {}
     cohort = select_cohort(encounters)

@@ -1,4 +1,4 @@
-"""Everything that has matured becomes the data set of a retraining."""
+"""Assembles the data set of a retraining from all matured encounters."""
 
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -25,8 +25,8 @@ from health_predict.store.tables import json_bytes, read_json, read_table, table
 class Assembled:
     """Counts of encounters; `left_out` are other encounters of the patients in validation and test.
 
-    `version` was in production: it, the first approved model and the one that is trained on `train` and `validation`
-    can be compared on `test`.
+    `version` was in production: this version, the first approved model and the one to be trained on `train` and
+    `validation` can be compared on `test`.
     """
 
     batch: int
@@ -48,11 +48,10 @@ class Assembled:
 def assemble(storage: Storage, params: Params, number: int, version: str | None = None) -> Assembled:
     """Write train, validation and test data from the initial data and all batches before `number` that have matured.
 
-    Test and validation are fresh: neither production (`version`; now, if left out) nor the first approved model has
-    seen them, and no earlier hold-out had them. `store.batches.next_assembly` says the number by which everything
-    counts that has matured by now. Skipped when it was done with the same batches, parameters and version. Raises
-    Declined, with nothing written, where fewer encounters are fresh than the gate needs to decide; StorageError before
-    `data split`.
+    Test and validation are fresh: neither `version` (None: the one in production now) nor the first approved model has
+    seen them, and no earlier hold-out had them. With the number that `store.batches.next_assembly` returns, all batches
+    matured by now count. Skipped when done with the same batches, parameters and version. Raises Declined, with nothing
+    written, where fewer encounters are fresh than the gate needs to decide; StorageError before `data split`.
     """
     storage = ReadOnce(storage)
     version = version or read_ledger(storage).production
@@ -102,8 +101,8 @@ def assemble(storage: Storage, params: Params, number: int, version: str | None 
 
 
 def _unasked(storage: Storage, number: int) -> list[str]:
-    """The hold-out of an earlier data set of this number, made of outcomes that were corrected since, if the gate was
-    asked about no model on it: the new data set takes its place."""
+    """Keys of the hold-out of an earlier data set of this number, assembled before outcomes were corrected, if the
+    gate compared no model on it: the new data set replaces it."""
     manifest, dataset = layout.retraining_manifest(number), retraining(number)
     if not storage.exists(manifest):
         return []

@@ -1,4 +1,4 @@
-"""A replay begins, in a world of its own; goes on; or starts over."""
+"""Begins, resumes or restarts a replay in a store of its own, its world."""
 
 import secrets
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ from health_predict.workspace.production import checked, drafted, settle, subjec
 
 @dataclass(frozen=True)
 class Begun:
-    """The replay's workspace: its world, and the registry with the model that it promotes into."""
+    """The replay's workspace: its own store, and the registry for its own registered model."""
 
     plan: Plan
     workspace: Workspace
 
 
 def begin(workspace: Workspace, who: str, name: str, plan: Plan, restart: bool) -> Begun:
-    """The world of a replay: the split data, and the version in production, if there is one, as the first version.
+    """Make a replay's world: a store with the split data and, as first version, the version in production, if any.
 
-    It is made whole or not at all; a replay that was begun so goes on in it. `restart` drops what is in it, and begins
-    with what is in production now. Nothing outside of it is changed. Raises ConflictError where another replay was
-    begun under the name, DataError where there is no batch for the scenario to begin with.
+    The world is made whole or not at all; a replay already begun with this plan is resumed. `restart` empties the
+    world and begins with the version in production now. Nothing outside the world is changed. Raises ConflictError
+    where another plan was begun under the name, DataError where the scenario's first batch does not exist.
     """
     storage = workspace.storage
     available = len(future_batches(storage))
@@ -46,7 +46,7 @@ def begin(workspace: Workspace, who: str, name: str, plan: Plan, restart: bool) 
                 "to drop it, or --name to begin another"
             )
         return Begun(begun, _within(workspace, place, simulation))
-    place.delete(layout.REPLAY)  # with it, the world is whole
+    place.delete(layout.REPLAY)  # deleted first, written last: its presence says that the world is whole
     for key in place.list():
         place.delete(key)
     simulation = Simulation(name, f"{workspace.registry.model_name}_Simulation_{name}_{secrets.token_hex(3)}")
@@ -70,7 +70,7 @@ def _copy_split(storage: Storage, place: Storage) -> None:
 
 
 def _bring(workspace: Workspace, own: Workspace, ledger: Ledger, who: str) -> None:
-    """The version in production, and what is known of it, becomes the world's first."""
+    """Copy the version in production, with its tables and evaluation, as the world's first version."""
     storage, place = workspace.storage, own.storage
     version = ledger.version(str(ledger.production))
     with unpacked(storage, workspace.connect, version) as folder:

@@ -1,4 +1,4 @@
-"""Is it time to retrain? Evidence under the present champion in, a recorded decision with its reasons out."""
+"""Decides, from the evidence under the present champion, whether to retrain or recalibrate; records the reasons."""
 
 from dataclasses import asdict, dataclass
 
@@ -26,7 +26,7 @@ from health_predict.workspace.production import in_production
 
 @dataclass(frozen=True)
 class Decided:
-    """What was decided when a batch had arrived, under which version, and from how much new data."""
+    """The decision after a batch, the version in production, and the amount of new data."""
 
     batch: int
     version: str
@@ -37,7 +37,7 @@ class Decided:
 
 
 def decide(storage: Storage, params: Params, number: int) -> Decided:
-    """Decide after a batch was monitored. Skipped when it was decided: a decision is made once.
+    """Decide after a batch was monitored. Skipped when already decided: a decision is made once.
 
     Raises StorageError before `monitor`, ConflictError with nothing in production.
     """
@@ -108,7 +108,7 @@ def _stock(storage: Storage, champion: str, params: Params, number: int) -> Stoc
 
 
 def _recalibrated(storage: Storage, manifest: Manifest, number: int) -> bool:
-    """Was the model of a bundle recalibrated before, whether that was promoted or not."""
+    """Whether a bundle's model was recalibrated before, promoted or not."""
     manifests = (layout.recalibration_manifest(one) for one in range(1, number))
     tried = [read_json(storage, key)["result"]["recalibrated"] for key in manifests if storage.exists(key)]
     return trained_in(storage, manifest.run_id) in {trained_in(storage, run_id) for run_id in tried}

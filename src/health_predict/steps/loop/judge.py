@@ -1,4 +1,4 @@
-"""Outcomes have matured: how good was the version that scored them?"""
+"""Judges versions on the outcomes of batches that they scored."""
 
 import polars as pl
 
@@ -23,12 +23,12 @@ from health_predict.workspace import Workspace
 
 
 def judge(workspace: Workspace, params: Params) -> tuple[Judged, ...]:
-    """Judge the outcomes of every batch that was scored and has matured; returns the judgements made now, by number.
+    """Judge the outcomes of every batch that was scored and has matured; returns the new judgements, by batch number.
 
-    Each batch is judged once, under the version that scored it, however late and in whatever order outcomes mature:
-    what was judged is there already. Where care followed up some of the flagged, it is judged on the others. A batch
-    that matured without having been scored has nothing to be judged. The next batch that is monitored reports the
-    judgements. Raises BundleError for a version of another outcome.
+    Each batch is judged once, under the version that scored it, however late and in whatever order outcomes mature.
+    Where some of the flagged were followed up, the version is judged on the others. Batches that were not scored are
+    not judged. The report on the next monitored batch has the judgements. Raises BundleError for a version of another
+    outcome.
     """
     workspace = workspace.reading_once()
     storage = workspace.storage
@@ -77,7 +77,7 @@ def _effect(batch: MaturedBatch, params: Params) -> Effect | None:
 
 
 def _measured(became: pl.DataFrame, reference: Metrics, params: Params) -> tuple[Performance | None, str | None]:
-    """How good a version was, or why that cannot be known: a small batch can have no readmission at all."""
+    """Performance of a version, or why it is unknown: a small batch may have no readmission at all."""
     try:
         return performance_of(became, reference, params), None
     except DataError as error:

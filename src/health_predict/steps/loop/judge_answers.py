@@ -1,4 +1,4 @@
-"""What the service answered, judged on the outcomes that are known since: `loop answers` and `loop run`."""
+"""Judges the service's answers on outcomes known since, for `loop answers` and `loop run`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,10 +20,10 @@ from health_predict.store.tables import json_bytes
 
 @dataclass(frozen=True)
 class AnswersJudged:
-    """`logged` answers, of which `left_out` are about encounters that ended in death or a hospice, `anonymous` came
-    without an encounter_id, `superseded` were given before another to the same encounter, and `waiting` have no outcome
-    that counts yet. `seen` are of encounters that the version was trained on, `untraceable` of a bundle that the store
-    does not keep; neither says anything. The others are in `versions`."""
+    """Counts of `logged` answers: `left_out` are about encounters that ended in death or a hospice, `anonymous` have no
+    encounter_id, `superseded` have a later answer to the same encounter, and `waiting` have no outcome that counts yet.
+    `seen` are about encounters that the version was trained on, `untraceable` from a bundle that the store does not
+    keep; neither is judged. The others are in `versions`."""
 
     logged: int
     left_out: int
@@ -39,17 +39,18 @@ def judge_logged_answers(storage: Storage, log: Storage, key: bytes, params: Par
     """Judge the answers in a prediction log whose outcomes count, by version and by day. Writes nothing.
 
     The last answer to an encounter counts. `key` is the secret that the log was written with. Raises DataError where
-    the log cannot be read, StorageError where it or the store cannot be reached, or what a version has seen is lost.
+    the log is unreadable, StorageError where the log or the store cannot be reached, or a training table is lost.
     """
     return _judged(storage, read_answers(storage, log, key, params.intake), params)
 
 
 def record_answers(storage: Storage, log: Storage, key: bytes, params: Params) -> AnswersJudged | None:
-    """As `judge_logged_answers`, and keep the judgement in `reports/answers/`: once for the same answers and outcomes.
+    """As `judge_logged_answers`; writes the judgement to `reports/answers/`, once for the same answers and outcomes.
 
-    None where they were judged so before. Earlier judgements stay.
+    None where the same answers were judged on the same outcomes before. Earlier judgements stay.
     """
-    read_from = sources(read_intake(storage), log, params.intake)  # first: what comes meanwhile is judged the next time
+    # Read first, so that answers logged meanwhile are judged the next time.
+    read_from = sources(read_intake(storage), log, params.intake)
     answers = read_answers(storage, log, key, params.intake)
     inputs = {"answers": answers.digest}
     judged = None if finished(storage, layout.ANSWERS_MANIFEST, inputs) else _judged(storage, answers, params)
@@ -75,7 +76,7 @@ def _judged(storage: Storage, answers: Answers, params: Params) -> AnswersJudged
 
 
 def _unseen(storage: Storage, known: pl.DataFrame) -> tuple[pl.DataFrame, int, dict[str, float]]:
-    """Answers to encounters that the version that gave them had not seen; how many it had; thresholds by version."""
+    """Answers to encounters unseen by the answering version; number of the other answers; thresholds by version."""
     kept, seen_rows, thresholds = [known.clear()], 0, dict[str, float]()
     for group in known.partition_by("bundle", maintain_order=True):
         if not has_kept(storage, group["bundle"][0]):

@@ -1,4 +1,4 @@
-"""Time passes: what became of a batch's encounters is known."""
+"""Writes the outcomes of a batch that has matured."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from health_predict.store.storage import Storage
 
 @dataclass(frozen=True)
 class Matured:
-    """Encounters of the batch, how many of them were readmitted within 30 days, and how many were followed up."""
+    """Counts of the batch's encounters, of readmissions within 30 days, and of encounters with follow-up."""
 
     batch: int
     rows: int
@@ -30,11 +30,11 @@ class Matured:
 
 
 def mature(storage: Storage, number: int) -> Matured:
-    """Write the outcomes of a batch that has arrived, under the scenario it arrived under.
+    """Write the outcomes of a batch that has arrived, under the scenario of its arrival.
 
-    Where the scenario has the flagged followed up, those that the batch's predictions flagged are, by chance; what
-    would have become of them without stands beside. Skipped when they are there. Raises StorageError before the batch
-    arrived, DataError when it was refused.
+    Under a scenario with follow-up, a random share of the encounters that the batch's predictions flagged is followed
+    up; the outcomes without follow-up are written too. Skipped when already written. Raises StorageError before the
+    batch arrived, DataError when it was refused.
     """
     storage = ReadOnce(storage)
     key = layout.outcomes(number)

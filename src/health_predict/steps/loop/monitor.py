@@ -1,4 +1,4 @@
-"""`health-predict monitor`: has the data moved, have the scores, and is the model still as good as when approved?"""
+"""`health-predict monitor`: reports drift of data and scores, and changes of performance since the approval."""
 
 import hashlib
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ from health_predict.workspace import Workspace
 
 @dataclass(frozen=True)
 class _Against:
-    """What a batch is compared with; `left_out` of the encounters are not in the cohort."""
+    """The bundle and reference that a batch is compared with; `left_out` encounters are not in the cohort."""
 
     version: str
     simulation: str | None
@@ -66,7 +66,7 @@ class _Against:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Encounters of the cohort that are judged together; `left_out` others came with them."""
+    """Encounters of the cohort that are monitored together; `left_out` encounters are not in the cohort."""
 
     name: str
     numbers: tuple[int, ...]
@@ -75,12 +75,12 @@ class _Batch:
 
 
 def monitor(workspace: Workspace, params: Params, number: int) -> MonitoringReport:
-    """Judge a batch that has arrived under the version in production; report outcomes judged since the last one.
+    """Report on an arrived batch under the version in production, and on outcomes judged since the last report.
 
-    Earlier batches that were too small to be judged are judged with it. Writes `drift.json` and `report.html`, and logs
-    the numbers to MLflow. Skipped when it was judged, alone or with a later one, whatever is in production now. Raises
-    Declined while too few encounters have arrived; what keeps a check from running: StorageError before the batch
-    arrived, ConflictError with nothing in production.
+    Earlier batches that were too small are monitored with it. Writes `drift.json` and `report.html`, and logs the
+    numbers to MLflow. Skipped when the batch was monitored, alone or with a later one, whichever version is in
+    production now. Raises Declined while too few encounters have arrived; StorageError before the batch arrived,
+    ConflictError with nothing in production.
     """
     workspace = workspace.reading_once()
     storage = workspace.storage
@@ -106,7 +106,7 @@ def monitor(workspace: Workspace, params: Params, number: int) -> MonitoringRepo
 
 
 def _pooled(storage: Storage, others: list[MonitoringReport], number: int, params: Params) -> _Batch:
-    """The batch with those before it that no report has."""
+    """The batch, with earlier batches that no report covers."""
     judged = {one for report in others for one in report.batches}
     numbers = [one for one in arrived(storage, number) if one not in judged]
     encounters = pl.concat([read_arrival(storage, one) for one in numbers])
@@ -131,10 +131,10 @@ def monitor_file(
     outcomes: str | None = None,
     endpoint: str | None = None,
 ) -> MonitoringReport:
-    """As `monitor`, for the cohort in a file of encounters, against another file's or what production was trained on.
+    """As `monitor`, for the cohort in a file, against the file `reference` or what production was trained on.
 
-    `outcomes` names a file with what became of some of them (`read_outcomes`), and perhaps what follow-up there was, as
-    if care had acted on production's risks; encounters that production was trained on are left out of it. The report is
+    `outcomes` names a file with outcomes of some of the encounters (`read_outcomes`), and optionally their follow-up,
+    taken as a response to production's risks; encounters that production was trained on are left out. The report is
     named after the file and the content of all three. Raises DataError with too few encounters, or too few outcomes
     that are new to production.
     """
@@ -160,10 +160,10 @@ def monitor_file(
 
 
 def monitor_logged(workspace: Workspace, params: Params, store: Storage, day: str) -> MonitoringReport:
-    """As `monitor`, for the cohort in what the service scored on a day, from the prediction log in `store`.
+    """As `monitor`, for the cohort that the service scored on a day, from the prediction log in `store`.
 
-    The encounters are judged by the version in production, whichever answered. The report is named after the day and
-    what was logged until now.
+    The encounters are monitored under the version in production, whichever version answered. The report is named after
+    the day and the content logged so far.
     """
     workspace = workspace.reading_once()
     received = read_logged(store, day)
@@ -181,7 +181,7 @@ def _with_news(report: MonitoringReport, earlier: list[MonitoringReport], params
 
 
 def _watched(report: MonitoringReport, params: Params) -> Watched:
-    """What a report measured. Outcomes of versions that were replaced since say nothing about the champion."""
+    """Measures of a report. Outcomes of versions replaced since are left out, as they do not concern the champion."""
     outcomes = (
         ("" if judged.batch is None else f" in batch {judged.batch}", judged.performance)
         for judged in report.outcomes
@@ -264,7 +264,7 @@ def _became(
     outcomes: pl.DataFrame,
     params: Params,
 ) -> Judged:
-    """How good production is on the cohort of a file, where outcomes are known and production has not seen them."""
+    """Performance of production on a file's cohort, on known outcomes of encounters that it was not trained on."""
     storage = workspace.storage
     joined = received.join(outcomes, on="encounter_id", maintain_order="left")
     if joined.height != outcomes.height:
@@ -322,7 +322,7 @@ def _write(
 
 
 def _digest(*tables: pl.DataFrame | None) -> str:
-    """SHA-256 of tables' content."""
+    """SHA-256 of the tables' content."""
     digest = hashlib.sha256()
     for table in tables:
         digest.update(b"-" if table is None else table.write_csv().encode())

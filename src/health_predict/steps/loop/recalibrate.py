@@ -1,4 +1,4 @@
-"""The cheap remedy: a model stays as it is, and its calibration is made to fit the newest outcomes."""
+"""The cheap remedy: recalibrates an unchanged model to the newest outcomes."""
 
 import tempfile
 from dataclasses import asdict, dataclass
@@ -34,14 +34,14 @@ from health_predict.training.candidates import TITLES
 from health_predict.training.fit import recalibration as fit
 from health_predict.workspace import Workspace
 
-BELOW = 1e-9  # of a threshold; two encounters' float32 log-odds are the same or 1e-7 apart
+BELOW = 1e-9  # distance below a threshold; log-odds in float32 are equal or at least 1e-7 apart
 
 
 @dataclass(frozen=True)
 class Recalibrated:
-    """`run_id` holds the new bundle, `recalibrated` is the run of the version it is from. Counts of encounters.
+    """`run_id` holds the new bundle, `recalibrated` is the run of the recalibrated version. Counts of encounters.
 
-    `intercept` and `slope` come on top of the calibration that the version has.
+    `intercept` and `slope` are applied after the version's own calibration.
     """
 
     batch: int
@@ -63,18 +63,18 @@ class Recalibrated:
 
 @dataclass(frozen=True)
 class _Renewed:
-    """What of a bundle is new, but for what its run says of itself."""
+    """The new parts of a bundle, without those about its run."""
 
-    calibration: Calibration  # on top of the one before
+    calibration: Calibration  # applied after the previous one
     manifest: Manifest
     reference: bytes
 
 
 def recalibrate(workspace: Workspace, params: Params, number: int, version: str) -> Recalibrated:
-    """Calibrate a version anew on a part of the newest outcomes that matured before `number`; the gate has the other.
+    """Recalibrate a version on a part of the newest encounters matured before batch `number`; the gate gets the rest.
 
-    Both are fresh, as in `assemble`: neither the version nor the first approved model has seen them, and no earlier
-    hold-out had them. Skipped when it was done with the same version, outcomes and parameters. Raises Declined where
+    Both parts are fresh, as in `assemble`: neither the version nor the first approved model has seen them, and no
+    earlier hold-out had them. Skipped when done with the same version, outcomes and parameters. Raises Declined where
     fewer encounters are fresh than the gate needs to decide, BundleError for a version of another outcome, DataError
     as `metrics.evaluate` does.
     """
@@ -136,7 +136,7 @@ def _renew(
     before, old = bundle.predict_proba(validation.encounters), bundle.manifest
     calibration = fit(before, validation.outcomes, validation.patients, params.bootstrap, validation.represents)
     y_proba = calibration.apply(log_odds(before))
-    # The same encounters are flagged: what changed is how many are readmitted, not how many can be cared for.
+    # The same encounters are flagged as before: the outcome rate has changed, not the capacity to follow up.
     threshold = float(calibration.apply(log_odds(np.array([old.threshold])))[0]) * (1 - BELOW)
     metrics = evaluate(
         validation.outcomes, y_proba, validation.patients, threshold, params.bootstrap, validation.represents
@@ -161,7 +161,7 @@ def _renew(
 
 
 def _log(registry: Registry, before: str, folder: Path, bundle: Bundle, renewed: _Renewed) -> str:
-    """The run of the new bundle beside the preprocessor and the model of the run `before`."""
+    """Log a run with the new bundle, and the preprocessor and the model of the run `before`; returns its id."""
     manifest, name = renewed.manifest, experiment(registry.model_name)
     tags = {
         FAMILY: manifest.family,

@@ -1,4 +1,4 @@
-"""The replay so far, as numbers and as a page for people."""
+"""Reports a replay so far, as numbers and as a page."""
 
 from dataclasses import dataclass, replace
 
@@ -26,7 +26,7 @@ from health_predict.store.tables import read_json, write_json
 
 
 def report_replay(storage: Storage, params: BootstrapParams) -> Replay:
-    """Write `results.json` and `index.html` from what the batches left, up to the first that has not ended.
+    """Write `results.json` and `index.html` from the documents of all batches before the first unfinished one.
 
     Raises StorageError before `simulate` began.
     """
@@ -93,7 +93,7 @@ def _new(alarm: Alarm) -> tuple[str, ...]:
 
 
 def _known(alarm: Alarm) -> tuple[str, ...]:
-    """One sentence for each report since which findings are known."""
+    """A sentence on known findings for each report that first told of some."""
     texts: dict[str, list[str]] = {}
     for item in alarm.known:
         texts.setdefault(item.since, []).append(item.text)
@@ -101,7 +101,7 @@ def _known(alarm: Alarm) -> tuple[str, ...]:
 
 
 def _outcome(storage: Storage, judged: Judged | None, params: BootstrapParams) -> Outcome | None:
-    """Of a batch that was judged once it had matured, and could be."""
+    """Outcome of a batch that has matured and been judged; None for others."""
     if judged is None or judged.batch is None or judged.performance is None:
         return None
     became, said = read_outcomes(storage, judged.batch), read_predictions(storage, judged.batch)

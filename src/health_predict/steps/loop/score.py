@@ -1,4 +1,4 @@
-"""A batch is scored by the version in production, and what was said is kept."""
+"""Scores a batch with the version in production, and keeps the probabilities."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from health_predict.workspace.production import in_production
 
 @dataclass(frozen=True)
 class BatchScores:
-    """Probabilities of a batch, in the order of its encounters, and the version that gave them."""
+    """A service's probabilities, in the order of the encounters, and the one version that gave them."""
 
     probability: NDArray[np.float64]
     version: str
@@ -31,7 +31,7 @@ Ask = Callable[[pl.DataFrame], BatchScores]
 
 @dataclass(frozen=True)
 class ScoredBatch:
-    """A scored batch. `through`: source of the probabilities; `decisions`: number of lines in the ledger then."""
+    """`through`: whether the API or the bundle gave the probabilities; `decisions`: lines in the ledger at the time."""
 
     batch: int
     rows: int
@@ -43,10 +43,10 @@ class ScoredBatch:
 
 
 def score(workspace: Workspace, number: int, first: str, ask: Ask | None = None) -> ScoredBatch:
-    """Score a batch that has arrived with production, by asking a service or, without one, its bundle.
+    """Score an arrived batch with the version in production, through the service `ask` or, without one, its bundle.
 
-    Beside each probability stands what the version `first` would have said. Skipped when the batch was scored,
-    whatever is in production now. Raises StorageError before the batch arrived, ConflictError with nothing in
+    Each probability is stored beside that of version `first`. Skipped when the batch was already scored, whichever
+    version is in production now. Raises StorageError before the batch arrived, ConflictError with nothing in
     production, BundleError for a model of another outcome, ServiceError where the service does not answer or answers
     with another version.
     """

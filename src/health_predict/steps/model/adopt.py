@@ -1,4 +1,4 @@
-"""`health-predict adopt`: this store's ledger takes a registered model over, from another ledger or from none."""
+"""`health-predict adopt`: makes this store's ledger the authority on a registered model, after another or none."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ from health_predict.workspace.production import Holder, drafted, hold, holder_of
 
 @dataclass(frozen=True)
 class Adopted:
-    """What is in production now. `from_ledger`: is it what this store's ledger says; else what the alias said.
+    """The version in production. `from_ledger`: whether this store's ledger named it; otherwise the alias did.
 
-    `skipped`: this store spoke for the model before.
+    `skipped`: this store's ledger already was the authority on the model.
     """
 
     version: Version
@@ -27,13 +27,13 @@ class Adopted:
 
 
 def adopt(workspace: Workspace, who: str, reason: str, source: Storage | None = None) -> Adopted:
-    """Let this store speak for the registered model from now on; the store that did is told when it next decides.
+    """Make this store's ledger the authority on the model; the former store learns of it at its next decision.
 
-    What is in production is what this store's ledger says, or, where that never said anything or is behind the other,
-    what the alias points at. Its bundle is verified, and the tables that it was trained on are copied from `source`
-    where this store lacks them, before anything is decided. What was rolled back there stays out here, and what
-    hold-outs were asked counts. Raises ConflictError where the ledger speaks for another model, or there is nothing to
-    adopt; StorageError when a table is to be had nowhere; BundleError when the bundle is not whole, or of a study.
+    The version in production is the one that this store's ledger names or, where the ledger is empty or behind the
+    other, the one that the alias points at. Before the decision its bundle is verified, and the training tables that
+    this store lacks are copied from `source`. Versions rolled back there stay out here, and looks at hold-outs there
+    count. Raises ConflictError where the ledger is of another model, or there is no version to adopt; StorageError
+    when a table is in neither store; BundleError when the bundle is incomplete, or of a study.
     """
     storage, registry = workspace.storage, workspace.registry
     holder = holder_of(registry)
@@ -70,7 +70,7 @@ def adopt(workspace: Workspace, who: str, reason: str, source: Storage | None = 
 
 
 def _require_same(ledger: Ledger, registry: Registry, version: Version) -> None:
-    """ConflictError where MLflow has another model by the number, which an alias would then point at."""
+    """Raise ConflictError where MLflow has another model under the version's number."""
     number = version.version
     ours = ledger.version(number).run_id if number in ledger.numbers else version.run_id
     if registry.run_of(number) not in (None, ours):
@@ -82,13 +82,13 @@ def _require_same(ledger: Ledger, registry: Registry, version: Version) -> None:
 
 
 def _is_behind(ledger: Ledger, holder: Holder | None, other: Ledger) -> bool:
-    """Has what this ledger has in production left it since, as the other ledger says, or as this one did further on."""
+    """Whether the version in production here has since left it, by the other ledger or by a later state of this one."""
     gone_on = holder is not None and holder.ledger == ledger.id and not is_of(holder, ledger)
     return gone_on or other.barred(ledger.subject(str(ledger.production))) is not None
 
 
 def _unknown(ledger: Ledger, holder: Holder | None, other: Ledger) -> list[str]:
-    """What the ledger should say that it does not know."""
+    """A sentence on what is unknown here where the former holder's ledger is unavailable; else empty."""
     if holder is None or is_of(holder, ledger) or is_of(holder, other):
         return []
     return [
@@ -98,7 +98,7 @@ def _unknown(ledger: Ledger, holder: Holder | None, other: Ledger) -> list[str]:
 
 
 def _news(ledger: Ledger, other: Ledger) -> list[Question]:
-    """What hold-outs were asked in the other ledger, without what either had from the other before."""
+    """Looks at hold-outs in the other ledger, without those that either ledger had copied from the other."""
     had = [one for entry in ledger.entries for one in entry.asked]
     own = [one for one in ledger.questions() if one not in had]
     carried = [one for entry in other.entries for one in entry.asked if one not in own]
@@ -108,7 +108,7 @@ def _news(ledger: Ledger, other: Ledger) -> list[Question]:
 
 
 def _is_said(ledger: Ledger, entry: Entry) -> bool:
-    """Is it what the ledger says last: an adoption that was interrupted goes on from there."""
+    """Whether the entry is the ledger's last, so that an interrupted adoption is resumed."""
     last = ledger.entries[-1] if ledger.entries else None
     said = last is not None and (last.decision, last.subject, last.kept_out) == (
         "adopted",
@@ -119,7 +119,7 @@ def _is_said(ledger: Ledger, entry: Entry) -> bool:
 
 
 def _copy_dependencies(storage: Storage, source: Storage | None, bundle: Bundle) -> None:
-    """What a challenger of the version will be judged by: the tables that it has seen, and its own evaluation."""
+    """Copy what the gate needs to judge challengers of the version: the tables it has seen, and its evaluation."""
     asked = read_ledger(source).questions() if source else []
     for digest in [*(table.sha256 for table in bundle.manifest.trained_on), *(one.holdout for one in asked)]:
         if storage.exists(layout.table(digest)):

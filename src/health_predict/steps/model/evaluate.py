@@ -1,4 +1,4 @@
-"""`health-predict evaluate`: the challenger beside the champion on encounters that neither was trained on."""
+"""`health-predict evaluate`: compares challenger and champion on encounters that neither was trained on."""
 
 from dataclasses import dataclass, replace
 
@@ -24,7 +24,7 @@ from health_predict.workspace.production import checked, drafted, subject_of
 
 @dataclass(frozen=True)
 class _Models:
-    """The models that are compared; the versions with their number."""
+    """The models that are compared, and the versions with their numbers."""
 
     challenger: Bundle
     champion: tuple[str, Bundle] | None
@@ -42,14 +42,14 @@ def evaluate(
     run_id: str | None,
     dataset: Dataset | None = None,
 ) -> EvaluationReport:
-    """Compare a run's model with production on those encounters of a data set's test part that none of them has seen.
+    """Compare a run's model with production on the encounters of a data set's test part that neither has seen.
 
-    Without a run it is the newest training's winner, without a data set the one that its bundle names. The ledger
-    counts the question before it is answered. Skipped when the same models were compared on the same data by the same
-    rules. The evaluation that a run was promoted on is never replaced: it is what monitoring compares with. Raises
-    StorageError before `train`, BundleError when a bundle is not whole or for another target, DataError when it cannot
-    be known what a model was trained on, Declined when too few encounters are left that no model has seen, and for a
-    run that was promoted against another version than is in production now.
+    `run_id` None: the newest training's winner; `dataset` None: the one that the run's bundle names. The ledger counts
+    the look before it is taken. Skipped when the same models were compared on the same data by the same rules. The
+    evaluation that a run was promoted on is never replaced, as monitoring compares with it. Raises StorageError before
+    `train`, BundleError when a bundle is incomplete or for another target, DataError when a model's training data are
+    unknown, Declined when too few unseen encounters are left, and for a run that was promoted against another version
+    than the one in production now.
     """
     workspace = workspace.reading_once()
     storage = workspace.storage
@@ -95,7 +95,7 @@ def evaluate(
         comparison=comparison,
         checks=tuple(checks(comparison, params.gate)),
     )
-    log_evaluation(workspace.registry, report)  # first: what is in the store is not made again
+    log_evaluation(workspace.registry, report)  # logged first: a report in the store is not made again
     write_evaluation(storage, report)
     return report
 
@@ -105,7 +105,7 @@ def _was_promoted(ledger: Ledger, run_id: str) -> bool:
 
 
 def _approved(ledger: Ledger, report: EvaluationReport) -> EvaluationReport:
-    """The evaluation that a run was promoted on, if it says why the run is in production or kept out of it."""
+    """The evaluation that a run was promoted on, if it still explains why the run is in or out of production."""
     arrived = next(e for e in reversed(ledger.entries) if e.subject.run_id == report.run_id and e.subject.version)
     serving = ledger.subject(ledger.production).run_id if ledger.production else None
     barred = ledger.barred(arrived.subject) is not None
@@ -140,7 +140,7 @@ def _models(workspace: Workspace, ledger: Ledger, run_id: str) -> _Models:
 def _unseen(
     storage: Storage, vouched: Vouched, models: _Models, gate: GateParams
 ) -> tuple[LabelledEncounters, dict[str, int]]:
-    """The hold-out without what any model has seen, and by version how many encounters that were."""
+    """The hold-out without encounters that a model has seen, and the number of these by version."""
     data, _ = read_part(storage, vouched, vouched.dataset.test, models.challenger.manifest.target)
     ids = data.encounters["encounter_id"]
     versions = [(f"version {number}", bundle) for number, bundle in filter(None, (models.champion, models.first))]
@@ -166,7 +166,7 @@ def _too_few(rows: int, kept: LabelledEncounters, left_out: dict[str, int], gate
 
 
 def _asked(workspace: Workspace, ledger: Ledger, models: _Models, vouched: Vouched, who: str) -> Question:
-    """The question as the ledger counts it: an equal model against the same version is not asked about twice."""
+    """The look as the ledger counts it: an equal model against the same version is no further look."""
     storage = workspace.storage
     subject, holdout = subject_of(models.challenger), vouched.files[vouched.dataset.test]
     table = storage.read(vouched.dataset.test)

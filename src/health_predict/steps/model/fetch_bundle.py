@@ -1,4 +1,4 @@
-"""What `serve` and `predict` do first: the bundle of the version in production, on this machine's disk."""
+"""Copies the bundle of a version, by default the one in production, to this machine's disk."""
 
 from pathlib import Path
 
@@ -9,17 +9,17 @@ from health_predict.workspace import Workspace
 
 
 def fetch_bundle(workspace: Workspace, model: str, version: str | None, alias: str) -> Path:
-    """The folder of a pinned version's bundle, or of the one that the alias points at; copied once, and verified.
+    """Folder of the bundle of `version`, or of the version that the alias points at; copied once, and verified.
 
-    Where the store's ledger speaks for the model, the ledger says which that is, and MLflow is not asked; elsewhere it
-    is. Raises TrackingError when there is no such version, BundleError when its bundle is not whole.
+    Where the store's ledger is the authority on the model, the ledger resolves the alias and MLflow is not asked;
+    elsewhere MLflow is. Raises TrackingError for an unknown version, BundleError for an incomplete bundle.
     """
     chosen = _chosen(workspace, model, version, alias)
     return bundles.fetch_bundle(workspace.storage, workspace.connect, chosen, workspace.cache)
 
 
 def download_bundle(workspace: Workspace, model: str, version: str | None, alias: str) -> Path:
-    """As `fetch_bundle`, for a service that verifies what it takes up, and says so where it is asked."""
+    """As `fetch_bundle`, but leaves the verification to the service that loads the bundle."""
     chosen = _chosen(workspace, model, version, alias)
     return bundles.download_bundle(workspace.storage, workspace.connect, chosen, workspace.cache)
 

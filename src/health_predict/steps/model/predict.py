@@ -1,4 +1,4 @@
-"""`health-predict predict`: a file of encounters to a file of scores, of any size."""
+"""`health-predict predict`: scores a file of encounters of any size into a file."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -27,13 +27,13 @@ Progress = Callable[[int, int | None], None]  # rows done, rows in all if known
 
 @dataclass(frozen=True)
 class ScoredFile:
-    """`rows` and `refused` together are the `lines` that hold an encounter: one that cannot be scored refuses the file.
+    """`rows` and `refused` add up to `lines`, the encounters of the file: one that cannot be scored refuses the file.
 
-    Counts by field are of encounters, and only of fields with any. `warnings` are sentences for people.
+    Counts by field are of encounters; fields with a count of 0 are left out. `warnings` are sentences for people.
     """
 
     rows: int
-    lines: int  # of CSV after the header, without blank ones at the end; rows of Parquet
+    lines: int  # lines of CSV after the header, without blank lines at the end; rows of Parquet
     refused: int
     blank_lines: int  # at the end of a file
     version: str  # the registry's number; where it is not known, the beginning of the bundle's SHA-256
@@ -43,7 +43,7 @@ class ScoredFile:
     unknown: dict[str, int]  # encounters whose value the model does not know
     missing: dict[str, int]  # encounters without a value
     not_measured: dict[str, int]  # empty values that were taken for "not measured"
-    outside_cohort: int  # encounters that died or went to hospice: the model was not made for them
+    outside_cohort: int  # encounters that ended in death or a hospice: outside the population the model was trained on
     warnings: tuple[str, ...]
 
 
@@ -57,12 +57,12 @@ def predict(
     empty_is_not_measured: bool = False,
     params: MissingParams | None = None,
 ) -> ScoredFile:
-    """Score every encounter of `source`, in its order, with the numbers that the API gives.
+    """Score every encounter of `source`, in its order, with the same probabilities as the API.
 
-    The target has the identifiers that the source has, `probability_score`, `prediction` and `risk_band`, and is
-    written as a whole or not at all. Raises DataError when columns or values do not fit, or the target would replace
-    the source; StorageError when a file cannot be read or written. `endpoint` is an S3-compatible address other than
-    AWS, `version` the registry's number of the bundle; with `empty_is_not_measured`, an empty laboratory test was none.
+    The target has the identifiers of the source, `probability_score`, `prediction` and `risk_band`, and is written as a
+    whole or not at all. Raises DataError when columns or values are invalid, or the target would replace the source;
+    StorageError when a file cannot be read or written. `endpoint` is an S3-compatible address other than AWS, `version`
+    the registry's number of the bundle; with `empty_is_not_measured`, empty laboratory tests count as not measured.
     """
     if same_place(source, target):
         raise DataError(f"{shown(target)} is what is read, or in its folder: give another file for the scores")
@@ -99,7 +99,7 @@ def predict(
 
 @dataclass(frozen=True)
 class _Part:
-    """Of one batch. `unknown`, `missing` and `outside_cohort` as in `ScoredFile`."""
+    """Scores and counts of one batch. `unknown`, `missing` and `outside_cohort` as in `ScoredFile`."""
 
     scores: pl.DataFrame
     unknown: Counter[str]
@@ -108,7 +108,7 @@ class _Part:
 
 
 def _in_order(bundle: Bundle, batches: Iterator[Batch]) -> Iterator[_Part]:
-    """Every batch scored, every core at work on one, few enough under way to bound memory."""
+    """Score batches on all cores, and yield the results in order; memory holds a bounded number of batches."""
     cores = usable_cores()
     waiting: deque[Future[_Part]] = deque()
     with ThreadPoolExecutor(cores) as pool:
@@ -142,7 +142,7 @@ def _score(bundle: Bundle, batch: Batch) -> _Part:
 
 
 def _unknown(encoder: Encoder, encounters: pl.DataFrame) -> Counter[str]:
-    """How many encounters have a value that the encoder does not know, by field."""
+    """Encounters with a value that the encoder does not know, by field."""
     found: Counter[str] = Counter()
     for name, table in encoder.codes.items():
         column = encounters[name]

@@ -1,4 +1,4 @@
-"""`health-predict promote`: the gate decides; a yes moves `production`, and every decision goes into the ledger."""
+"""`health-predict promote`: puts a run's model into production if the gate allows; the ledger has every decision."""
 
 import tempfile
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from health_predict.workspace.production import decide, drafted, hold, settle, s
 
 @dataclass(frozen=True)
 class Promotion:
-    """What is in production now; `skipped` when it, or a model that scores the same, was so before."""
+    """The version in production now; `skipped`: it, or a model with the same scores, was in production before."""
 
     version: Version
     previous: str | None
@@ -34,13 +34,13 @@ def promote(
     run_id: str | None,
     allow_rolled_back: str | None = None,
 ) -> Promotion:
-    """Let a run's model into production if the gate has no objection; None means the newest training's winner.
+    """Put a run's model into production if the gate has no objection; `run_id` None: the newest training's winner.
 
-    What was rolled back is declined, and so is what it was calibrated to and what scores the same, unless a person
-    says with `allow_rolled_back` why it may return. The ledger is written first and the aliases follow it, so a
-    promotion that dies in between is completed by the next command that decides. Raises Declined with the objections,
-    ConflictError when production, or the run's model, changed since the evaluation, or production while deciding;
-    BundleError when the run lacks a part or its model is for study or from a replay, StorageError before `evaluate`.
+    A version that was rolled back is declined, with its recalibrations and models with the same scores, unless
+    `allow_rolled_back` gives a reason for its return. The ledger is written first and the aliases follow it: a
+    promotion interrupted in between is completed by the next command that decides. Raises Declined with the objections;
+    ConflictError when production, or the run's model, changed since the evaluation, or production during the decision;
+    BundleError when the run lacks a part or its model is for study or from a replay; StorageError before `evaluate`.
     """
     ledger, once = settle(workspace), workspace.reading_once()
     storage, simulation = once.storage, simulation_of(once.storage)
@@ -112,7 +112,7 @@ def _barred(ledger: Ledger, subject: Subject, allowed: str | None) -> list[str]:
 
 
 def _said(ledger: Ledger, declined: Entry) -> bool:
-    """Is it what the ledger says last: a retry adds nothing."""
+    """Whether the ledger's last entry is this refusal, so that a retry adds nothing."""
     if not ledger.entries:
         return False
     last = ledger.entries[-1]
@@ -125,7 +125,7 @@ def _said(ledger: Ledger, declined: Entry) -> bool:
 
 
 def _registered(workspace: Workspace, ledger: Ledger, report: EvaluationReport, bundle: Bundle) -> Version:
-    """All that can fail comes before the version is registered: behind it there is only the ledger."""
+    """Keep the bundle and register the version, before the ledger is written: both may fail."""
     with tempfile.TemporaryDirectory() as folder:
         keep_bundle(workspace.storage, workspace.registry.download(bundle.manifest.run_id, BUNDLE, Path(folder)))
     tags = {"family": report.family, "synthetic": str(report.synthetic).lower(), "target": bundle.manifest.target}

@@ -1,4 +1,4 @@
-"""`health-predict rollback`: a version that was in production before into production again."""
+"""`health-predict rollback`: puts an earlier version back into production."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from health_predict.workspace.production import decide, drafted, settle
 
 @dataclass(frozen=True)
 class RolledBack:
-    """What is in production now, and what left it; `skipped` when it had left before."""
+    """The version in production now, and the version that left it; `skipped`: it had already left."""
 
     version: Version
     left: str | None
@@ -28,13 +28,13 @@ def rollback(
     if_production: str | None = None,
     allow_rolled_back: str | None = None,
 ) -> RolledBack:
-    """Put a version into production that was there before: `to`, or the one before; what leaves stays out.
+    """Put version `to`, or the previous version, back into production; the version that leaves stays out.
 
-    Safe to retry: where the newest move was a rollback, nothing moves unless `to` or `if_production` says what is to.
-    `if_production` is the version that has to leave: had it left before, nothing moves. The bundle is verified first,
-    and what an earlier command left half done is completed. Raises ConflictError when there is nothing to go back to,
-    something else is in production, or somebody else decided meanwhile; Declined for a version that was itself rolled
-    back, without `allow_rolled_back`; BundleError when its bundle is nowhere whole.
+    Safe to retry: after a rollback, a second one does nothing unless `to` or `if_production` names a version.
+    `if_production` is the version that has to leave; if it has left already, nothing changes. The bundle is verified
+    first, and an earlier command that was interrupted is completed. Raises ConflictError when there is no earlier
+    version, another version is in production, or somebody else decided meanwhile; Declined for a version that was
+    itself rolled back, without `allow_rolled_back`; BundleError when no complete copy of its bundle is found.
     """
     ledger = settle(workspace)
     now = ledger.production
@@ -62,7 +62,7 @@ def rollback(
                 "it return, with --allow-rolled-back REASON."
             ],
         )
-    bundle = keep_version(workspace.storage, workspace.connect, version)  # whole, before anything is said
+    bundle = keep_version(workspace.storage, workspace.connect, version)  # verified before the ledger is written
     require_target(bundle.manifest)
     entry = drafted(
         workspace,

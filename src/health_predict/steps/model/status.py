@@ -1,4 +1,4 @@
-"""`health-predict status`: what is there, and what to do next."""
+"""`health-predict status`: results so far, the version in production, and the next step."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from health_predict.workspace.production import Aliases, aliases, checked
 
 @dataclass(frozen=True)
 class Status:
-    """`steps` are the steps with their results so far, in order; None: not done.
+    """`steps`: result of each step, in order; None: not done.
 
-    `production` is what the ledger says, `why` what it was let in or put back for. `problems` are sentences about what
-    is not as it should be: aliases that lag behind, a model that another store holds, a bundle that is not whole.
-    `simulation` names the replay that the store is the world of, `simulations` those that have a world below it.
+    `production` is the version that the ledger names, `why` the reason of its promotion or rollback. `problems` are
+    sentences about faults: aliases that lag behind the ledger, a model held by another store, an incomplete bundle.
+    `simulation` names the replay whose world this store is, `simulations` the replays with a world below it.
     """
 
     storage: str
@@ -41,9 +41,9 @@ class Status:
 
 
 def status(workspace: Workspace) -> Status:
-    """Look, and change nothing, also where there is no registry yet.
+    """Status of a workspace, also where there is no registry yet; changes nothing.
 
-    TrackingError when MLflow does not answer, DataError for an unreadable ledger.
+    Raises TrackingError when MLflow does not answer, DataError for an unreadable ledger.
     """
     storage = workspace.storage
     steps = {

@@ -1,4 +1,4 @@
-"""`health-predict evaluate --protocol ...`: a family on the whole cohort, beside the clinical scores."""
+"""`health-predict evaluate --protocol ...`: measures a family on the whole cohort, beside the clinical scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from health_predict.training.study import study as score_cohort
 
 @dataclass(frozen=True)
 class StudyReport:
-    """Quality of a family's defaults, with intervals that resample patients; and the clinical scores' AUROC."""
+    """Metrics of a family's defaults, with intervals from resampled patients, and the clinical scores' AUROC."""
 
     protocol: Protocol
     family: Family
@@ -34,7 +34,7 @@ def study(
     target: Target,
     on_fold: Callable[[int, int], None],
 ) -> StudyReport:
-    """Measure a family; an encounter counts as flagged above the cohort's outcome rate.
+    """Measure a family on the cohort; the threshold for flags is the cohort's outcome rate.
 
     Raises StorageError before `data validate`.
     """

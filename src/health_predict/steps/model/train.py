@@ -1,4 +1,4 @@
-"""`health-predict train`: tune the families, fit the best of each, log all of it, name the winner."""
+"""`health-predict train`: tunes the families, fits the best of each, logs all runs, names the winner."""
 
 import hashlib
 from collections import Counter
@@ -31,7 +31,7 @@ from health_predict.workspace import Workspace
 
 @dataclass(frozen=True)
 class Progress:
-    """What the caller wants to hear of: an ended trial, and a finished family."""
+    """Callbacks for an ended trial and for a finished family."""
 
     trial: Callable[[Family, Trial], None]
     model: Callable[[BestModel], None]
@@ -55,16 +55,17 @@ def train(
 ) -> TrainingReport:
     """Tune and fit the families on a data set, and name the best.
 
-    What the models have seen is kept by content, where the gate finds it as long as one of them may be in production.
-    Skipped when a training with the same data, parameters and target is finished, unless `force`. Raises
-    StorageError before the data set is made, Declined where no model of the data set could be compared with production,
-    TrackingError when MLflow does not answer, BundleError when a model cannot be exported faithfully.
+    The training tables are kept by content, where the gate finds them as long as a model may be in production. Skipped
+    when a training with the same data, parameters and target is finished, unless `force`. Raises StorageError before
+    the data set is made, Declined where no model of the data set could be compared with production, TrackingError when
+    MLflow does not answer, BundleError when an exported model's scores differ from the fitted one's.
     """
     workspace = workspace.reading_once()
     storage = workspace.storage
     params = replace(params, search=replace(params.search, families=params.search.families or tuple(CANDIDATES)))
     vouched = vouch(storage, dataset)
-    for key in (dataset.train, dataset.validation, dataset.test):  # also where it is skipped: one may have been lost
+    # Also where training is skipped: a table may have been lost.
+    for key in (dataset.train, dataset.validation, dataset.test):
         keep_table(storage, storage.read(key))
     fingerprint = _fingerprint(vouched, params, target)
     if not force and (done := _finished(workspace, fingerprint)):
@@ -145,7 +146,7 @@ def _fingerprint(vouched: Vouched, params: Params, target: Target) -> str:
 
 
 def _require_holdout(storage: Storage, vouched: Vouched, gate: GateParams) -> None:
-    """Before anything is trained: will the gate have enough to compare on that production has not seen?"""
+    """Raise Declined, before training, where too few encounters are unseen by production for the gate to decide."""
     ledger = read_ledger(storage)
     if not ledger.moved:
         return
@@ -172,7 +173,7 @@ def _require_holdout(storage: Storage, vouched: Vouched, gate: GateParams) -> No
 
 
 def _finished(workspace: Workspace, fingerprint: str) -> TrainingReport | None:
-    """The report of the same training, if MLflow still has its runs; it is the newest again."""
+    """The report of the same training, if MLflow still has its runs; makes it the newest again."""
     report = finished_training(workspace.storage, fingerprint)
     if report is None:
         return None
@@ -186,7 +187,7 @@ def _finished(workspace: Workspace, fingerprint: str) -> TrainingReport | None:
 def _report(
     run_id: str, fingerprint: str, provenance: Provenance, searches: list[Search], models: list[BestModel]
 ) -> TrainingReport:
-    # A proper score: it rewards telling patients apart and meaning what is said, both.
+    # A proper score: it rewards both discrimination and calibration.
     ranked = sorted(models, key=lambda model: model.metrics.brier.estimate)
     trials = [trial for found in searches for trial in found.trials]
     stopped_at = Counter(len(trial.auroc) for trial in trials if trial.stopped)
