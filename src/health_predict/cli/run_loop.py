@@ -1,7 +1,7 @@
-"""Does what is due in the loop, action by action, until nothing is.
+"""Performs the due actions of the loop, one by one, until none is due.
 
-`monitoring.next_action` says what is due; each action is a step that can be repeated. What came of it is noted in the
-batch's record before the next action, so that a loop that is stopped anywhere goes on where it was.
+`monitoring.next_action` gives the due action; each action is a step that can be repeated. The result is written to the
+batch's record before the next action, so that an interrupted loop continues with the next action.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,11 +35,11 @@ from health_predict.workspace.turn import turn
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop and what it works with.
+    """A loop with its store, parameters and, optionally, an API.
 
-    `log` is the prediction log whose answers are judged; None: no answers are. `ask` scores through a service; None:
-    with the bundle. `take_up(version, batch)` hands a promoted version to that service and returns how many requests
-    were answered meanwhile.
+    `log`: prediction log whose predictions are judged; None: none are. `ask`: scores encounters through an API; None:
+    with the bundle. `take_up(version, batch)`: switches the API to a promoted version and returns the number of
+    requests that were answered meanwhile.
     """
 
     settings: Settings

@@ -1,13 +1,13 @@
-"""`health-predict serve`: keeps a service process running, and hands it newly promoted versions.
+"""`health-predict serve`: supervises a worker process and hands it newly promoted versions.
 
-The service itself knows a folder, not a registry. This process starts the service on a symbolic link, resolves the
-model, downloads its bundle, points the link at it and tells the service, which verifies it. With `watch`, every now and
-then, and on SIGHUP it looks again: another version moves the link, and the service is told to follow it. A registry
-that is down is reported here and changes nothing; a bundle that does not verify is refused by the service, which says
-so in /health, log and metrics.
+The worker knows a folder, not a registry. The supervisor starts the worker on a symbolic link, asks the registry for
+the version, downloads the bundle, points the link at the bundle and signals the worker, which verifies the bundle. On
+SIGHUP, and with `watch` at regular intervals, the supervisor looks for another version, moves the link and signals
+the worker. An unavailable registry is reported here and changes nothing. The worker refuses an invalid bundle and
+reports the refusal in /health, log and metrics.
 
-A look takes as long as the registry likes, so it has a thread of its own. All that happens, the end of a look too, is a
-wake in one queue: signals are heeded at once, whatever the registry does.
+A look may wait for the registry, so it runs in its own thread. Every event, including the end of a look, is a wake in
+one queue, so that signals are handled within HEED_SECONDS whatever the registry does.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ Wake = str | Path | Exception  # or what a look has found
 
 
 def become(bundle: Path, host: str, port: int) -> None:
-    """Replace this process by a service that has only the bundle."""
+    """Replace this process with a worker that serves the bundle. Does not return."""
     arguments = command(bundle, host=host, port=port)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     os.execv(arguments[0], arguments)  # noqa: S606
@@ -43,11 +43,12 @@ def become(bundle: Path, host: str, port: int) -> None:
 def supervise(
     resolve: Callable[[], Path], host: str, port: int, watch_seconds: float | None, drain_seconds: float
 ) -> int:
-    """Run the service until it or this process is told to end; returns its exit code.
+    """Run the worker until it ends or this process gets SIGTERM or SIGINT; returns the worker's exit code.
 
-    `resolve` gives the folder of the bundle that should be served. `watch_seconds` is how often it is asked besides
-    SIGHUP; None: never. Then its error ends the service if it has nothing to serve yet; else that is waited for.
-    `drain_seconds` is how long the service goes on answering when it is told to end; told again, it ends at once.
+    `resolve` returns the folder of the bundle to serve. `watch_seconds`: seconds between two calls of `resolve`; None:
+    only at the start and on SIGHUP, and an error of the first call is raised. With `watch_seconds`, such an error is
+    reported and `resolve` called again. `drain_seconds`: seconds for which the worker still answers after the signal; a
+    second signal ends it at once.
     """
     wakes: SimpleQueue[Wake] = SimpleQueue()  # of all queues the one that a signal handler may put into
     signal.signal(signal.SIGHUP, lambda *_: wakes.put(TOLD))
@@ -68,7 +69,7 @@ def supervise(
 
 
 class Looks:
-    """Looks for the bundle that should be served, one at a time; what it finds is a wake."""
+    """Calls `resolve` in a thread, one call at a time, and puts its result or error into the queue."""
 
     def __init__(self, resolve: Callable[[], Path], wakes: "SimpleQueue[Wake]"):
         self.busy = False
@@ -88,7 +89,7 @@ class Looks:
 
 
 class HandOver:
-    """Points the link at what is found, and tells the service."""
+    """Points the link at a resolved bundle and signals the worker."""
 
     def __init__(self, link: Path, service: "subprocess.Popen[bytes]", watch_seconds: float | None):
         self._link, self._service, self._watch_seconds = link, service, watch_seconds
@@ -96,7 +97,7 @@ class HandOver:
         self._back_off = 1
 
     def run(self, looks: Looks, wakes: "SimpleQueue[Wake]") -> None:
-        """Until the service ends, or this process is told to end. Raises what a first look without `watch` did."""
+        """Handle events until the worker ends or a signal ends this process. Raises a first look's error without watch."""
         looks.begin()
         look_again = False
         while True:
@@ -124,7 +125,7 @@ class HandOver:
         return self._watch_seconds and self._watch_seconds * self._back_off
 
     def take(self, folder: Path) -> None:
-        """Hand over what a look has found, if it is new."""
+        """Hand the bundle folder over to the worker, if the folder is new."""
         found = folder.stat()
         identity = (folder.resolve(), found.st_ino, found.st_mtime_ns)
         if identity == self._handed_over:
@@ -138,7 +139,7 @@ class HandOver:
         self._service.send_signal(signal.SIGHUP)
 
     def explain(self, error: Exception) -> None:
-        """Say why a look has found nothing. Raises the error where that cannot be waited for."""
+        """Report the error of a look on stderr. Raises the error if another look cannot repair it."""
         first = self._handed_over is None
         if not isinstance(error, HealthPredictError | OSError) or (first and self._watch_seconds is None):
             raise error
@@ -166,7 +167,7 @@ def _next(wakes: "SimpleQueue[Wake]", seconds: float | None) -> Wake | None:
 
 
 def _start(arguments: list[str]) -> "subprocess.Popen[bytes]":
-    """The service. A signal that comes before it can handle one waits for it, and does not end it."""
+    """Start the worker with SIGHUP and SIGQUIT blocked until it can handle them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGQUIT})
     try:
         return subprocess.Popen(arguments)  # noqa: S603
@@ -180,7 +181,7 @@ def _wake_at_end(service: "subprocess.Popen[bytes]", wakes: "SimpleQueue[Wake]")
 
 
 def _end(service: "subprocess.Popen[bytes]", wakes: "SimpleQueue[Wake]", seconds: float, has_bundle: bool) -> int:
-    """Exit code of the service; above 128 when a signal ended it, as in a shell.
+    """End the worker; returns its exit code, above 128 if a signal ended it, as in a shell.
 
     Not SIGTERM: from a terminal or a service manager the service may have had one already, and two end it at once.
     """

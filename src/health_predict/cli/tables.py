@@ -1,4 +1,4 @@
-"""Reports of steps, laid out for reading."""
+"""Renders the reports of steps as text and tables for the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,7 @@ def trained(report: "TrainingReport") -> RenderableType:
 
 
 def models(found: "Iterable[BestModel]", winner: str) -> Table:
-    """One line a family, the winner marked; metrics of the validation encounters."""
+    """One row per family, with its metrics on the validation encounters; `*` marks the winner."""
     rows = [
         (
             ("* " if model.run_id == winner else "  ") + TITLES[model.family],
@@ -98,7 +98,7 @@ def evaluated(report: "EvaluationReport") -> RenderableType:
 
 
 def scores(comparison: "Comparison") -> Table:
-    """The models and clinical scores that were compared, on the same encounters."""
+    """One row per compared model or clinical score, with its metrics on the hold-out."""
     found = comparison.challenger
     rows: list[tuple[str, ...]] = [
         ("challenger", _interval(found.auroc), _interval(found.average_precision), _interval(found.observed_expected))
@@ -114,7 +114,7 @@ def scores(comparison: "Comparison") -> Table:
 
 
 def gate(checks: "Sequence[Check]") -> Table:
-    """Every rule of the gate with its numbers."""
+    """One row per rule of the gate, with estimate and limit."""
     return _table(
         ("gate", "", "rule"), [(check.name, "yes" if check.passed else "NO", check.sentence) for check in checks]
     )
@@ -177,7 +177,7 @@ def decisions(entries: "Iterable[Entry]") -> Table:
 
 
 def monitored(report: "MonitoringReport") -> RenderableType:
-    """Reasons and notes, and the status as the last line, where an orchestrator reads it."""
+    """Reasons and notes; the last line is the status, for an orchestrator."""
     drift, predictions = report.drift, report.predictions
     lines = [
         f"{report.name}: {drift.rows:,} encounters against {drift.reference_rows:,} of version {report.version}",
@@ -196,7 +196,7 @@ def monitored(report: "MonitoringReport") -> RenderableType:
 
 
 def _alarm(alarm: "Alarm | None") -> list[str]:
-    """What is new or worse, what was known, and what to do."""
+    """Lines for new, worse, known and gone findings and for the advice; none without an alarm report."""
     if alarm is None:
         return []
     known: dict[str, list[str]] = {}
@@ -217,7 +217,7 @@ def _alarm(alarm: "Alarm | None") -> list[str]:
 
 
 def _became(judged: "Judged") -> list[str]:
-    """What became of a batch, or of a file's encounters, and which of them do not count."""
+    """Lines for the performance on matured outcomes of a batch or file, and for the outcomes that are excluded."""
     whose = f"of batch {judged.batch}" if judged.batch else f"of {judged.rows:,} encounters"
     found = judged.performance
     numbers = f"AUROC {found.current.auroc}, O/E {found.current.observed_expected}" if found else "not judged"
@@ -244,7 +244,7 @@ def _caveat() -> str:
 
 
 def judged(found: "Sequence[Judged]") -> RenderableType:
-    """The outcomes of batches that have matured, and the status as the last line."""
+    """Performance on the outcomes of matured batches; the last line is the status."""
     lines = [line.strip() for one in found for line in (*_became(one), *(f"- {reason}" for reason in one.reasons))]
     known = any(one.performance for one in found)
     alarm = any(one.reasons for one in found)
@@ -324,7 +324,7 @@ def answers_judged(report: Any) -> RenderableType:
 
 
 def due(found: Any) -> RenderableType:
-    """Why, and on the last line what is due."""
+    """The reason; the last line is the due action."""
     about = "" if found.batch is None else f"batch {found.batch}: "
     return Group(found.reason, f"{about}{found.action or 'nothing'}")
 
@@ -366,7 +366,7 @@ def batch_scored(report: Any) -> RenderableType:
 
 
 def replayed(replay: "Replay") -> RenderableType:
-    """One line a batch, then the means."""
+    """One row per batch, then the means over batches."""
     rows = [_replayed_row(row) for row in replay.rows]
     headers = (
         "batch",
@@ -448,7 +448,7 @@ def verified(log: Any) -> RenderableType:
 
 
 def _labelled(report: Any, *parts: RenderableType) -> RenderableType:
-    """Under what a reader has to know first: that the data are invented, or that it is a simulation."""
+    """The report below a warning, if the data are invented or the store is a simulation's."""
     labels = [INVENTED] if report.synthetic else []
     if simulation := getattr(report, "simulation", None):
         labels.append(Text(f"SIMULATION {simulation}: nothing of this is in production.", style="bold"))
