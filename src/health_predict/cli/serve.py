@@ -97,7 +97,7 @@ class HandOver:
         self._back_off = 1
 
     def run(self, looks: Looks, wakes: "SimpleQueue[Wake]") -> None:
-        """Handle events until the worker ends or a signal ends this process. Raises a first look's error without watch."""
+        """Handle events until the worker or this process ends. Raises the error of a first look without `watch`."""
         looks.begin()
         look_again = False
         while True:
