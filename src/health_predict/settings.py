@@ -154,7 +154,7 @@ class Settings(_Environment):
 
     @property
     def is_local(self) -> bool:
-        """Is the storage root a folder."""
+        """Whether the storage root is a folder."""
         return "://" not in self.storage
 
     @property
