@@ -28,7 +28,7 @@ from health_predict.serving.http import gateway, server
 from health_predict.serving.http.gateway import Limits
 from health_predict.serving.http.keys import caller
 from health_predict.serving.http.routes import JSON, Answer, Route
-from health_predict.serving.journal.metrics import BUCKETS, Metrics
+from health_predict.serving.journal.metrics import BUCKETS, ServingMetrics
 from health_predict.settings import ServingSettings
 
 
@@ -109,7 +109,7 @@ async def _later(_request: Request, _error: Exception) -> Response:
     return Response(status_code=503)
 
 
-class ClientMetrics(Metrics):
+class ClientMetrics(ServingMetrics):
     """prometheus_client's own counters and histogram."""
 
     def __init__(self) -> None:
@@ -215,7 +215,7 @@ REPLACED: dict[str, AbstractContextManager[Any]] = {
     "gateway": patch.object(server, "Gateway", Framework),
     "connection": patch.object(server, "Connection", UvicornConnection),
     "deadlines": patch.object(gateway, "_Deadlines", TimerForEach),
-    "metrics": patch.object(server, "Metrics", ClientMetrics),
+    "metrics": patch.object(server, "ServingMetrics", ClientMetrics),
     "log": patch.object(server, "Log", StandardLog),
     "log, queued": patch.object(server, "Log", QueuedLog),
     "filter": patch.object(server, "_make_no_new_connections", _nothing),

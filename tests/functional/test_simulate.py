@@ -24,7 +24,7 @@ from health_predict.steps.model.promote import promote
 from health_predict.store import layout
 from health_predict.store.batches import read_arrival, read_matured, read_predictions
 from health_predict.store.ledger import read_ledger
-from health_predict.store.replay import Plan
+from health_predict.store.replay import ReplayPlan
 from health_predict.store.tables import read_json
 from stores import Place, prepare
 
@@ -215,7 +215,7 @@ def test_a_replay_begins_with_what_is_in_production_and_leaves_it_alone(store):
     evaluate(store.workspace, Params(), "tester", store.winner)
     promote(store.workspace, PASSES, "tester", store.winner)
     before = (store.storage.read(layout.LEDGER), store.registry.at(PRODUCTION), store.registry.holders())
-    plan = Plan("none", 1, ("lightgbm",), 1, 1)
+    plan = ReplayPlan("none", 1, ("lightgbm",), 1, 1)
     begun = begin(store.workspace, "tester", "what-if", plan, restart=False)
     first = read_ledger(begun.workspace.storage)
     assert (first.production, first.entries[0].simulation) == ("1", "what-if")

@@ -25,7 +25,7 @@ from health_predict.serving.core.service import Journal, Service
 from health_predict.serving.http.api import metrics_route, probe_routes, public_routes, with_document
 from health_predict.serving.http.gateway import Gateway, Limits
 from health_predict.serving.journal.log import Log
-from health_predict.serving.journal.metrics import Metrics
+from health_predict.serving.journal.metrics import ServingMetrics
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
 
@@ -118,7 +118,7 @@ class InProcess:
     """A gateway without sockets or a process of its own: a thousand requests a second for tests that guess."""
 
     def __init__(self, bundle: Path, log: Log):
-        self.metrics = Metrics()
+        self.metrics = ServingMetrics()
         service = Service(bundle, self.metrics, log, Journal(), batch_limit=1000, encounter_limit=64 * 1024)
         routes = [*public_routes(service, 64 * 1024, 4 * 1024 * 1024), *probe_routes(service)]
         routes = with_document([*routes, metrics_route(service, needs_key=True)])

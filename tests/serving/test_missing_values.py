@@ -12,7 +12,7 @@ from health_predict.serving.core.contract import INPUTS, read_encounter
 from health_predict.serving.core.model import load_model
 from health_predict.serving.core.service import Call, Journal, Service
 from health_predict.serving.journal.log import Log
-from health_predict.serving.journal.metrics import Metrics
+from health_predict.serving.journal.metrics import ServingMetrics
 from serving.support import EXAMPLE, InProcess
 
 WHOLE = {**EXAMPLE, "weight": "[75-100)", "payer_code": "MC", "medical_specialty": "Cardiology"}
@@ -90,7 +90,7 @@ async def _ask(service: Service, sent: bytes, times: int) -> None:
 
 
 def test_single_encounters_are_judged_together_and_metrics_and_log_warn(bundle_folder, tmp_path):
-    window, metrics = MissingParams().window, Metrics()
+    window, metrics = MissingParams().window, ServingMetrics()
     shown = []
     with closing(Log(os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY))) as log:
         service = Service(bundle_folder, metrics, log, Journal(), 10, 64 * 1024)

@@ -27,7 +27,7 @@ from health_predict.serving.http.keys import new_key, parse_keys
 from health_predict.serving.http.server import Events
 from health_predict.serving.journal.audit import AuditLog, verify
 from health_predict.serving.journal.log import Log
-from health_predict.serving.journal.metrics import Metrics
+from health_predict.serving.journal.metrics import ServingMetrics
 from health_predict.store.prediction_log import pseudonym, read_predictions
 from health_predict.store.storage import open_storage
 from serving.support import CLINICAL_NAMES, EXAMPLE, Worker, free_port, running
@@ -162,7 +162,7 @@ def test_an_error_that_nobody_foresaw_is_said_by_its_type_only(tmp_path, monkeyp
 
     monkeypatch.setattr("health_predict.serving.core.service.load_model", fail)
     with closing(Log(os.open(tmp_path / "log", os.O_CREAT | os.O_WRONLY))) as log:
-        service = Service(tmp_path, Metrics(), log, Journal(), 10, 1024)
+        service = Service(tmp_path, ServingMetrics(), log, Journal(), 10, 1024)
         assert (service.health().status, bool(service.health().reason)) == ("loading", True)
         asyncio.run(service.reload())
     assert service.health().status == "failed"

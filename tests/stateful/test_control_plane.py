@@ -42,7 +42,7 @@ from health_predict.steps.model.train import train
 from health_predict.store import layout
 from health_predict.store.batches import matured
 from health_predict.store.ledger import MOVES, Entry, Ledger, Question, read_ledger
-from health_predict.store.replay import Plan
+from health_predict.store.replay import ReplayPlan
 from health_predict.workspace.production import holder_of
 
 pytestmark = pytest.mark.slow
@@ -173,7 +173,7 @@ class ControlPlane(RuleBasedStateMachine):
     def simulate(self, store: str, name: str, restart: bool, seed: int, death: Death | None) -> None:
         """A replay begins, and promotes in its own world."""
         ours, ledger = self.registered(MODEL_NAME), self.ledger_bytes(store)
-        plan = Plan("none", 1, ("lightgbm",), 1, 1)
+        plan = ReplayPlan("none", 1, ("lightgbm",), 1, 1)
 
         def step(at: Store) -> Any:
             begun = begin(at.workspace, WHO, name, plan, restart)

@@ -31,7 +31,7 @@ from health_predict.store.batches import matured, read_arrival, scored
 from health_predict.store.bundles import fetch_bundle
 from health_predict.store.ledger import read_ledger
 from health_predict.store.loop import read_ended, read_state, write_record
-from health_predict.store.replay import Plan, future_batches
+from health_predict.store.replay import ReplayPlan, future_batches
 from health_predict.store.storage import Storage
 
 DEFAULT_NAME = "replay"  # of the world where nothing is injected
@@ -66,7 +66,7 @@ class Options:
 def run(settings: Settings, params: Params, options: Options, output: Output) -> Replay:
     """Replay the batches that have not been replayed, then report. Raises the errors of the steps."""
     search = params.search
-    plan = Plan(options.scenario, options.from_batch, search.families, search.trials, search.seed)
+    plan = ReplayPlan(options.scenario, options.from_batch, search.families, search.trials, search.seed)
     begun = begin(workspace_of(settings), settings.actor, options.world, plan, options.restart)
     storage = begun.workspace.storage
     output.say(f"simulation {options.world}: everything happens in {storage.root}, nothing in production")

@@ -20,7 +20,7 @@ _SHOWN = 5  # findings named in a message
 
 
 @dataclass(frozen=True)
-class Finding:
+class InvalidValues:
     """A reason for quarantine in one column, and the number of rows with it."""
 
     column: str
@@ -39,7 +39,7 @@ class Validated:
 
     encounters: pl.DataFrame
     quarantined: pl.DataFrame
-    summary: tuple[Finding, ...]
+    summary: tuple[InvalidValues, ...]
     discharges: pl.DataFrame | None = None
 
 
@@ -58,7 +58,7 @@ def validate(raw: pl.DataFrame, params: ValidationParams, today: date | None = N
     ]
     if DISCHARGED_ON in raw.columns:
         problems += [(DISCHARGED_ON, reason, flags) for reason, flags in _undated(raw, today) if flags.any()]
-    summary = tuple(Finding(column, reason, int(flags.sum())) for column, reason, flags in problems)
+    summary = tuple(InvalidValues(column, reason, int(flags.sum())) for column, reason, flags in problems)
     reasons = _joined(problems, raw.height)
     numbered = raw.select(pl.int_range(2, pl.len() + 2).alias(LINE), reasons, pl.all())
     quarantined = numbered.filter(reasons.is_not_null())
@@ -117,7 +117,7 @@ def _joined(problems: list[tuple[str, str, pl.Series]], rows: int) -> pl.Series:
     return joined.replace("", None).alias(REASON)
 
 
-def _refusal(quarantined: pl.DataFrame, rows: int, summary: tuple[Finding, ...], params: ValidationParams) -> str:
+def _refusal(quarantined: pl.DataFrame, rows: int, summary: tuple[InvalidValues, ...], params: ValidationParams) -> str:
     worst = sorted(summary, key=lambda finding: -finding.rows)[:_SHOWN]
     lines = ", ".join(str(line) for line in quarantined[LINE].head(_SHOWN))
     return (

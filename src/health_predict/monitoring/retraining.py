@@ -33,7 +33,7 @@ class Moved:
 
 
 @dataclass(frozen=True)
-class Finding:
+class BatchEvidence:
     """A batch's drift under a version when the batch arrived, or the performance on a batch that the version scored.
 
     `decisions`: number of lines in the ledger when the version was chosen to monitor or to score the batch.
@@ -90,7 +90,7 @@ class Decision:
 
 
 def gather(
-    findings: Sequence[Finding], productions: Sequence[str | None], models: Mapping[str | None, str]
+    findings: Sequence[BatchEvidence], productions: Sequence[str | None], models: Mapping[str | None, str]
 ) -> Evidence:
     """The evidence about the version in production, from all findings in any order.
 

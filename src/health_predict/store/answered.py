@@ -29,7 +29,7 @@ class AnswerLog:
 
 
 @dataclass(frozen=True)
-class Answers:
+class LoggedAnswers:
     """Counts of the lines of a log, and the answers whose outcomes count.
 
     Of `logged` lines, `left_out` are about encounters that ended in death or a hospice, `anonymous` came without an
@@ -63,7 +63,7 @@ class UnjudgedAnswers:
     hint: str = ""
 
 
-def read_answers(storage: Storage, log: Storage, key: bytes, params: IntakeParams) -> Answers:
+def read_answers(storage: Storage, log: Storage, key: bytes, params: IntakeParams) -> LoggedAnswers:
     """The answers in a prediction log, with the outcomes that were taken in since and count.
 
     The last answer to an encounter counts. An outcome counts by `data.maturity`; where an encounter did not arrive with
@@ -82,7 +82,7 @@ def read_answers(storage: Storage, log: Storage, key: bytes, params: IntakeParam
     known = joined.filter(counts(dated, said[AS_OF].max(), params.reporting_lag))  # type: ignore[arg-type]
     became = pl.Series("readmitted", outcome(known), pl.Boolean)
     known = known.with_columns(became, followed_up(known)).drop(AS_OF, DISCHARGED_ON)
-    return Answers(logged, left_out, anonymous, superseded, answers.height - known.height, known)
+    return LoggedAnswers(logged, left_out, anonymous, superseded, answers.height - known.height, known)
 
 
 def sources(taken_in: IntakeLog, log: Storage, params: IntakeParams) -> str:

@@ -17,7 +17,7 @@ Document = TypeVar("Document")
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReplayPlan:
     """The scenario of a replay, and how models are retrained in it."""
 
     scenario: str
@@ -27,12 +27,12 @@ class Plan:
     seed: int
 
 
-def read_plan(storage: Storage) -> Plan | None:
+def read_plan(storage: Storage) -> ReplayPlan | None:
     """The replay that was begun; None where none was."""
-    return _document(storage, layout.REPLAY, Plan) if storage.exists(layout.REPLAY) else None
+    return _document(storage, layout.REPLAY, ReplayPlan) if storage.exists(layout.REPLAY) else None
 
 
-def write_plan(storage: Storage, plan: Plan) -> None:
+def write_plan(storage: Storage, plan: ReplayPlan) -> None:
     write_json(storage, layout.REPLAY, asdict(plan))
 
 

@@ -4,7 +4,7 @@ import pytest
 import factories
 from health_predict.data.decode import decode
 from health_predict.data.schema import FIELD
-from health_predict.data.validation import DTYPES, Finding, validate
+from health_predict.data.validation import DTYPES, InvalidValues, validate
 from health_predict.errors import DataError
 from health_predict.params import ValidationParams
 
@@ -60,7 +60,7 @@ def test_a_bad_value_sends_its_row_to_the_quarantine_with_line_and_reason(column
     assert result.encounters.equals(factories.encounters(10)[1:])
     assert result.quarantined.drop("line", "reason").equals(raw.head(1))
     assert result.quarantined.select("line", "reason").row(0) == (2, f"{column} {reason}")
-    assert result.summary == (Finding(column, reason, 1),)
+    assert result.summary == (InvalidValues(column, reason, 1),)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_of_a_repeated_encounter_the_first_row_stays():
     result = validate(pl.concat([raw, raw.head(2)]), LENIENT)
     assert result.encounters.equals(factories.encounters(10))
     assert result.quarantined["line"].to_list() == [12, 13]
-    assert result.summary == (Finding("encounter_id", "is in an earlier line too", 2),)
+    assert result.summary == (InvalidValues("encounter_id", "is in an earlier line too", 2),)
 
 
 def test_too_many_bad_rows_refuse_the_dataset_without_repeating_a_value():

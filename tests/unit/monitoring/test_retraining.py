@@ -5,7 +5,7 @@ import pytest
 
 from health_predict.evaluation.metrics import Interval, evaluate
 from health_predict.monitoring.performance import Performance
-from health_predict.monitoring.retraining import Evidence, Finding, Moved, Stock, decide, gather
+from health_predict.monitoring.retraining import BatchEvidence, Evidence, Moved, Stock, decide, gather
 from health_predict.params import BootstrapParams, RetrainingParams
 
 PARAMS = RetrainingParams()
@@ -109,7 +109,7 @@ MODELS = {"1": "a", "2": "a", "3": "b"}  # 2 is 1 with another calibration
 
 def found(*findings):
     """Findings as `batch, version, lines of the ledger, what` each."""
-    return [Finding(*finding) for finding in findings]
+    return [BatchEvidence(*finding) for finding in findings]
 
 
 def test_what_was_judged_or_scored_under_another_version_is_no_evidence():

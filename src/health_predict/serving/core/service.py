@@ -26,7 +26,7 @@ from health_predict.serving.core.contract import (
 from health_predict.serving.core.model import Model, load_model
 from health_predict.serving.journal.audit import AuditLine, AuditLog
 from health_predict.serving.journal.log import Log
-from health_predict.serving.journal.metrics import Metrics
+from health_predict.serving.journal.metrics import ServingMetrics
 from health_predict.store.prediction_log import PredictionLog, ScoredEncounter, pseudonym
 
 NO_BUNDLE = "there is no bundle yet; the output of `health-predict serve` says what it waits for"
@@ -57,7 +57,7 @@ class Service:
     """Holds the model that answers, and replaces it on reload."""
 
     def __init__(
-        self, folder: Path, metrics: Metrics, log: Log, journal: Journal, batch_limit: int, encounter_limit: int
+        self, folder: Path, metrics: ServingMetrics, log: Log, journal: Journal, batch_limit: int, encounter_limit: int
     ):
         """`batch_limit`: most encounters of a batch. `encounter_limit`: most bytes of each."""
         self.metrics, self.log, self.draining = metrics, log, False

@@ -26,7 +26,7 @@ from health_predict.serving.http.gateway import Gateway, Limits
 from health_predict.serving.http.keys import load_keys
 from health_predict.serving.journal.audit import AuditLog
 from health_predict.serving.journal.log import Log
-from health_predict.serving.journal.metrics import Metrics
+from health_predict.serving.journal.metrics import ServingMetrics
 from health_predict.settings import ServingSettings
 from health_predict.store.addresses import without_secrets
 from health_predict.store.prediction_log import PredictionLog
@@ -97,7 +97,7 @@ async def serve(bundle: Path, listen: Listen, settings: ServingSettings, log: Lo
     """As `run`, inside a running event loop."""
     keys = _keys(listen, settings)
     _log_errors_of_libraries(log)
-    metrics = Metrics()
+    metrics = ServingMetrics()
     service = Service(bundle, metrics, log, _journal(settings, log, metrics), settings.batch_limit, settings.body_limit)
     metrics.count("log_dropped", "Lines of the log that could not be written", lambda: log.dropped)
     limits = Limits(settings.concurrency, settings.request_timeout)
@@ -290,7 +290,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _journal(settings: ServingSettings, log: Log, metrics: Metrics) -> Journal:
+def _journal(settings: ServingSettings, log: Log, metrics: ServingMetrics) -> Journal:
     audit = AuditLog(settings.audit_log, settings.audit_log_bytes) if settings.audit_log else None
     if audit and audit.torn:
         log.event("audit_log_torn", bytes=audit.torn)

@@ -28,7 +28,7 @@ class _Times:
     total: float = 0.0
 
 
-class Metrics:
+class ServingMetrics:
     """All metrics of one worker, in a registry of their own. Not for use by several threads."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from health_predict.data.cohort import select_cohort
 from health_predict.data.hints import hint_of_missing
 from health_predict.data.maturity import final_from
 from health_predict.data.schema import DISCHARGED_ON
-from health_predict.data.validation import Finding
+from health_predict.data.validation import InvalidValues
 from health_predict.errors import DataError
 from health_predict.params import IntakeParams
 from health_predict.store import layout
@@ -57,7 +57,7 @@ class EncountersTakenIn:
     known: int
     left_out: int
     quarantined: int
-    findings: tuple[Finding, ...]
+    findings: tuple[InvalidValues, ...]
     quarantine: str | None
     amended: int = 0
     final_from: date | None = None
@@ -147,7 +147,7 @@ class _New:
 
 def _sifted(
     source: str, endpoint: str | None, discharge_column: str, today: date
-) -> tuple[pl.DataFrame, pl.DataFrame, tuple[Finding, ...]]:
+) -> tuple[pl.DataFrame, pl.DataFrame, tuple[InvalidValues, ...]]:
     file = open_encounters(source, endpoint, discharge_column=discharge_column)
     absent = [name for name in NEEDED if name not in file.identifiers]
     if absent:
@@ -180,10 +180,10 @@ def _contradicting(encounters: pl.DataFrame) -> pl.Series:
     return ~pl.DataFrame(same).select(pl.all_horizontal(pl.all())).to_series()
 
 
-def _findings(bad: pl.DataFrame) -> tuple[Finding, ...]:
+def _findings(bad: pl.DataFrame) -> tuple[InvalidValues, ...]:
     reasons = bad.select(pl.col("reason").str.split("; ").explode()).to_series().value_counts(sort=True)
     split = ((reason.partition(" "), rows) for reason, rows in reasons.iter_rows())
-    return tuple(Finding(column, reason, rows) for (column, _, reason), rows in split)
+    return tuple(InvalidValues(column, reason, rows) for (column, _, reason), rows in split)
 
 
 def _set_aside(storage: Storage, bad: pl.DataFrame) -> str | None:

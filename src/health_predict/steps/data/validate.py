@@ -8,7 +8,7 @@ import polars as pl
 from health_predict.adapters.download import extract_csv
 from health_predict.data.decode import decode
 from health_predict.data.schema import DISCHARGED_ON
-from health_predict.data.validation import Finding
+from health_predict.data.validation import InvalidValues
 from health_predict.data.validation import validate as validate_rows
 from health_predict.params import ValidationParams
 from health_predict.store import layout
@@ -28,7 +28,7 @@ class ValidationReport:
     rows: int
     accepted: int
     quarantined: int
-    findings: tuple[Finding, ...]
+    findings: tuple[InvalidValues, ...]
     synthetic: bool
     skipped: bool = False
     dated: int = 0

@@ -9,7 +9,7 @@ from health_predict.store import layout
 from health_predict.store.bundles import keep_bundle, unpacked
 from health_predict.store.ledger import Ledger, Version, append, read_ledger
 from health_predict.store.manifests import completed
-from health_predict.store.replay import Plan, future_batches, read_plan, write_plan
+from health_predict.store.replay import ReplayPlan, future_batches, read_plan, write_plan
 from health_predict.store.simulations import Simulation, read_simulation, world, write_simulation
 from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table, kept_table
@@ -21,11 +21,11 @@ from health_predict.workspace.production import checked, drafted, settle, subjec
 class Begun:
     """The replay's workspace: its own store, and the registry for its own registered model."""
 
-    plan: Plan
+    plan: ReplayPlan
     workspace: Workspace
 
 
-def begin(workspace: Workspace, who: str, name: str, plan: Plan, restart: bool) -> Begun:
+def begin(workspace: Workspace, who: str, name: str, plan: ReplayPlan, restart: bool) -> Begun:
     """Make a replay's world: a store with the split data and, as first version, the version in production, if any.
 
     The world is made whole or not at all; a replay already begun with this plan is resumed. `restart` empties the

@@ -6,7 +6,7 @@ import polars as pl
 
 from health_predict.bundle.model import Manifest
 from health_predict.data.splits import fresh, needed, total
-from health_predict.monitoring.retraining import Action, Evidence, Finding, Moved, Stock, gather
+from health_predict.monitoring.retraining import Action, BatchEvidence, Evidence, Moved, Stock, gather
 from health_predict.monitoring.retraining import decide as by_policy
 from health_predict.params import Params
 from health_predict.store import layout
@@ -62,10 +62,10 @@ def _evidence(storage: Storage, number: int, ledger: Ledger) -> Evidence:
     return gather([*_arrivals(storage, number), *_outcomes(storage)], productions, models)
 
 
-def _arrivals(storage: Storage, number: int) -> list[Finding]:
+def _arrivals(storage: Storage, number: int) -> list[BatchEvidence]:
     reports = [report for report in read_watched(storage) if report.batch is not None and report.batch <= number]
     return [
-        Finding(
+        BatchEvidence(
             batch=report.batch or 0,
             version=report.version,
             decisions=report.decisions,
@@ -77,9 +77,9 @@ def _arrivals(storage: Storage, number: int) -> list[Finding]:
     ]
 
 
-def _outcomes(storage: Storage) -> list[Finding]:
+def _outcomes(storage: Storage) -> list[BatchEvidence]:
     return [
-        Finding(one.batch, one.version, one.decisions, one.performance)
+        BatchEvidence(one.batch, one.version, one.decisions, one.performance)
         for one in read_judgements(storage)
         if one.batch is not None and one.performance is not None
     ]

@@ -9,7 +9,7 @@ import polars as pl
 from health_predict.monitoring.answers import ANSWERS, Answered, judge_answers
 from health_predict.params import Params
 from health_predict.store import layout
-from health_predict.store.answered import Answers, read_answers, sources
+from health_predict.store.answered import LoggedAnswers, read_answers, sources
 from health_predict.store.bundles import has_kept, kept_manifest
 from health_predict.store.holdouts import seen
 from health_predict.store.intake import read_intake
@@ -61,7 +61,7 @@ def record_answers(storage: Storage, log: Storage, key: bytes, params: Params) -
     return judged
 
 
-def _judged(storage: Storage, answers: Answers, params: Params) -> AnswersJudged:
+def _judged(storage: Storage, answers: LoggedAnswers, params: Params) -> AnswersJudged:
     traced, seen_rows, thresholds = _unseen(storage, answers.known)
     return AnswersJudged(
         logged=answers.logged,
