@@ -223,6 +223,19 @@ def test_an_encounter_that_comes_again_with_other_values_is_told_and_what_arrive
     assert again.amended == 0
 
 
+def test_a_day_of_discharge_that_comes_later_or_otherwise_is_told_and_what_arrived_first_stays(storage, tmp_path):
+    table = month()
+    arrive(storage, written(table.filter(pl.int_range(pl.len()) < 5).drop("discharged_on"), tmp_path))
+    arrive(storage, written(table, tmp_path))
+    before = read_discharges(storage, read_intake(storage))
+    undated = read_arrival(storage, 1).height
+    assert arrive(storage, written(table, tmp_path)).amended == undated
+    later = table.with_columns(discharged_on=pl.lit("2026-04-15"))
+    assert arrive(storage, written(later, tmp_path)).amended == undated + before.height
+    assert arrive(storage, written(table.drop("discharged_on"), tmp_path)).amended == 0
+    assert read_discharges(storage, read_intake(storage)).equals(before)
+
+
 def test_a_damaged_index_of_known_encounters_is_made_again(storage, tmp_path):
     arrive(storage, written(month(), tmp_path))
     good = storage.read("intake/known.parquet")
@@ -253,4 +266,4 @@ def test_an_intake_reads_no_table_that_arrived_long_before(storage, tmp_path):
         assert counting.read_tables <= 2  # its own: kept, and made a batch
     counting = Counts(storage.root)
     assert arrive(counting, written(month(60), tmp_path)).known == select_cohort(month(60)).height
-    assert counting.read_tables == 1  # with what its encounters were when they arrived
+    assert counting.read_tables == 2  # with what its encounters were when they arrived, and their days

@@ -7,7 +7,7 @@ stops in between is completed by the next one.
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -177,7 +177,12 @@ def _with_follow_up(newest: pl.DataFrame, in_order: pl.DataFrame) -> pl.DataFram
 
 def read_discharges(storage: Storage, log: IntakeLog) -> pl.DataFrame:
     """Days of discharge (DISCHARGES) of all encounters that came with one."""
-    tables = [kept_table(storage, one.discharges) for one in log.received if one.discharges]
+    return discharges_of(storage, log.received)
+
+
+def discharges_of(storage: Storage, received: Iterable[Received]) -> pl.DataFrame:
+    """As `read_discharges`, of those that came with these lines."""
+    tables = [kept_table(storage, one.discharges) for one in received if one.discharges]
     return pl.concat([pl.DataFrame(schema=DISCHARGES), *(pl.read_parquet(io.BytesIO(table)) for table in tables)])
 
 

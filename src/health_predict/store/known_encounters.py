@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from health_predict.data.schema import DISCHARGED_ON
 from health_predict.data.validation import DTYPES
 from health_predict.store import layout
 from health_predict.store.batches import ARRIVAL, Types, arrived
-from health_predict.store.intake import IntakeLog
+from health_predict.store.intake import IntakeLog, Received, discharges_of
 from health_predict.store.storage import Storage
 from health_predict.store.tables import kept_table
 
@@ -35,18 +36,22 @@ def index_encounters(storage: Storage, log: IntakeLog) -> None:
         storage.write(layout.KNOWN, file.getvalue())
 
 
-def amended(storage: Storage, known: pl.DataFrame, encounters: pl.DataFrame) -> int:
-    """How many of the encounters (ARRIVAL) have arrived before (`known`, INDEX) with other values."""
+def amended(storage: Storage, log: IntakeLog, known: pl.DataFrame, encounters: pl.DataFrame) -> int:
+    """How many of the encounters (ARRIVAL, and DISCHARGED_ON if they are dated) have arrived before (`known`, INDEX)
+    with other values, or by the log with another day of discharge or none."""
     again = encounters.join(known, on="encounter_id", maintain_order="left")
-    return sum(_differing(storage, group) for group in again.partition_by("table"))
+    taken_in = {one.table: one for one in log.batches.values()}
+    return sum(_differing(storage, group, taken_in.get(group["table"][0])) for group in again.partition_by("table"))
 
 
-def _differing(storage: Storage, group: pl.DataFrame) -> int:
+def _differing(storage: Storage, group: pl.DataFrame, received: Received | None) -> int:
     place = group["table"][0]
     content = storage.read(place) if "/" in place else kept_table(storage, place)
     before = pl.read_parquet(io.BytesIO(content), columns=list(ARRIVAL))
+    if received and DISCHARGED_ON in group.columns:
+        before = before.join(discharges_of(storage, [received]), on="encounter_id", how="left")
     both = group.join(before, on="encounter_id", suffix="_before", maintain_order="left")
-    fields = [name for name in ARRIVAL if name != "encounter_id"]
+    fields = [name for name in before.columns if name != "encounter_id"]
     same = [pl.col(name).eq_missing(pl.col(f"{name}_before")) for name in fields]
     return both.filter(~pl.all_horizontal(same)).height
 

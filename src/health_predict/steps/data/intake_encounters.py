@@ -46,9 +46,9 @@ class EncountersTakenIn:
     break a rule, or contradict an earlier row of the file about the same encounter; `findings` lists the reasons, and
     `quarantine` is the key of the file that holds the rows.
 
-    `amended`: known encounters that came with other values than at first; the first values stay, as they were scored,
-    and are judged and trained on. `final_from` is the day from which the outcomes of all accepted encounters are
-    final; None where the file has no day of discharge.
+    `amended`: known encounters that came with other values, or another day of discharge, than at first; what came
+    first stays, as it was scored, and is judged and trained on. `final_from` is the day from which the outcomes of all
+    accepted encounters are final; None where the file has no day of discharge.
     """
 
     batch: int | None
@@ -98,7 +98,7 @@ def intake_encounters(
         again = distinct.filter(pl.col("encounter_id").is_in(known["encounter_id"].implode()))
         new = distinct.filter(~pl.col("encounter_id").is_in(again["encounter_id"].implode()))
         cohort = select_cohort(new)
-        left_out, other = new.height - cohort.height, amended(storage, known, again.select(*ARRIVAL))
+        left_out, other = new.height - cohort.height, amended(storage, log, known, again)
         if cohort.is_empty():
             return _New(None, 0, left_out, other), None
         batch = next_batch(storage, log)
