@@ -9,14 +9,14 @@ from health_predict.data.schema import MISSING
 DAY = "a day as 2026-01-31 or 2026-01-31T14:05 (a spreadsheet's column: format it as yyyy-mm-dd)"
 
 _ISO = r"^\d{4}-\d\d-\d\d([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?$"
-_FIRST = date(1900, 1, 1)
+_FIRST = date(1970, 1, 2)  # 1970-01-01 and 1900-01-01 are what systems write for no day
 _TEXTS = (pl.String, pl.Categorical, pl.Enum)
 
 
 def days(values: pl.Series) -> pl.Series:
     """The day (pl.Date) of each value, in the value's own time zone; null where it is missing or invalid.
 
-    Texts are ISO 8601; a day before 1900 is invalid.
+    Texts are ISO 8601; a day before 1970-01-02 is invalid.
 
     >>> days(pl.Series(["2026-01-31", "2026-01-31T23:30-05:00", "31/01/2026", "46053", None])).to_list()
     [datetime.date(2026, 1, 31), datetime.date(2026, 1, 31), None, None, None]

@@ -37,7 +37,8 @@ def test_a_day_is_that_of_the_place_where_it_was_written(text):
     "text",
     [
         "31/01/2026", "1/31/26", "31.01.2026", "20260131", "46053", "46053.5", "Jan 31, 2026", "2026-1-31",
-        "2026-02-30", "2026-13-01", "2026-01-31T24:00", "2026-01-31T9:05", "1899-12-30", "0026-01-31", "2026-01", "NA",
+        "2026-02-30", "2026-13-01", "2026-01-31T24:00", "2026-01-31T9:05", "1899-12-30", "1900-01-01",
+        "1970-01-01", "0026-01-31", "2026-01", "NA",
         "\u0662026-01-31",
     ],
 )  # fmt: skip
@@ -52,6 +53,7 @@ def test_columns_of_dates_are_read_and_numbers_are_none():
     assert days(pl.Series([late])).to_list() == [DAY]
     assert days(pl.Series([late]).dt.convert_time_zone("Asia/Tokyo")).to_list() == [DAY + timedelta(days=1)]
     assert days(pl.Series([46053, 46054])).to_list() == [None, None]
+    assert days(pl.Series([date(1900, 1, 1), date(1970, 1, 1)])).to_list() == [None, None]
     assert no_day(pl.Series(["", "?", None, "2026"])).to_list() == [True, True, True, False]
 
 
