@@ -6,8 +6,10 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import psutil
+from msgspec import Meta
 
 SYSTEM = Path("/")
 
@@ -21,7 +23,7 @@ class Process:
     """
 
     machine: str
-    pid: int
+    pid: Annotated[int, Meta(gt=0, lt=2**31)]
     started: str
 
 

@@ -8,6 +8,7 @@ sign of life for `PATIENCE` is taken to be gone.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
 import msgspec
 
@@ -24,7 +25,7 @@ class Turn(msgspec.Struct, frozen=True):
 
     who: str
     process: Process
-    at: datetime
+    at: Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 @contextmanager

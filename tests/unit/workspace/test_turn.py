@@ -7,8 +7,13 @@ import pytest
 
 from health_predict.adapters.processes import Process, this_process
 from health_predict.errors import ConflictError, DataError, Declined
+from health_predict.steps.loop.begin import begin
 from health_predict.store import layout
+from health_predict.store.replay import Plan
+from health_predict.store.simulations import world
 from health_predict.store.storage import Folder
+from health_predict.store.tables import write_json
+from health_predict.workspace import Workspace
 from health_predict.workspace.turn import PATIENCE, Turn, turn
 
 ELSEWHERE = Process("another machine", 7, "")
@@ -68,7 +73,31 @@ def test_of_two_at_once_one_is_told(storage, monkeypatch):
         pass
 
 
-def test_a_file_that_is_no_turn_is_an_error(storage):
-    storage.write(layout.LOOP_TURN, b"{}")
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{}",
+        b'{"who": "me", "process": {"machine": "m", "pid": 7, "started": ""}, "at": "2026-01-31T10:00:00"}',
+        b'{"who": "me", "process": {"machine": "m", "pid": -1, "started": ""}, "at": "2026-01-31T10:00:00Z"}',
+        b'{"who": "me", "process": {"machine": "m", "pid": 4294967296, "started": ""}, "at": "2026-01-31T10:00:00Z"}',
+    ],
+)
+def test_a_file_that_is_no_turn_is_an_error(storage, content):
+    storage.write(layout.LOOP_TURN, content)
     with pytest.raises(DataError, match=layout.LOOP_TURN), turn(storage, "me"):
         pass
+
+
+def test_a_replay_that_another_process_works_on_is_not_dropped(storage, tmp_path):
+    write_json(storage, layout.SPLIT_MANIFEST, {"files": {layout.future_batch(1): "0"}})
+    replay = world(storage, "what-if")
+    at_work(replay, ELSEWHERE)
+    replay.write(layout.loop_ended(1), b"{}")
+
+    def registry():
+        raise AssertionError("nothing is begun")
+
+    plan = Plan("none", 1, ("lightgbm",), 1, 1)
+    with pytest.raises(Declined, match="ana@ward does"):
+        begin(Workspace(storage, registry, tmp_path), "me", "what-if", plan, restart=True)
+    assert replay.list() == [layout.loop_ended(1), layout.LOOP_TURN]

@@ -15,6 +15,7 @@ from health_predict.store.storage import Storage
 from health_predict.store.tables import keep_table, kept_table
 from health_predict.workspace import Workspace
 from health_predict.workspace.production import checked, drafted, settle, subject_of
+from health_predict.workspace.turn import turn
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ def begin(workspace: Workspace, who: str, name: str, plan: ReplayPlan, restart: 
 
     The world is made whole or not at all; a replay already begun with this plan is resumed. `restart` empties the
     world and begins with the version in production now. Nothing outside the world is changed. Raises ConflictError
-    where another plan was begun under the name, DataError where the scenario's first batch does not exist.
+    where another plan was begun under the name, Declined where another process works in the world, DataError where the
+    scenario's first batch does not exist.
     """
     storage = workspace.storage
     available = len(future_batches(storage))
@@ -46,17 +48,24 @@ def begin(workspace: Workspace, who: str, name: str, plan: ReplayPlan, restart: 
                 "to drop it, or --name to begin another"
             )
         return Begun(begun, _within(workspace, place, simulation))
+    with turn(place, who):
+        return Begun(plan, _made(workspace, place, who, name, plan))
+
+
+def _made(workspace: Workspace, place: Storage, who: str, name: str, plan: Plan) -> Workspace:
+    """The world, made anew."""
     place.delete(layout.REPLAY)  # deleted first, written last: its presence says that the world is whole
     for key in place.list():
-        place.delete(key)
+        if key != layout.LOOP_TURN:
+            place.delete(key)
     simulation = Simulation(name, f"{workspace.registry.model_name}_Simulation_{name}_{secrets.token_hex(3)}")
     write_simulation(place, simulation)
-    _copy_split(storage, place)
+    _copy_split(workspace.storage, place)
     own, ledger = _within(workspace, place, simulation), checked(workspace)
     if ledger.production:
         _bring(workspace, own, ledger, who)
     write_plan(place, plan)
-    return Begun(plan, own)
+    return own
 
 
 def _within(workspace: Workspace, place: Storage, simulation: Simulation) -> Workspace:
