@@ -200,6 +200,14 @@ def test_a_days_column_of_outcomes_that_cannot_be_is_refused(storage, tmp_path, 
     assert storage.list() == []
 
 
+@pytest.mark.parametrize("name", ["As_Of", "AS-OF", "as of"])
+def test_a_days_column_of_outcomes_that_is_spelt_otherwise_is_refused_and_not_left_unread(storage, tmp_path, name):
+    month().select("encounter_id", OUTCOME, pl.lit("2026-06-29").alias(name)).write_csv(tmp_path / "said.csv")
+    with pytest.raises(DataError, match=f"`{name}` is to be called as_of"):
+        intake_outcomes(storage, PARAMS, "me", str(tmp_path / "said.csv"), clock=lambda: NOW)
+    assert storage.list() == []
+
+
 @pytest.mark.parametrize("text", ["NA", "NULL"])
 def test_missing_values_of_r_and_sql_get_a_hint(storage, tmp_path, text):
     with pytest.raises(DataError, match=f"`{text}` is a text here: write `[?]`"):

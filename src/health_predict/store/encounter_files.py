@@ -181,7 +181,8 @@ def read_columns(
     """Some fields of a file or folder, whole, and no others: whole numbers by the rules of encounters, else texts.
 
     A number that does not fit is null. `day` is a column that may be there, with days (Date); without it, or where a
-    row has none, it is null. DataError where a field is not there once, or of another type, or a day is none.
+    row has none, it is null. DataError where a field is not there once, or of another type, a day is none, or `day` is
+    spelt otherwise.
     """
     found = []
     for table in open_tables(source, endpoint):
@@ -198,6 +199,9 @@ def read_columns(
         wrong = [_wrong_type(name, dtype) for name, dtype in types.items() if not _can_hold(dtype, FIELD[name])]
         if wrong:
             raise DataError(f"the columns of {table.name} do not fit: {'; '.join(wrong)}")
+        meant = [one for one in table.columns if field_name(one).replace(" ", "_").lower() == day]
+        if meant and day not in positions:
+            raise DataError(f"the columns of {table.name} do not fit: `{meant[0]}` is to be called {day}")
         if day in positions:
             chosen[day], types[day] = positions[day], table.types[positions[day]]
         found += list(table.pieces(chosen, _PIECE, Account()))
