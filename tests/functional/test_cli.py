@@ -191,3 +191,9 @@ def test_everything_but_the_result_goes_to_stderr(trained):
         assert interval["lower"] <= interval["estimate"] <= interval["upper"]
     assert found["synthetic"] is True
     assert 0.55 < found["metrics"]["auroc"]["estimate"] < 0.8  # above: something leaks
+
+
+def test_a_share_of_what_is_all_initial_is_refused_and_not_left_unread(tmp_path, health_predict):
+    ended = health_predict(tmp_path, "data", "split", "--initial-share", "0.3", "--replay-batches", "0")
+    assert ended.code == 2
+    assert "all of the cohort is initial" in ended.err

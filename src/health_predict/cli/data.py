@@ -64,9 +64,13 @@ def validate(json: Json = False) -> None:
 @commands.command()
 def split(
     initial_share: Annotated[
-        float,
-        typer.Option(min=0.01, max=0.99, help="Share of the cohort, from its beginning, for the first model."),
-    ] = SplitParams.initial_share,
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=0.99,
+            help=f"Share of the cohort, from its beginning, for the first model; {SplitParams.initial_share} if left out.",
+        ),
+    ] = None,
     replay_batches: Annotated[
         int,
         typer.Option(min=0, help="Number of batches for the rest; 0: use the whole cohort for training, no replay."),
@@ -91,7 +95,10 @@ def split(
     from health_predict.steps.data.split import plan_split  # noqa: PLC0415
     from health_predict.steps.data.split import split as step  # noqa: PLC0415
 
-    params = replace(Params().split, initial_share=initial_share, batches=replay_batches)
+    if initial_share and not replay_batches:
+        raise typer.BadParameter("with --replay-batches 0 all of the cohort is initial", param_hint="--initial-share")
+    share = initial_share or SplitParams.initial_share
+    params = replace(Params().split, initial_share=share, batches=replay_batches)
     storage = storage_of(settings_of_environment())
     Output(json).result((plan_split if plan else step)(storage, params, by_date=by_date), tables.split)
 
