@@ -68,7 +68,7 @@ def split(
         typer.Option(
             min=0.01,
             max=0.99,
-            help=f"Share of the cohort, from its beginning, for the first model; {SplitParams.initial_share} if left out.",
+            help=f"Share of the cohort, its beginning, for the first model; {SplitParams.initial_share} if left out.",
         ),
     ] = None,
     replay_batches: Annotated[

@@ -9,7 +9,7 @@ from health_predict.adapters.processes import Process, this_process
 from health_predict.errors import ConflictError, DataError, Declined
 from health_predict.steps.loop.begin import begin
 from health_predict.store import layout
-from health_predict.store.replay import Plan
+from health_predict.store.replay import ReplayPlan
 from health_predict.store.simulations import world
 from health_predict.store.storage import Folder
 from health_predict.store.tables import write_json
@@ -97,7 +97,7 @@ def test_a_replay_that_another_process_works_on_is_not_dropped(storage, tmp_path
     def registry():
         raise AssertionError("nothing is begun")
 
-    plan = Plan("none", 1, ("lightgbm",), 1, 1)
+    plan = ReplayPlan("none", 1, ("lightgbm",), 1, 1)
     with pytest.raises(Declined, match="ana@ward does"):
         begin(Workspace(storage, registry, tmp_path), "me", "what-if", plan, restart=True)
     assert replay.list() == [layout.loop_ended(1), layout.LOOP_TURN]

@@ -52,7 +52,7 @@ def begin(workspace: Workspace, who: str, name: str, plan: ReplayPlan, restart: 
         return Begun(plan, _made(workspace, place, who, name, plan))
 
 
-def _made(workspace: Workspace, place: Storage, who: str, name: str, plan: Plan) -> Workspace:
+def _made(workspace: Workspace, place: Storage, who: str, name: str, plan: ReplayPlan) -> Workspace:
     """The world, made anew."""
     place.delete(layout.REPLAY)  # deleted first, written last: its presence says that the world is whole
     for key in place.list():
