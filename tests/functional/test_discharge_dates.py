@@ -12,6 +12,7 @@ from health_predict.errors import DataError
 from health_predict.params import IntakeParams
 from health_predict.steps.data.intake_encounters import intake_encounters
 from health_predict.steps.data.intake_outcomes import intake_outcomes
+from health_predict.store import layout
 from health_predict.store.batches import ARRIVAL, matured, read_arrival, read_matured
 from health_predict.store.encounter_files import open_encounters
 from health_predict.store.intake import read_discharges, read_intake
@@ -275,3 +276,13 @@ def test_an_intake_reads_no_table_that_arrived_long_before(storage, tmp_path):
     counting = Counts(storage.root)
     assert arrive(counting, written(month(60), tmp_path)).known == select_cohort(month(60)).height
     assert counting.read_tables == 2  # with what its encounters were when they arrived, and their days
+
+
+def test_a_file_without_days_after_files_with_days_is_refused_whole(storage, tmp_path):
+    arrive(storage, written(month(), tmp_path))
+    later = month().with_columns(encounter_id=pl.col("encounter_id") + 10_000).drop("discharged_on")
+    source = written(later, tmp_path, "april.csv")
+    with pytest.raises(DataError, match=r"april\.csv has no column 'discharged_on', and earlier files had days"):
+        arrive(storage, source)
+    assert len(read_intake(storage).received) == 1
+    assert not storage.exists(layout.arrival(2))

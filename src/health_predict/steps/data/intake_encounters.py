@@ -101,6 +101,12 @@ def intake_encounters(
         left_out, other = new.height - cohort.height, amended(storage, log, known, again)
         if cohort.is_empty():
             return _New(None, 0, left_out, other), None
+        if not dated and any(one.discharges for one in log.received):
+            raise DataError(
+                f"{shown(source)} has no column {discharge_column!r}, and earlier files had days of discharge: without "
+                "them, outcomes stated before their time would count. Add the column, or name it with "
+                "HEALTH_PREDICT_DISCHARGE_COLUMN; nothing was taken in"
+            )
         batch = next_batch(storage, log)
         encounters = parquet(cohort.select(*ARRIVAL), ARRIVAL, layout.arrival(batch))
         discharges = cohort.select(*DISCHARGES) if dated else None
