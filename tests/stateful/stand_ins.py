@@ -51,7 +51,7 @@ from health_predict.monitoring.separation import Separation
 from health_predict.params import Params
 from health_predict.reports import drift_page
 from health_predict.steps.model import train
-from health_predict.store import batches, encounter_files, received, tables
+from health_predict.store import batches, encounter_files, received, received_follow_up, tables
 from health_predict.store.reports import BestModel
 from health_predict.training import fit
 
@@ -174,7 +174,7 @@ class StandIns:
         found = _metrics(rows, int(data.validation.outcomes.sum()))
         return [], [BestModel("lightgbm", run_id, {}, 0.5, found, 0.0, "")]
 
-    def calibrate(self, before: Any, outcomes: Any, patients: Any, params: Any) -> Calibration:
+    def calibrate(self, before: Any, outcomes: Any, patients: Any, params: Any, represents: Any = None) -> Calibration:
         return Calibration(round(len(outcomes) / 1e6 + float(np.mean(outcomes)), 9))
 
     def evaluate(self, y_true: Any, y_proba: Any, patients: Any, threshold: float, params: Any) -> Metrics:
@@ -194,6 +194,7 @@ class StandIns:
         fingerprints: Mapping[str, str],
         gate: Any,
         bootstrap: Any,
+        represents: Any,
     ) -> Comparison:
         found = _metrics(len(y_true), int(y_true.sum()))
 
@@ -321,6 +322,7 @@ def standing_in() -> Iterator[StandIns]:
         (MlflowClient, doubles.client),
         (encounter_files.open_encounters, doubles.open_encounters),
         (received.read_statements, doubles.read_statements),
+        (received_follow_up.read_follow_up, lambda *_: None),
         (tables._check_values, lambda *_: None),
         (tables.json_bytes, lambda document: json.dumps(document, sort_keys=True).encode()),
         (processes.this_process, doubles.this_process),
