@@ -59,7 +59,8 @@ FIRST = sum(INITIAL)
 ERA_ROWS = 200  # encounters of an era that teach it, or show it
 LIMIT = 60_000  # accesses of a world; the most seen was 7,200
 TAIL, TAIL_ROWS = 3, 6_000  # batches at the end, after faults have stopped, by which a better model is in production
-ONCE = ("performance/", "predictions/", "arrivals/", "tables/", "holdouts/", "loop/batch_", "drift_reports/")
+ONCE = ("performance/", "tables/", "holdouts/", "loop/batch_")
+PUBLISHED = ("predictions/", "arrivals/", "drift_reports/")  # once their manifest is there; until then, made anew
 SILENT = Progress(lambda *_: None, lambda *_: None)
 
 
@@ -337,8 +338,13 @@ class World:
     def _written(self, key: str, before: bytes | None, after: bytes | None) -> None:
         if key in (layout.LEDGER, layout.INTAKE):
             assert after is not None and after.startswith(before or b""), f"a line of {key} was lost or changed"
-        if key.startswith(ONCE) and after is not None and not key.endswith(("manifest.json", ".html")):
-            assert self._once.setdefault(key, after) == after, f"{key} was written, and then otherwise"
+        if after is not None:
+            assert self._once.get(key, after) == after, f"{key} was written, and then otherwise"
+            if key.startswith(ONCE):
+                self._once[key] = after
+            elif key.startswith(PUBLISHED) and key.endswith(".json") and not key.endswith("/drift.json"):
+                named = (key, *msgspec.json.decode(after)["files"])
+                self._once |= {one: self.storage.files[one] for one in named}
         if key.startswith(layout.OUTCOMES) and key.endswith(".parquet") and after is not None:
             known = pl.read_parquet(BytesIO(after))
             rows = pl.read_parquet(BytesIO(self.storage.files[layout.arrival(int(key[-10:-8]))])).height
