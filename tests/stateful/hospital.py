@@ -365,13 +365,13 @@ class World:
         number = int(dataset.rpartition("_")[2])
         files = self.storage.files
         test = pl.read_parquet(BytesIO(files[layout.retraining_data(number, "test")]))
-        ids = frozenset(test["encounter_id"])
+        ids = frozenset(test["encounter_id"].to_list())
         outcomes = int((test[OUTCOME] == "<30").sum())
         enough = test.height >= PARAMS.gate.min_rows and outcomes >= PARAMS.gate.min_outcomes
         assert enough, "a training whose hold-out is too small for the gate"
         parts = [data.train.encounters, data.validation.encounters]
         for part in parts:
-            assert ids.isdisjoint(part["encounter_id"]), "a training that sees its hold-out"
+            assert ids.isdisjoint(part["encounter_id"].to_list()), "a training that sees its hold-out"
             self._was_said(part, f"the training data {dataset}")
         ledger = [msgspec.json.decode(line) for line in files[layout.LEDGER].splitlines()]
         champion = ledger[-1]["production"]
@@ -384,7 +384,9 @@ class World:
 
     def _seen(self, bundle: str) -> set[int]:
         manifest = msgspec.json.decode(self.storage.files[f"{layout.bundle(bundle)}/bundle.json"])
-        return {one for table in manifest["trained_on"] for one in self.table(table["sha256"])["encounter_id"]}
+        return {
+            one for table in manifest["trained_on"] for one in self.table(table["sha256"])["encounter_id"].to_list()
+        }
 
     def _settles(self) -> None:
         """Once faults have stopped, what is due ends: after at most so many actions for each batch."""
@@ -434,7 +436,7 @@ class World:
         judged = read_judgements(storage)
         assert {one.batch for one in judged} == said & became, "what has matured was not judged"
         for one in judged:
-            assert set(read_predictions(storage, int(one.batch or 0))["version"]) == {one.version}
+            assert set(read_predictions(storage, int(one.batch or 0))["version"].unique()) == {one.version}
         reports = read_watched(storage)
         watched = [number for report in reports for number in report.batches]
         assert len(watched) == len(set(watched)), "a batch is in two reports"

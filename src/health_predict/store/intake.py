@@ -167,8 +167,11 @@ def newest_statements(storage: Storage, log: IntakeLog) -> pl.DataFrame:
     FOLLOW_UP: of that, too, the newest that says it.
     """
     tables = [kept_table(storage, one.table) for one in log.received if one.kind == "outcomes"]
-    read = (pl.read_parquet(io.BytesIO(table)) for table in tables)
-    said = pl.concat([pl.DataFrame(schema=STATEMENTS), *read], how="diagonal")
+    return _newest(tuple(pl.read_parquet(io.BytesIO(table)) for table in tables))
+
+
+def _newest(statements: tuple[pl.DataFrame, ...]) -> pl.DataFrame:
+    said = pl.concat([pl.DataFrame(schema=STATEMENTS), *statements], how="diagonal")
     in_order = said.sort("as_of", nulls_last=False, maintain_order=True)
     newest = in_order.unique("encounter_id", keep="last", maintain_order=True)
     return newest if FOLLOWED_UP not in said.columns else _with_follow_up(newest, in_order)
@@ -228,10 +231,8 @@ def _of_outcomes(said: pl.DataFrame) -> pl.DataFrame:
 
 def _matured(storage: Storage, number: int, said: pl.DataFrame, log: IntakeLog, params: IntakeParams) -> Settled | None:
     encounters = read_arrival(storage, number)
-    known = encounters.select("encounter_id").join(said, on="encounter_id", how="inner", maintain_order="left")
+    known = _known(encounters, said)
     key = layout.outcomes(number)
-    if FOLLOWED_UP in known.columns and not known[FOLLOWED_UP].any():
-        known = known.drop(FOLLOWED_UP)  # of this batch nobody is said to have been followed up
     (before, state), manifest = _before(storage, key), layout.manifest(key)
     if before is None and known.height < params.min_known * encounters.height:
         return None
@@ -245,6 +246,14 @@ def _matured(storage: Storage, number: int, said: pl.DataFrame, log: IntakeLog, 
         raise ConflictError("others took something in meanwhile")
     publish(storage, manifest, inputs=inputs, files={key: content}, result=asdict(settled), states={key: state})
     return settled
+
+
+def _known(encounters: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
+    """What of the outcomes is about the encounters of a batch, in their order."""
+    known = encounters.select("encounter_id").join(said, on="encounter_id", how="inner", maintain_order="left")
+    if FOLLOWED_UP in known.columns and not known[FOLLOWED_UP].any():
+        return known.drop(FOLLOWED_UP)  # of this batch nobody is said to have been followed up
+    return known
 
 
 def _before(storage: Storage, key: str) -> tuple[pl.DataFrame | None, State | None]:
