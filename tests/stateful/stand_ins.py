@@ -288,10 +288,10 @@ class StandIns:
         return self.world.files[source].with_columns(as_of=pl.lit(as_of, pl.Date))
 
     def this_process(self) -> processes.Process:
-        return processes.Process("simulated", self.world.simulation.process, "")
+        return processes.Process("simulated", self.world.simulation.process + 1, "")  # a process has no number 0
 
     def is_gone(self, process: processes.Process) -> bool:
-        return not self.world.simulation.lives(process.pid)
+        return not self.world.simulation.lives(process.pid - 1)
 
     def hex(self, size: int) -> str:
         return self.world.simulation.random.randbytes(size).hex()
