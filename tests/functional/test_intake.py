@@ -21,7 +21,7 @@ from health_predict.store.batches import arrived, matured, read_arrival, read_ma
 from health_predict.store.intake import settle
 from health_predict.store.manifests import unaltered
 from health_predict.store.monitoring_reports import read_judged
-from health_predict.store.storage import Folder
+from health_predict.store.storage import Folder, State
 from stores import Trained
 
 PARAMS = IntakeParams()
@@ -302,9 +302,16 @@ class Waits(Folder):
         self.key, self.meanwhile = key, [meanwhile]
 
     def write(self, key: str, data: bytes) -> None:
+        self._wait(key)
+        super().write(key, data)
+
+    def write_if(self, key: str, data: bytes, state: State | None) -> None:
+        self._wait(key)
+        super().write_if(key, data, state)
+
+    def _wait(self, key: str) -> None:
         if key == self.key and self.meanwhile:
             self.meanwhile.pop()()
-        super().write(key, data)
 
 
 @pytest.mark.parametrize("key", [layout.outcomes(1), layout.manifest(layout.outcomes(1))])

@@ -59,7 +59,8 @@ FIRST = sum(INITIAL)
 ERA_ROWS = 200  # encounters of an era that teach it, or show it
 LIMIT = 60_000  # accesses of a world; the most seen was 7,200
 TAIL, TAIL_ROWS = 3, 6_000  # batches at the end, after faults have stopped, by which a better model is in production
-ONCE = ("performance/", "predictions/", "arrivals/", "tables/", "holdouts/", "loop/batch_", "drift_reports/")
+ONCE = ("performance/", "tables/", "holdouts/", "loop/batch_")
+PUBLISHED = ("predictions/", "arrivals/", "drift_reports/")  # once their manifest is there; until then, made anew
 SILENT = Progress(lambda *_: None, lambda *_: None)
 
 
@@ -337,8 +338,13 @@ class World:
     def _written(self, key: str, before: bytes | None, after: bytes | None) -> None:
         if key in (layout.LEDGER, layout.INTAKE):
             assert after is not None and after.startswith(before or b""), f"a line of {key} was lost or changed"
-        if key.startswith(ONCE) and after is not None and not key.endswith(("manifest.json", ".html")):
-            assert self._once.setdefault(key, after) == after, f"{key} was written, and then otherwise"
+        if after is not None:
+            assert self._once.get(key, after) == after, f"{key} was written, and then otherwise"
+            if key.startswith(ONCE):
+                self._once[key] = after
+            elif key.startswith(PUBLISHED) and key.endswith(".json") and not key.endswith("/drift.json"):
+                named = (key, *msgspec.json.decode(after)["files"])
+                self._once |= {one: self.storage.files[one] for one in named}
         if key.startswith(layout.OUTCOMES) and key.endswith(".parquet") and after is not None:
             known = pl.read_parquet(BytesIO(after))
             rows = pl.read_parquet(BytesIO(self.storage.files[layout.arrival(int(key[-10:-8]))])).height
@@ -359,13 +365,13 @@ class World:
         number = int(dataset.rpartition("_")[2])
         files = self.storage.files
         test = pl.read_parquet(BytesIO(files[layout.retraining_data(number, "test")]))
-        ids = frozenset(test["encounter_id"])
+        ids = frozenset(test["encounter_id"].to_list())
         outcomes = int((test[OUTCOME] == "<30").sum())
         enough = test.height >= PARAMS.gate.min_rows and outcomes >= PARAMS.gate.min_outcomes
         assert enough, "a training whose hold-out is too small for the gate"
         parts = [data.train.encounters, data.validation.encounters]
         for part in parts:
-            assert ids.isdisjoint(part["encounter_id"]), "a training that sees its hold-out"
+            assert ids.isdisjoint(part["encounter_id"].to_list()), "a training that sees its hold-out"
             self._was_said(part, f"the training data {dataset}")
         ledger = [msgspec.json.decode(line) for line in files[layout.LEDGER].splitlines()]
         champion = ledger[-1]["production"]
@@ -378,7 +384,9 @@ class World:
 
     def _seen(self, bundle: str) -> set[int]:
         manifest = msgspec.json.decode(self.storage.files[f"{layout.bundle(bundle)}/bundle.json"])
-        return {one for table in manifest["trained_on"] for one in self.table(table["sha256"])["encounter_id"]}
+        return {
+            one for table in manifest["trained_on"] for one in self.table(table["sha256"])["encounter_id"].to_list()
+        }
 
     def _settles(self) -> None:
         """Once faults have stopped, what is due ends: after at most so many actions for each batch."""
@@ -428,7 +436,7 @@ class World:
         judged = read_judgements(storage)
         assert {one.batch for one in judged} == said & became, "what has matured was not judged"
         for one in judged:
-            assert set(read_predictions(storage, int(one.batch or 0))["version"]) == {one.version}
+            assert set(read_predictions(storage, int(one.batch or 0))["version"].unique()) == {one.version}
         reports = read_watched(storage)
         watched = [number for report in reports for number in report.batches]
         assert len(watched) == len(set(watched)), "a batch is in two reports"

@@ -6,9 +6,11 @@ or is the last thing that the process did. So a seed is a world that can be had 
 """
 
 import hashlib
+from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from random import Random
 from threading import Lock, Thread
 from typing import Any
@@ -19,6 +21,7 @@ from health_predict.store.storage import State
 FAULT = "a fault of the simulation"  # in the message of every error that the weather causes
 BEGINS = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = 86_400.0
+LAST = chr(0x10FFFF)  # sorts behind all that keys are made of
 PATIENCE = 120.0  # seconds, of real time, until a process that does not come back is taken for one that never will
 
 
@@ -208,6 +211,7 @@ class Memory:
         written: Callable[[str, bytes | None, bytes | None], None] = lambda _key, _before, _after: None,
     ):
         self.files, self._simulation, self._written = files, simulation, written
+        self._keys = sorted(files)
 
     def read(self, key: str) -> bytes:
         def do() -> bytes:
@@ -237,7 +241,11 @@ class Memory:
         return self._access("exists", key, lambda: key in self.files)
 
     def list(self, prefix: str = "") -> list[str]:
-        return self._access("list", prefix, lambda: sorted(key for key in self.files if key.startswith(prefix)))
+        def do() -> list[str]:
+            first = bisect_left(self._keys, prefix)
+            return self._keys[first : bisect_left(self._keys, prefix + LAST, first)]
+
+        return self._access("list", prefix, do)
 
     def delete(self, key: str) -> None:
         self._access("delete", key, lambda: self._put(key, None))
@@ -256,10 +264,15 @@ class Memory:
 
     def _put(self, key: str, data: bytes | None) -> None:
         before = self.files.pop(key, None)
+        if before is None and data is not None:
+            insort(self._keys, key)
+        elif before is not None and data is None:
+            self._keys.remove(key)
         if data is not None:
             self.files[key] = data
         self._written(key, before, data)
 
 
+@lru_cache(1_000)
 def _state(data: bytes) -> State:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -15,7 +15,7 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -50,8 +50,17 @@ from health_predict.monitoring.performance import Performance, PredictionDrift
 from health_predict.monitoring.separation import Separation
 from health_predict.params import Params
 from health_predict.reports import drift_page
+from health_predict.steps.data import intake_outcomes
 from health_predict.steps.model import train
-from health_predict.store import batches, encounter_files, received, tables
+from health_predict.store import (
+    batches,
+    encounter_files,
+    intake,
+    known_encounters,
+    received,
+    received_follow_up,
+    tables,
+)
 from health_predict.store.reports import BestModel
 from health_predict.training import fit
 
@@ -59,6 +68,17 @@ COLUMNS = ("encounter_id", "patient_nbr", "discharge_disposition_id", OUTCOME)
 GOOD, POOR = Measurement(0.030, 0.024, 0.036, 0.003), Measurement(-0.050, -0.056, -0.044, 0.003)
 NOTHING = Measurement(0.0, -0.001, 0.001, 0.001)
 SAME = Interval(1.0, 0.95, 1.05)
+
+# Functions of the product that are asked for the same of the same tables again and again.
+PURE = (
+    intake._newest,
+    intake._of_outcomes,
+    intake._known,
+    intake.that_count,
+    intake_outcomes._changed,
+    known_encounters._each_once,
+    known_encounters._of,
+)
 
 
 class _Reference(msgspec.Struct):
@@ -174,7 +194,7 @@ class StandIns:
         found = _metrics(rows, int(data.validation.outcomes.sum()))
         return [], [BestModel("lightgbm", run_id, {}, 0.5, found, 0.0, "")]
 
-    def calibrate(self, before: Any, outcomes: Any, patients: Any, params: Any) -> Calibration:
+    def calibrate(self, before: Any, outcomes: Any, patients: Any, params: Any, represents: Any = None) -> Calibration:
         return Calibration(round(len(outcomes) / 1e6 + float(np.mean(outcomes)), 9))
 
     def evaluate(self, y_true: Any, y_proba: Any, patients: Any, threshold: float, params: Any) -> Metrics:
@@ -194,6 +214,7 @@ class StandIns:
         fingerprints: Mapping[str, str],
         gate: Any,
         bootstrap: Any,
+        represents: Any,
     ) -> Comparison:
         found = _metrics(len(y_true), int(y_true.sum()))
 
@@ -267,10 +288,10 @@ class StandIns:
         return self.world.files[source].with_columns(as_of=pl.lit(as_of, pl.Date))
 
     def this_process(self) -> processes.Process:
-        return processes.Process("simulated", self.world.simulation.process, "")
+        return processes.Process("simulated", self.world.simulation.process + 1, "")  # a process has no number 0
 
     def is_gone(self, process: processes.Process) -> bool:
-        return not self.world.simulation.lives(process.pid)
+        return not self.world.simulation.lives(process.pid - 1)
 
     def hex(self, size: int) -> str:
         return self.world.simulation.random.randbytes(size).hex()
@@ -321,12 +342,14 @@ def standing_in() -> Iterator[StandIns]:
         (MlflowClient, doubles.client),
         (encounter_files.open_encounters, doubles.open_encounters),
         (received.read_statements, doubles.read_statements),
+        (received_follow_up.read_follow_up, lambda *_: None),
         (tables._check_values, lambda *_: None),
         (tables.json_bytes, lambda document: json.dumps(document, sort_keys=True).encode()),
         (processes.this_process, doubles.this_process),
         (processes.is_gone, doubles.is_gone),
         (processes.machine, lambda: "simulated"),
         (datetime, Clock),
+        *((function, _once(function)) for function in PURE),
     ]
     narrow = {name: DTYPES[name] for name in COLUMNS}
     arrives = {name: dtype for name, dtype in narrow.items() if name != OUTCOME}
@@ -344,11 +367,35 @@ def _parsing() -> dict[str, Any]:
     """Readers that parse each Parquet file once: polars', for bytes that are in memory."""
     parse, parse_metadata = lru_cache(400)(pl.read_parquet), lru_cache(400)(pl.read_parquet_metadata)
 
+    @lru_cache(400)
+    def part(content: bytes, columns: tuple[str, ...]) -> pl.DataFrame:
+        return parse(content).select(columns)
+
     def read(source: Any, columns: list[str] | None = None) -> pl.DataFrame:
-        table = parse(source.getvalue() if isinstance(source, BytesIO) else source)
-        return table if columns is None else table.select(columns)
+        content = source.getvalue() if isinstance(source, BytesIO) else source
+        return parse(content) if columns is None else part(content, tuple(columns))
 
     return {"read_parquet": read, "read_parquet_metadata": lambda source: parse_metadata(source.getvalue())}
+
+
+def _once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of tables, computed once for the same ones. A table is known by its identity: nothing changes it."""
+    kept: dict[Any, tuple[Any, Any]] = {}
+
+    def known(value: Any) -> Any:
+        if isinstance(value, pl.DataFrame):
+            return id(value) if value.height else str(value.schema)
+        return tuple(map(known, value)) if isinstance(value, tuple) else value
+
+    def call(*values: Any) -> Any:
+        key = known(values)
+        if key not in kept:
+            if len(kept) == 400:
+                kept.clear()
+            kept[key] = values, function(*values)  # a table that is kept keeps its identity to itself
+        return kept[key][1]
+
+    return call
 
 
 @contextmanager

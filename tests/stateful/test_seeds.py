@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 SEEDS = int(os.environ.get("HEALTH_PREDICT_SEEDS", "400"))
 CHUNK = 50  # seeds of a test, so that two cores share them
 # Seeds that once failed, of the product or of a mutant of it.
-REGRESSIONS = (152, 153, 167, 177, 202, 214, 1069, 1115, 1175, 1208, 1264, 1302)
+REGRESSIONS = (152, 153, 167, 177, 199, 202, 214, 1063, 1069, 1115, 1175, 1205, 1208, 1264, 1302)
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ class BatchRecord:
 class LoopState:
     """State of the loop. `unjudged` are batches that were scored and have matured since; `open` are the records of
     batches that have arrived and have not ended, oldest first; `first` is the record of the first model, used while
-    nothing is in production.
+    nothing is in production, or until its promotion is noted.
 
     `unjudged_answers`: number of the service's answers with known outcomes if not all were judged on these, else 0;
     `judged_answers`: number of answers in the last judgement. `hint` is a sentence on what else could be due, and what

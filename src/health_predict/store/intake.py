@@ -7,7 +7,7 @@ stops in between is completed by the next one.
 """
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -136,8 +136,8 @@ def next_batch(storage: Storage, log: IntakeLog) -> int:
 def settle(storage: Storage, params: IntakeParams) -> list[Settled]:
     """Make of the log what the loop reads; returns the batches whose outcomes were written, or written anew.
 
-    Of several at once, the one that writes last can have read the log before the newest line: so each looks again
-    once it has written, until what it wrote is of the log that is there.
+    Of several at once, one may have read the log before the newest line: it does not write over what another made of
+    more, and each looks again once it has written, until what it wrote is of the log that is there.
     """
     settled: dict[int, Settled] = {}
     log = read_intake(storage)
@@ -146,12 +146,16 @@ def settle(storage: Storage, params: IntakeParams) -> list[Settled]:
         for number, received in log.batches.items():
             if number not in there:
                 _arrive(storage, number, received)
-        found = _mature(storage, log, params)
-        for one in found:
-            corrected = settled[one.batch].corrected if one.batch in settled else 0
-            settled[one.batch] = replace(one, corrected=one.corrected + corrected)
+        changed = False
+        try:
+            for one in _mature(storage, log, params):
+                corrected = settled[one.batch].corrected if one.batch in settled else 0
+                settled[one.batch] = replace(one, corrected=one.corrected + corrected)
+                changed = True
+        except ConflictError:
+            changed = True
         again = read_intake(storage)
-        if again.state == log.state and not found:
+        if again.state == log.state and not changed:
             return list(settled.values())
         log = again
 
@@ -163,8 +167,11 @@ def newest_statements(storage: Storage, log: IntakeLog) -> pl.DataFrame:
     FOLLOW_UP: of that, too, the newest that says it.
     """
     tables = [kept_table(storage, one.table) for one in log.received if one.kind == "outcomes"]
-    read = (pl.read_parquet(io.BytesIO(table)) for table in tables)
-    said = pl.concat([pl.DataFrame(schema=STATEMENTS), *read], how="diagonal")
+    return _newest(tuple(pl.read_parquet(io.BytesIO(table)) for table in tables))
+
+
+def _newest(statements: tuple[pl.DataFrame, ...]) -> pl.DataFrame:
+    said = pl.concat([pl.DataFrame(schema=STATEMENTS), *statements], how="diagonal")
     in_order = said.sort("as_of", nulls_last=False, maintain_order=True)
     newest = in_order.unique("encounter_id", keep="last", maintain_order=True)
     return newest if FOLLOWED_UP not in said.columns else _with_follow_up(newest, in_order)
@@ -203,14 +210,18 @@ def _arrive(storage: Storage, number: int, received: Received) -> None:
     publish(storage, manifest, inputs={"intake": received.table}, files=files, result=asdict(arrival))
 
 
-def _mature(storage: Storage, log: IntakeLog, params: IntakeParams) -> list[Settled]:
-    """Write the outcomes of every batch of which enough count, where they are not what they were."""
+def _mature(storage: Storage, log: IntakeLog, params: IntakeParams) -> Iterator[Settled]:
+    """Write the outcomes of every batch of which enough count, where they are not what they were.
+
+    Raises ConflictError where the log has gone on, or another wrote the same outcomes, since they were read.
+    """
     if not any(one.kind == "outcomes" for one in log.received):
-        return []
+        return
     newest = newest_statements(storage, log)
     said = _of_outcomes(that_count(newest, read_discharges(storage, log), params))
-    found = (_matured(storage, number, said, params) for number in sorted(log.batches))
-    return [settled for settled in found if settled]
+    for number in sorted(log.batches):
+        if settled := _matured(storage, number, said, log, params):
+            yield settled
 
 
 def _of_outcomes(said: pl.DataFrame) -> pl.DataFrame:
@@ -218,13 +229,11 @@ def _of_outcomes(said: pl.DataFrame) -> pl.DataFrame:
     return said.select(*OUTCOMES).with_columns([followed_up(said)] if FOLLOWED_UP in said.columns else [])
 
 
-def _matured(storage: Storage, number: int, said: pl.DataFrame, params: IntakeParams) -> Settled | None:
+def _matured(storage: Storage, number: int, said: pl.DataFrame, log: IntakeLog, params: IntakeParams) -> Settled | None:
     encounters = read_arrival(storage, number)
-    known = encounters.select("encounter_id").join(said, on="encounter_id", how="inner", maintain_order="left")
+    known = _known(encounters, said)
     key = layout.outcomes(number)
-    if FOLLOWED_UP in known.columns and not known[FOLLOWED_UP].any():
-        known = known.drop(FOLLOWED_UP)  # of this batch nobody is said to have been followed up
-    before, manifest = _before(storage, key), layout.manifest(key)
+    (before, state), manifest = _before(storage, key), layout.manifest(key)
     if before is None and known.height < params.min_known * encounters.height:
         return None
     if before is not None and before.equals(known) and unaltered(storage, manifest):
@@ -233,12 +242,23 @@ def _matured(storage: Storage, number: int, said: pl.DataFrame, params: IntakePa
     unknown = encounters.height - known.height
     settled = Settled(number, known.height, unknown, _corrected(before, known), _followed_up(known))
     inputs = {"statements": sha256(content).hexdigest()}
-    publish(storage, manifest, inputs=inputs, files={key: content}, result=asdict(settled))
+    if read_intake(storage).state != log.state:  # what is there may have been made of more
+        raise ConflictError("others took something in meanwhile")
+    publish(storage, manifest, inputs=inputs, files={key: content}, result=asdict(settled), states={key: state})
     return settled
 
 
-def _before(storage: Storage, key: str) -> pl.DataFrame | None:
-    return pl.read_parquet(io.BytesIO(storage.read(key))) if storage.exists(key) else None
+def _known(encounters: pl.DataFrame, said: pl.DataFrame) -> pl.DataFrame:
+    """What of the outcomes is about the encounters of a batch, in their order."""
+    known = encounters.select("encounter_id").join(said, on="encounter_id", how="inner", maintain_order="left")
+    if FOLLOWED_UP in known.columns and not known[FOLLOWED_UP].any():
+        return known.drop(FOLLOWED_UP)  # of this batch nobody is said to have been followed up
+    return known
+
+
+def _before(storage: Storage, key: str) -> tuple[pl.DataFrame | None, State | None]:
+    found = storage.read_with_state(key)
+    return (pl.read_parquet(io.BytesIO(found[0])), found[1]) if found else (None, None)
 
 
 def _followed_up(known: pl.DataFrame) -> int:

@@ -23,7 +23,7 @@ INDEX: Types = {"encounter_id": DTYPES["encounter_id"], "table": pl.String()}  #
 def known_encounters(storage: Storage, log: IntakeLog) -> pl.DataFrame:
     """The encounters that have arrived before, or that the store was begun with, and the table of each (INDEX)."""
     parts = [_indexed(storage, log), *(_of(storage.read(key), key) for key in _others(storage, log))]
-    return pl.concat(parts).unique("encounter_id", keep="first", maintain_order=True)
+    return _each_once(tuple(parts))
 
 
 def index_encounters(storage: Storage, log: IntakeLog) -> None:
@@ -56,11 +56,17 @@ def _differing(storage: Storage, group: pl.DataFrame, received: Received | None)
     return both.filter(~pl.all_horizontal(same)).height
 
 
+def _each_once(parts: tuple[pl.DataFrame, ...]) -> pl.DataFrame:
+    return pl.concat(parts).unique("encounter_id", keep="first", maintain_order=True)
+
+
 def _indexed(storage: Storage, log: IntakeLog, index: pl.DataFrame | None = None) -> pl.DataFrame:
     """The ids of all tables of encounters in the log; those that the index lacks are read."""
     found = _index(storage) if index is None else index
     there = set(found["table"].unique())
     lacking = [one.table for one in log.batches.values() if one.table not in there]
+    if not lacking:
+        return found
     return pl.concat([found, *(_of(kept_table(storage, table), table) for table in lacking)])
 
 

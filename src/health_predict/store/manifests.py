@@ -14,7 +14,7 @@ import msgspec
 
 from health_predict.errors import StorageError
 from health_predict.store import layout
-from health_predict.store.storage import Storage
+from health_predict.store.storage import State, Storage
 from health_predict.store.tables import json_bytes, read_json, write_json
 
 Result = TypeVar("Result")
@@ -28,15 +28,22 @@ def publish(
     files: Mapping[str, bytes],
     result: Any,
     replaces: str | None = None,
+    states: Mapping[str, State | None] | None = None,
 ) -> None:
-    """Write the files, then the manifest. Other keys that begin with `replaces` are removed."""
+    """Write the files, then the manifest. Other keys that begin with `replaces` are removed.
+
+    Raises ConflictError where a file is no longer in the state that `states` has of it; then there is no manifest.
+    """
     if storage.exists(manifest):
         storage.delete(manifest)
     for key in storage.list(replaces) if replaces else ():
         if key not in files:
             storage.delete(key)
     for key, data in files.items():
-        storage.write(key, data)
+        if states and key in states:
+            storage.write_if(key, data, states[key])
+        else:
+            storage.write(key, data)
     digests = {key: _sha256(data) for key, data in files.items()}
     write_json(storage, manifest, {"inputs": inputs, "files": digests, "result": result})
 

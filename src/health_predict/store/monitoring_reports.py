@@ -94,7 +94,7 @@ def read_monitoring(storage: Storage, name: str) -> MonitoringReport:
 def read_watched(storage: Storage) -> list[MonitoringReport]:
     """The finished reports of all batches, in the order of their numbers."""
     keys = set(storage.list(layout.DRIFT_REPORTS))
-    kept = {name for key in keys if layout.drift_manifest(name := key.split("/")[1]) in keys}
+    kept = sorted({name for key in keys if layout.drift_manifest(name := key.split("/")[1]) in keys})
     return sorted((read_monitoring(storage, name) for name in kept), key=lambda report: report.batch or 0)
 
 

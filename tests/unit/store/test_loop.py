@@ -1,15 +1,18 @@
 """What the store says of how far the loop is."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
 import factories
 from health_predict.data.schema import OUTCOME
 from health_predict.errors import StorageError
-from health_predict.monitoring.next_action import BatchRecord
+from health_predict.monitoring.next_action import BatchRecord, first_model, next_action
 from health_predict.store import layout
 from health_predict.store.batches import arrival_bytes, read_arrival, read_matured, read_predictions
 from health_predict.store.datasets import named, vouch
+from health_predict.store.ledger import Subject, append, entry, read_ledger
 from health_predict.store.loop import read_ended, read_state, write_record
 from health_predict.store.storage import Folder
 from health_predict.store.tables import write_json
@@ -57,3 +60,15 @@ def test_what_is_not_there_yet_comes_by_a_command_of_ones_own_data(tmp_path, rea
 def test_a_data_set_that_is_not_there_names_the_command_that_makes_it(tmp_path, name, command):
     with pytest.raises(StorageError, match=f"run `health-predict {command}` first"):
         vouch(Folder(str(tmp_path)), named(name))
+
+
+def test_a_first_promotion_that_was_stopped_before_it_was_noted_is_due(tmp_path):
+    storage = Folder(str(tmp_path))
+    write_record(storage, replace(first_model("initial"), run_id="r", evaluated=True))
+    model = Subject("r", "lt30", "of the bundle", "of the model", [], "1")
+    told = {"who": "me", "registry": "http://mlflow.invalid", "model": "Invented", "simulation": None}
+    ledger = read_ledger(storage)
+    append(storage, ledger, entry(ledger, "promoted", model, moves=("1", None), **told))
+    assert next_action(read_state(storage)).action == "promote"
+    write_record(storage, replace(first_model("initial"), run_id="r", evaluated=True, promoted="1"))
+    assert next_action(read_state(storage)).action is None

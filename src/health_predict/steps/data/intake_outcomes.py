@@ -96,10 +96,12 @@ def intake_outcomes(
     after = newest_statements(storage, log)
     arrived, overruled = known_encounters(storage, log)["encounter_id"], _changed(after, statements)
     early = _early(storage, log, after, statements, params)
+    changed = _changed(before, after)
+    news = after.height - before.height + changed  # encounters whose known statement is new or has changed
     return OutcomesTakenIn(
         rows=statements.height,
-        changed=_changed(before, after),
-        repeated=statements.height - _news(before, after) - overruled,
+        changed=changed,
+        repeated=statements.height - news - overruled,
         overruled=overruled,
         unknown=statements.filter(~pl.col("encounter_id").is_in(arrived.implode())).height,
         batches=tuple(settle(storage, params)),
@@ -121,8 +123,3 @@ def _early(
 def _changed(before: pl.DataFrame, after: pl.DataFrame) -> int:
     both = after.join(before, on="encounter_id", suffix="_before")
     return both.filter(pl.col(OUTCOME) != pl.col(f"{OUTCOME}_before")).height
-
-
-def _news(before: pl.DataFrame, after: pl.DataFrame) -> int:
-    """Number of encounters whose known statement is new or has changed."""
-    return after.height - before.height + _changed(before, after)
