@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 HEAVY = ("mlflow", "mlflow.sklearn", "lightgbm", "xgboost", "sklearn.ensemble", "skl2onnx", "onnxruntime", "evidently")
+NOT_BEFORE = ("__main__", "ray_cluster", "ray_search")  # Ray reads its settings from the environment when imported
 
 
 class Command:
@@ -134,7 +135,7 @@ def _serve(path: str) -> None:
     import health_predict
 
     for module in pkgutil.walk_packages(health_predict.__path__, "health_predict."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith(NOT_BEFORE):
             importlib.import_module(module.name)
     imported = {name: value for name, value in os.environ.items() if before.get(name) != value}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system forgets children that have ended

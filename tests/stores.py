@@ -61,7 +61,7 @@ class Place:
         return Place(Path(storage.root), environment, self.settings.artifact_root)
 
     def command(self, *arguments: str, start_new_session: bool = False) -> Command:
-        """Start `health-predict` as a process of its own on this store."""
+        """Start `health-predict` as a process of its own on this store; not `serve`, which becomes another program."""
         return Command(arguments, {**environment_of(self.root), **self.environment}, start_new_session)
 
     def run(self, *arguments: str, timeout: float = 300) -> tuple[int, str, str]:

@@ -16,7 +16,7 @@ from health_predict.steps.model.predict import predict
 from health_predict.store.bundle_copies import copy_bundle
 from health_predict.store.storage import open_storage
 from serving.support import Worker, export_bundle, free_port
-from stores import Place
+from stores import environment_of
 
 
 @pytest.fixture(scope="module")
@@ -214,13 +214,16 @@ def test_a_cache_that_cannot_be_written_is_named(bundle_folder, s3_root, tmp_pat
 
 
 def test_the_service_starts_with_a_bundle_and_without_mlflow(bundle, bundle_root, tmp_path):
-    place, port = Place(tmp_path, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}), free_port()
-    with place.command("serve", "--bundle", bundle_root, "--port", str(port)) as process:
-        try:
-            health = Worker(process, port, tmp_path / "unused").wait_for_status("ok")
-        finally:
-            process.terminate()
-            process.communicate(timeout=30)
+    port, output = free_port(), tmp_path / "output"
+    line = [sys.executable, "-c", "from health_predict.cli import main; main()", "serve", "--port", str(port)]
+    environment = {**environment_of(tmp_path), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    with output.open("wb") as sink:
+        process = subprocess.Popen([*line, "--bundle", bundle_root], env=environment, stdout=sink, stderr=sink)
+    try:
+        health = Worker(process, port, output).wait_for_status("ok")
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
     assert health["sha256"] == bundle.sha256
 
 

@@ -1,7 +1,8 @@
 """Commands of the loop: monitor, simulate, and `health-predict loop` with what is due and each of its actions."""
 
 import re
-from typing import Annotated, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -17,9 +18,21 @@ from health_predict.cli.opening import (
 from health_predict.cli.options import BatchNumber, Families, InSimulation, Json, Seed, Trials, families_named, is_day
 from health_predict.params import Params, SearchParams
 
+if TYPE_CHECKING:
+    from health_predict.store.storage import Storage
+
 commands = typer.Typer()
 loop = typer.Typer(no_args_is_help=True, help="Show and perform the next actions of the loop.")
 commands.add_typer(loop, name="loop")
+
+
+def _turn(storage: "Storage", who: str) -> AbstractContextManager[object]:
+    """The turn of this process at the loop; none where there is no loop: a look at nothing writes nothing."""
+    from health_predict.store import layout  # noqa: PLC0415
+    from health_predict.workspace.turn import turn  # noqa: PLC0415
+
+    begun = storage.exists(layout.SPLIT_MANIFEST) or storage.exists(layout.INTAKE)
+    return turn(storage, who) if begun else nullcontext()
 
 
 @commands.command()
@@ -61,7 +74,6 @@ def monitor(
     from health_predict.steps.loop.judge import judge  # noqa: PLC0415
     from health_predict.steps.loop.monitor import monitor as step  # noqa: PLC0415
     from health_predict.steps.loop.monitor import monitor_file, monitor_logged  # noqa: PLC0415
-    from health_predict.workspace.turn import turn  # noqa: PLC0415
 
     if [batch, current, logged, matured or None].count(None) != 3 or ((reference or outcomes) and not current):
         raise typer.BadParameter(
@@ -72,14 +84,14 @@ def monitor(
     settings = settings_of_environment()
     workspace, params = world_of(settings, simulation), Params()
     if matured:
-        with turn(workspace.storage, settings.actor):
+        with _turn(workspace.storage, settings.actor):
             found = judge(workspace, params)
         if not found:
             raise Declined("nothing has matured that was not judged before", [])
         Output(json).result(found, tables.judged)
         return
     if batch is not None:
-        with turn(workspace.storage, settings.actor):
+        with _turn(workspace.storage, settings.actor):
             judge(workspace, params)
             report = step(workspace, params, batch)
     elif logged is not None:
@@ -196,10 +208,9 @@ def decide(batch: BatchNumber, json: Json = False) -> None:
     """
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.steps.loop.decide import decide as step  # noqa: PLC0415
-    from health_predict.workspace.turn import turn  # noqa: PLC0415
 
     settings = settings_of_environment()
-    with turn(storage := storage_of(settings), settings.actor):
+    with _turn(storage := storage_of(settings), settings.actor):
         report = step(storage, Params(), batch)
     Output(json).result(report, tables.decided)
 
@@ -220,11 +231,10 @@ def assemble(
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.steps.loop.assemble import assemble as step  # noqa: PLC0415
     from health_predict.store.batches import next_assembly  # noqa: PLC0415
-    from health_predict.workspace.turn import turn  # noqa: PLC0415
 
     settings = settings_of_environment()
     storage = storage_of(settings)
-    with turn(storage, settings.actor):
+    with _turn(storage, settings.actor):
         report = step(storage, Params(), batch or next_assembly(storage))
     Output(json).result(report, tables.assembled)
 
@@ -238,11 +248,10 @@ def recalibrate(batch: BatchNumber, json: Json = False) -> None:
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.steps.loop.recalibrate import recalibrate as step  # noqa: PLC0415
     from health_predict.workspace.production import in_production  # noqa: PLC0415
-    from health_predict.workspace.turn import turn  # noqa: PLC0415
 
     settings = settings_of_environment()
     workspace = workspace_of(settings)
-    with turn(workspace.storage, settings.actor):
+    with _turn(workspace.storage, settings.actor):
         report = step(workspace, Params(), batch, in_production(workspace.storage))
     Output(json).result(report, tables.recalibrated)
 
@@ -256,11 +265,10 @@ def score(batch: BatchNumber, json: Json = False) -> None:
     from health_predict.cli import tables  # noqa: PLC0415
     from health_predict.steps.loop.score import score as step  # noqa: PLC0415
     from health_predict.workspace.production import first_version  # noqa: PLC0415
-    from health_predict.workspace.turn import turn  # noqa: PLC0415
 
     settings = settings_of_environment()
     workspace = workspace_of(settings)
-    with turn(workspace.storage, settings.actor):
+    with _turn(workspace.storage, settings.actor):
         report = step(workspace, batch, first_version(workspace.storage))
     Output(json).result(report, tables.batch_scored)
 
