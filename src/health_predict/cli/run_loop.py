@@ -59,11 +59,11 @@ class Loop:
         storage = self.workspace.storage
         settle(storage, self.params.intake)
         while next_action(self._state()).action is not None:
-            with turn(storage, self.settings.actor) as sign_of_life:
+            with turn(storage, self.settings.actor) as renew:
                 state = self._state()
                 while (due := next_action(state)).action is not None:  # what an action changes is known without reading
                     state, record = self._perform(due, state)
-                    sign_of_life()
+                    renew()
                     yield due, record
 
     def _state(self) -> LoopState:

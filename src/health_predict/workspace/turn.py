@@ -1,10 +1,11 @@
-"""One at a time: which process works on the loop of a store.
+"""The turn: which process works on the loop of a store, one at a time.
 
-`loop/turn.json` names it; `null`: nobody does. It is taken and given back by compare-and-swap. A process that is gone
-holds nobody up, where that can be known: on the same machine, in the same container. One of elsewhere that has given no
-sign of life for `PATIENCE` is taken to be gone.
+`loop/turn.json` names the process, or holds `null`. It is taken and given back by compare-and-swap, and renewed every
+`BEAT` while its process lives. A process of the same machine and container that has ended holds nobody up; a process
+elsewhere counts as ended once it has not renewed the turn for `PATIENCE`.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -13,15 +14,16 @@ from typing import Annotated
 import msgspec
 
 from health_predict.adapters.processes import Process, is_gone, this_process
-from health_predict.errors import ConflictError, DataError, Declined
+from health_predict.errors import ConflictError, DataError, Declined, HealthPredictError
 from health_predict.store import layout
 from health_predict.store.storage import Storage
 
-PATIENCE = timedelta(hours=6)  # between two signs of life lies one action, of which a training may take long
+BEAT = timedelta(minutes=1)
+PATIENCE = timedelta(minutes=10)  # a store may fail for some minutes, and clocks differ by less
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """Who works on the loop, and when there was a sign of life from it (UTC)."""
+    """Who works on the loop, in which process, and when the process last renewed its turn (UTC)."""
 
     who: str
     process: Process
@@ -30,19 +32,35 @@ class Turn(msgspec.Struct, frozen=True):
 
 @contextmanager
 def turn(storage: Storage, who: str) -> Iterator[Callable[[], None]]:
-    """The loop of a store is this process's for the block; what is yielded gives a sign of life.
+    """Holds the turn at a store's loop for the block, and yields what renews it.
 
-    Raises Declined where another process works on it, ConflictError where it was given to another meanwhile.
+    Raises Declined where another process has the turn, also when it is renewed after it was lost; ConflictError where
+    another process took the turn at the same moment.
     """
-    process = this_process()
-    _take(storage, Turn(who, process, datetime.now(UTC)))
+    process, alone, ended = this_process(), threading.Lock(), threading.Event()
+
+    def renew() -> None:
+        with alone:
+            _take(storage, Turn(who, process, datetime.now(UTC)))
+
+    renew()
+    beats = threading.Thread(target=_beat, args=(renew, ended), name="turn", daemon=True)
+    beats.start()
     try:
-        yield lambda: _take(storage, Turn(who, process, datetime.now(UTC)))
+        yield renew
     finally:
+        ended.set()
+        beats.join()
         with suppress(ConflictError):
             found, state = _read(storage)
             if found is not None and found.process == process:
                 storage.write_if(layout.LOOP_TURN, b"null\n", state)
+
+
+def _beat(renew: Callable[[], None], ended: threading.Event) -> None:
+    while not ended.wait(BEAT.total_seconds()):
+        with suppress(HealthPredictError):  # a lost turn is told where it is renewed next; a failed store may recover
+            renew()
 
 
 def _take(storage: Storage, mine: Turn) -> None:
@@ -51,8 +69,9 @@ def _take(storage: Storage, mine: Turn) -> None:
         raise Declined(
             "another process works on the loop, and one at a time does:",
             [
-                f"{found.who} does, with a sign of life at {found.at:%Y-%m-%d %H:%M} UTC. Run the command again when "
-                f"that has ended. If it is gone, {storage.path(layout.LOOP_TURN)} may be deleted."
+                f"{found.who} does, and renewed its turn at {found.at:%Y-%m-%d %H:%M} UTC. Run the command again when "
+                "it has ended; a process that was killed elsewhere counts as ended after "
+                f"{PATIENCE.total_seconds() / 60:.0f} minutes."
             ],
         )
     storage.write_if(layout.LOOP_TURN, msgspec.json.encode(mine), state)

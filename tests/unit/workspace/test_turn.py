@@ -1,12 +1,13 @@
 """One process at a time works on a loop."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
 from health_predict.adapters.processes import Process, this_process
-from health_predict.errors import ConflictError, DataError, Declined
+from health_predict.errors import ConflictError, DataError, Declined, StorageError
 from health_predict.steps.loop.begin import begin
 from health_predict.store import layout
 from health_predict.store.replay import ReplayPlan
@@ -14,6 +15,7 @@ from health_predict.store.simulations import world
 from health_predict.store.storage import Folder
 from health_predict.store.tables import write_json
 from health_predict.workspace import Workspace
+from health_predict.workspace import turn as turns
 from health_predict.workspace.turn import PATIENCE, Turn, turn
 
 ELSEWHERE = Process("another machine", 7, "")
@@ -42,10 +44,39 @@ def test_a_second_process_is_declined_and_told_who_is_at_work(storage):
     assert b"ana@ward" in storage.read(layout.LOOP_TURN)
 
 
-def test_a_process_without_a_sign_of_life_holds_nobody_up(storage):
+def test_a_process_that_no_longer_renews_its_turn_holds_nobody_up(storage):
     at_work(storage, ELSEWHERE, PATIENCE + timedelta(minutes=1))
     with turn(storage, "me"):
         pass
+
+
+def renewed(storage, than, seconds=30):
+    """Whether the turn gets a later time than this."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if msgspec.json.decode(storage.read(layout.LOOP_TURN), type=Turn).at > than:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_turn_is_renewed_while_an_action_takes_long_and_also_after_the_store_has_failed(storage, monkeypatch):
+    monkeypatch.setattr(turns, "BEAT", timedelta(seconds=0.01))
+    write_if, failures = storage.write_if, []
+    with turn(storage, "me"):
+        began = datetime.now(UTC)
+        assert renewed(storage, began)
+
+        def fail_twice(*arguments):
+            if len(failures) < 2:
+                failures.append(arguments)
+                raise StorageError("the disk is full")
+            write_if(*arguments)
+
+        monkeypatch.setattr(storage, "write_if", fail_twice)
+        assert renewed(storage, datetime.now(UTC))
+        assert len(failures) == 2
+    assert storage.read(layout.LOOP_TURN) == b"null\n"
 
 
 def test_a_process_that_is_gone_holds_nobody_up(storage):
@@ -55,9 +86,9 @@ def test_a_process_that_is_gone_holds_nobody_up(storage):
 
 
 def test_who_lost_the_turn_stops_and_leaves_it_to_the_other(storage):
-    with pytest.raises(Declined), turn(storage, "me") as sign_of_life:
+    with pytest.raises(Declined), turn(storage, "me") as renew:
         at_work(storage, ELSEWHERE)
-        sign_of_life()
+        renew()
     assert b"ana@ward" in storage.read(layout.LOOP_TURN)
 
 
