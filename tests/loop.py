@@ -7,6 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from health_predict.bundle.export import Provenance, export
 from health_predict.bundle.model import TableDigest, load_bundle
 from health_predict.evaluation.gate import Scores, checks, compare_models
@@ -15,9 +17,10 @@ from health_predict.store import layout
 from health_predict.store.bundles import keep_bundle
 from health_predict.store.datasets import INITIAL, read_part, vouch
 from health_predict.store.ledger import Decision, Subject, append, entry, read_ledger
+from health_predict.store.manifests import publish
 from health_predict.store.reports import EvaluationReport, write_evaluation
 from health_predict.store.storage import Storage
-from health_predict.store.tables import keep_table
+from health_predict.store.tables import keep_table, table_bytes
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
 
@@ -47,6 +50,15 @@ class Registry:
 
     def log(self, _run_id: str, metrics: Mapping[str, float]) -> None:
         self.logged.append(metrics)
+
+
+def lay_out(storage: Storage, table: pl.DataFrame, train: int, validation: int, test: int) -> None:
+    """Initial data of so many rows, and the rest of the table as the one batch."""
+    keys = (layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION, layout.INITIAL_TEST, layout.future_batch(1))
+    offsets = (0, train, train + validation, train + validation + test)
+    parts = zip(keys, offsets, (train, validation, test, None), strict=True)
+    files = {key: table_bytes(table.slice(offset, rows), key) for key, offset, rows in parts}
+    publish(storage, layout.SPLIT_MANIFEST, inputs={}, files=files, result={"synthetic": True, "parts": []})
 
 
 def export_champion(storage: Storage, folder: Path, params: Params) -> Path:

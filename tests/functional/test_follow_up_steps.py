@@ -40,10 +40,8 @@ from health_predict.store.batches import FOLLOWED_UP, UNTREATED, read_matured, r
 from health_predict.store.datasets import read_part, vouch
 from health_predict.store.follow_up import read_judgeable
 from health_predict.store.intake import newest_statements, read_intake
-from health_predict.store.manifests import publish
 from health_predict.store.storage import Folder
-from health_predict.store.tables import table_bytes
-from loop import Registry, crown, export_champion
+from loop import Registry, crown, export_champion, lay_out
 from stores import workspace_of
 
 TABLE = encounters(4_000)
@@ -57,10 +55,7 @@ PARAMS = Params(
 
 def split(storage: Folder) -> None:
     """Initial data and one batch."""
-    keys = (layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION, layout.INITIAL_TEST, layout.future_batch(1))
-    parts = (TABLE.head(800), TABLE.slice(800, 300), TABLE.slice(1_100, 400), TABLE.slice(1_500))
-    files = {key: table_bytes(part, key) for key, part in zip(keys, parts, strict=True)}
-    publish(storage, layout.SPLIT_MANIFEST, inputs={}, files=files, result={"synthetic": True, "parts": []})
+    lay_out(storage, TABLE, 800, 300, 400)
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ from health_predict.store.prediction_log import PredictionLog, ScoredEncounter
 from health_predict.store.reports import read_evaluation, write_evaluation
 from health_predict.store.storage import Folder, State
 from health_predict.store.tables import read_json, table_bytes
-from loop import RUN, Registry, crown, export_champion, put_into_production
+from loop import RUN, Registry, crown, export_champion, lay_out, put_into_production
 from stores import workspace_of
 
 TABLE = encounters(1_600)
@@ -54,10 +54,7 @@ EASY = replace(
 
 def split(storage: Folder) -> None:
     """Initial data and one batch."""
-    keys = (layout.INITIAL_TRAIN, layout.INITIAL_VALIDATION, layout.INITIAL_TEST, layout.future_batch(1))
-    parts = (TABLE.head(500), TABLE.slice(500, 200), TABLE.slice(700, 300), TABLE.slice(1_000))
-    files = {key: table_bytes(part, key) for key, part in zip(keys, parts, strict=True)}
-    publish(storage, layout.SPLIT_MANIFEST, inputs={}, files=files, result={"synthetic": True, "parts": []})
+    lay_out(storage, TABLE, 500, 200, 300)
 
 
 @pytest.fixture(scope="module")
