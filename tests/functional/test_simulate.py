@@ -124,6 +124,7 @@ def test_what_a_replay_promotes_is_its_own(replayed):
     code, out, err = place.run("status", "--simulation", NAME, "--json")
     assert code == 0, err
     assert (document(out)["simulation"], document(out)["problems"]) == (NAME, [])
+    assert layout.REPLAY_PAGE in document(out)["advice"]
     winner = read_json(place.simulation(NAME).storage, layout.TRAINING)["winner"]
     assert place.registry.bundle(winner).manifest.simulation == NAME
     with pytest.raises(BundleError, match=f"was trained in the simulation {NAME}, and can be neither "):

@@ -121,6 +121,10 @@ def _about_bundle(workspace: Workspace, version: Version) -> Iterator[str]:
 
 
 def _advice(storage: Storage, steps: dict[str, Any], ledger: Ledger) -> str:
+    if simulation := simulation_of(storage):
+        return (
+            f"`health-predict simulate` goes on with {simulation}; {storage.path(layout.REPLAY_PAGE)} shows it so far"
+        )
     pending = next((name for name, result in steps.items() if result is None), None)
     if ledger.production and (due := next_action(read_state(storage))).action:
         return f"run `health-predict loop run`: {due.reason}"
