@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -10,8 +11,8 @@ from health_predict.adapters.processes import Process, this_process
 from health_predict.errors import ConflictError, DataError, Declined, StorageError
 from health_predict.steps.loop.begin import begin
 from health_predict.store import layout
-from health_predict.store.replay import ReplayPlan
-from health_predict.store.simulations import world
+from health_predict.store.replay import ReplayPlan, write_plan
+from health_predict.store.simulations import Simulation, read_simulation, world, write_simulation
 from health_predict.store.storage import Folder
 from health_predict.store.tables import write_json
 from health_predict.workspace import Workspace
@@ -132,3 +133,19 @@ def test_a_replay_that_another_process_works_on_is_not_dropped(storage, tmp_path
     with pytest.raises(Declined, match="ana@ward does"):
         begin(Workspace(storage, registry, tmp_path), "me", "what-if", plan, restart=True)
     assert replay.list() == [layout.loop_ended(1), layout.LOOP_TURN]
+
+
+def test_a_replay_that_another_process_has_begun_meanwhile_is_resumed(storage, tmp_path, monkeypatch):
+    write_json(storage, layout.SPLIT_MANIFEST, {"files": {layout.future_batch(1): "0"}})
+    plan, replay = ReplayPlan("none", 1, ("lightgbm",), 1, 1), world(storage, "what-if")
+    take = turns._take
+
+    def begun_meanwhile(*arguments):
+        write_simulation(replay, Simulation("what-if", "Model_of_the_other"))
+        write_plan(replay, plan)
+        take(*arguments)
+
+    monkeypatch.setattr(turns, "_take", begun_meanwhile)
+    begun = begin(Workspace(storage, Mock(), tmp_path), "me", "what-if", plan, restart=False)
+    assert begun.workspace.storage.root == replay.root
+    assert read_simulation(replay).model == "Model_of_the_other"

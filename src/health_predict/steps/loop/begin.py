@@ -39,17 +39,27 @@ def begin(workspace: Workspace, who: str, name: str, plan: ReplayPlan, restart: 
     if plan.from_batch > available:
         raise DataError(f"the scenario cannot begin with batch {plan.from_batch}: `data split` made {available}")
     place = world(storage, name)
-    begun, simulation = read_plan(place), read_simulation(place)
-    if begun and simulation and not restart:
-        if begun != plan:
-            raise ConflictError(
-                f"another replay was begun in {place.root}: scenario {begun.scenario} from batch {begun.from_batch}, "
-                f"{', '.join(begun.families)} with {begun.trials} trials, seed {begun.seed}. Say the same, --restart "
-                "to drop it, or --name to begin another"
-            )
-        return Begun(begun, _within(workspace, place, simulation))
+    if not restart and (resumed := _resumed(workspace, place, plan)):
+        return resumed
     with turn(place, who):
+        # Read again: another process may have begun it until the turn was this one's.
+        if not restart and (resumed := _resumed(workspace, place, plan)):
+            return resumed
         return Begun(plan, _made(workspace, place, who, name, plan))
+
+
+def _resumed(workspace: Workspace, place: Storage, plan: ReplayPlan) -> Begun | None:
+    """The replay that was begun in a world; None where it was not. ConflictError where it has another plan."""
+    begun, simulation = read_plan(place), read_simulation(place)
+    if begun is None or simulation is None:
+        return None
+    if begun != plan:
+        raise ConflictError(
+            f"another replay was begun in {place.root}: scenario {begun.scenario} from batch {begun.from_batch}, "
+            f"{', '.join(begun.families)} with {begun.trials} trials, seed {begun.seed}. Say the same, --restart "
+            "to drop it, or --name to begin another"
+        )
+    return Begun(begun, _within(workspace, place, simulation))
 
 
 def _made(workspace: Workspace, place: Storage, who: str, name: str, plan: ReplayPlan) -> Workspace:
