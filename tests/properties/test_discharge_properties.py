@@ -68,9 +68,10 @@ def known(place: Path, days: Sequence[int | None], files: Sequence[Sequence[Said
             continue
         raw = TABLE.drop(OUTCOME).with_columns(pl.all().cast(pl.String).fill_null("?"))
         raw = raw.with_columns(pl.Series("discharged_on", [None if one is None else str(day(one)) for one in days]))
-        for name, part in enumerate((raw.drop_nulls(), raw.filter(pl.col("discharged_on").is_null()))):
+        undated = raw.filter(pl.col("discharged_on").is_null()).drop("discharged_on")  # refused after files with days
+        for name, part in (("undated", undated), ("dated", raw.drop_nulls())):
             source = place / f"encounters-{name}.csv"
-            (part.drop("discharged_on") if name else part).write_csv(source)
+            part.write_csv(source)
             intake_encounters(storage, PARAMS, "me", str(source), clock=clock)
     rows = (read_matured(storage, number).select("encounter_id", OUTCOME).iter_rows() for number in matured(storage))
     return [{IDS.index(who): became for who, became in batch} for batch in rows]
