@@ -5,7 +5,8 @@ values adds to slots of the vector. It is stored as `encoder.json`, so that the 
 libraries nor a pickle. Tables are encoded here, single encounters by `row_encoder.py`, to the same float32 numbers.
 
 A slot takes contributions by addition, or by maximum where several fields may state the same fact (a comorbidity in
-two diagnoses counts once). Then come combinations (sums of slots), ratios, and, for linear models, standardisation.
+two diagnoses counts once). Then come joints (rates of pairs of labels, which two fields give), combinations (sums of
+slots), ratios, and, for linear models, standardisation.
 Slots after the outputs are intermediate results that no model reads.
 """
 
@@ -25,10 +26,14 @@ Slot = int
 
 
 class Contribution(NamedTuple):
-    """Contribution of one value of one field: amounts added to slots, and lower bounds of slots."""
+    """Contribution of one value of one field: amounts added to slots, lower bounds of slots, and labels for joints.
+
+    A label comes with its position among the labels of an encounter.
+    """
 
     sums: tuple[tuple[Slot, float], ...] = ()
     maxima: tuple[tuple[Slot, float], ...] = ()
+    labels: tuple[tuple[int, str], ...] = ()
 
 
 class CountTable(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -76,6 +81,20 @@ class CodeTable:
         return found
 
 
+class JointTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Table of a pair of labels: the rate of each pair goes to the slot, `otherwise` that of a pair without a rate."""
+
+    slot: Slot
+    left: int  # positions among the labels of an encounter
+    right: int
+    rates: Mapping[str, Mapping[str, float]]
+    otherwise: float
+
+    def find(self, left: str, right: str) -> float:
+        """The rate of a pair."""
+        return self.rates.get(left, {}).get(right, self.otherwise)
+
+
 @dataclass(frozen=True)
 class Codes:
     """A column of codes as a dictionary: row i holds `values[index[i]]`."""
@@ -94,6 +113,7 @@ class Encoder:
     codes: Mapping[str, CodeTable]
     combinations: tuple[tuple[Slot, tuple[Slot, ...]], ...]
     ratios: tuple[tuple[Slot, Slot, Slot], ...]  # slot, numerator, denominator (at least 1)
+    joints: tuple[JointTable, ...] = ()
     center: tuple[float, ...] = field(default=())  # one value per output; empty: not standardised
     scale: tuple[float, ...] = field(default=())
 
@@ -110,6 +130,7 @@ class Encoder:
         """
         rows = len(next(column.index if isinstance(column, Codes) else column for column in columns.values()))
         x = np.zeros((self.slots, rows))
+        labels: dict[int, tuple[list[str], NDArray[np.intp]]] = {}
         for name, count in self.counts.items():
             given = np.asarray(columns[name])
             held = np.clip(given, count.minimum, count.maximum)
@@ -129,6 +150,12 @@ class Encoder:
                 x[slot] += amounts[column.index]
             for slot, amounts in _by_slot([contribution.maxima for contribution in found]).items():
                 np.maximum(x[slot], amounts[column.index], out=x[slot])
+            for position, texts in _by_position([contribution.labels for contribution in found]).items():
+                distinct, index = np.unique(texts, return_inverse=True)
+                labels[position] = distinct.tolist(), index[column.index]
+        for joint in self.joints:
+            (left, rows_left), (right, rows_right) = labels[joint.left], labels[joint.right]
+            x[joint.slot] = np.array([[joint.find(a, b) for b in right] for a in left])[rows_left, rows_right]
         for slot, parts in self.combinations:
             for part in parts:
                 x[slot] += x[part]
@@ -176,6 +203,11 @@ class Encoder:
     @cached_property
     def _scale_array(self) -> NDArray[np.float64]:
         return np.array(self.scale)
+
+
+def _by_position(labels: list[tuple[tuple[int, str], ...]]) -> dict[int, list[str]]:
+    """Labels of a field's values by their position; every value has a label at each of the field's positions."""
+    return {position: [dict(found)[position] for found in labels] for position in dict(labels[0])}
 
 
 def _by_slot(contributions: list[tuple[tuple[Slot, float], ...]]) -> dict[Slot, NDArray[np.float64]]:

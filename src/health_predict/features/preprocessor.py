@@ -1,12 +1,13 @@
 """Fitted preprocessing: turns engineered features into the matrix that a model is trained on.
 
-Two encodings. `target`, for trees: numbers as they are, each category as its cross-fitted, shrunken outcome rate
-(scikit-learn's TargetEncoder; Micci-Barreca 2001). `one_hot`, for linear models: numbers standardised, categories
+Two encodings. `target`, for trees: numbers as they are, each category, and each joint of two, as its cross-fitted,
+shrunken outcome rate (scikit-learn's TargetEncoder; Micci-Barreca 2001). `one_hot`, for linear models: numbers standardised, categories
 as indicator columns, rare categories in one column.
 """
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -18,23 +19,22 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 
 from health_predict.data.schema import DIAGNOSES, FIELD
 from health_predict.features.diagnoses import CODES
-from health_predict.features.encoder import CodeTable, Contribution, CountTable, Encoder
+from health_predict.features.encoder import CodeTable, Contribution, CountTable, Encoder, JointTable
 from health_predict.features.encounters import (
-    CATEGORIES,
-    CATEGORY_NAMES,
-    CODED_FIELDS,
     HIDDEN,
     MISSING,
-    NUMBER_NAMES,
-    NUMBERS,
     UNKNOWN,
     Absent,
     Combination,
+    Features,
     Highest,
+    Joint,
     Ratio,
     Recorded,
     Total,
+    engineer,
     label,
+    without,
 )
 from health_predict.params import Encoding, PreprocessorParams
 
@@ -45,12 +45,21 @@ Matrix: TypeAlias = Any  # NDArray[np.float32], or scipy's csr_matrix of them (i
 class Preprocessor:
     """Preprocessing fitted on the training encounters only; the same object transforms all others.
 
-    A category unseen in training is encoded as the overall outcome rate (`target`), or in the column of rare
+    A category or a pair unseen in training is encoded as the overall outcome rate (`target`), or a category in the column of rare
     categories, if there is one, else as zeros (`one_hot`).
     """
 
     encoding: Encoding
     params: PreprocessorParams = field(default_factory=PreprocessorParams)
+
+    @cached_property
+    def features(self) -> Features:
+        """The features that are encoded: of all fields but those that `params` excludes."""
+        return without(self.params.exclude)
+
+    def engineer(self, encounters: pl.DataFrame) -> pl.DataFrame:
+        """The table that `fit_transform` and `transform` take, for typed encounters; row order kept."""
+        return engineer(encounters, self.features)
 
     def fit_transform(self, features: pl.DataFrame, y: NDArray[np.bool_]) -> Matrix:
         """Fit, and return the training matrix, shape (rows, len(feature_names)), float32.
@@ -58,7 +67,7 @@ class Preprocessor:
         With `target`, a training row's rates come from the folds without the row, so they differ from `transform` of
         the same row. Dense for `target`, CSR for `one_hot`.
         """
-        self.categories_ = {name: features[name].unique().sort().to_list() for name in CATEGORY_NAMES}
+        self.categories_ = {name: features[name].unique().sort().to_list() for name in self.features.category_names}
         numbers, codes = self._parts(features)
         if self.encoding == "target":
             self.encoder_ = TargetEncoder(
@@ -66,21 +75,21 @@ class Preprocessor:
                 smooth=self.params.target_smoothing,
                 cv=StratifiedKFold(self.params.folds, shuffle=True, random_state=self.params.seed),
             )
-            rates = self.encoder_.fit_transform(codes, y.astype(int))
-            self.feature_names = (*NUMBER_NAMES, *CATEGORY_NAMES)
+            rates = self.encoder_.fit_transform(self._with_joints(codes), y.astype(int))
+            self.feature_names = (*self.features.number_names, *self.features.category_names, *self.features.joint_names)
             return self._dense(numbers, rates)
         self.scaler_ = StandardScaler().fit(numbers)
         self.encoder_ = OneHotEncoder(
             min_frequency=self.params.min_frequency, handle_unknown="infrequent_if_exist", dtype=np.float32
         ).fit(codes)
-        self.feature_names = (*NUMBER_NAMES, *self._one_hot_names())
+        self.feature_names = (*self.features.number_names, *self._one_hot_names())
         return self._sparse(numbers, codes)
 
     def transform(self, features: pl.DataFrame) -> Matrix:
         """The matrix for any encounters, shape (rows, len(feature_names)), float32, row order kept."""
         numbers, codes = self._parts(features)
         if self.encoding == "target":
-            return self._dense(numbers, self.encoder_.transform(codes))
+            return self._dense(numbers, self.encoder_.transform(self._with_joints(codes)))
         return self._sparse(numbers, codes)
 
     def to_encoder(self) -> Encoder:
@@ -89,12 +98,12 @@ class Preprocessor:
 
     def encoded(self, category: str) -> dict[str | None, dict[str, float]]:
         """Encoding of each label of a category: amounts by output column, zeros left out; key None: any other label."""
-        position = CATEGORY_NAMES.index(category)
+        position = self.features.category_names.index(category)
         labels = [*self.categories_[category], None]
-        codes = np.full((len(labels), len(CATEGORY_NAMES)), -1)
+        codes = np.full((len(labels), len(self.features.category_names)), -1)
         codes[:, position] = [*range(len(labels) - 1), -1]
         if self.encoding == "target":
-            rates = self._round(self.encoder_.transform(codes))[:, position]
+            rates = self._round(self.encoder_.transform(self._with_joints(codes)))[:, position]
             return {label: {category: rate} for label, rate in zip(labels, rates.tolist(), strict=True)}
         indicators = self.encoder_.transform(codes).toarray()
         mine, names = self._one_hot_slices()[position], self._one_hot_names()
@@ -103,11 +112,30 @@ class Preprocessor:
             for label, row in zip(labels, indicators, strict=True)
         }
 
+    def rates(self, joint: Joint) -> tuple[dict[str, dict[str, float]], float]:
+        """Rate of each pair seen in training, by the labels of both categories; and that of all other pairs."""
+        position = len(self.features.category_names) + self.features.joints.index(joint)
+        left, right = self.categories_[joint.left], self.categories_[joint.right]
+        found: dict[str, dict[str, float]] = defaultdict(dict)
+        pairs, rates = self.encoder_.categories_[position], self._round(self.encoder_.encodings_[position])
+        for pair, rate in zip(pairs.tolist(), rates.tolist(), strict=True):
+            found[left[pair // len(right)]][right[pair % len(right)]] = rate
+        return dict(found), float(self._round(np.array(self.encoder_.target_mean_)))
+
+    def _with_joints(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Codes of the categories, then one code for each pair of labels; -1 where training had no such label."""
+        pairs = []
+        for joint in self.features.joints:
+            left, right = (codes[:, self.features.category_names.index(name)] for name in (joint.left, joint.right))
+            pair = left * len(self.categories_[joint.right]) + right
+            pairs.append(np.where((left < 0) | (right < 0), -1, pair))
+        return np.column_stack([codes, *pairs])
+
     def _parts(self, features: pl.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        numbers = features.select(NUMBER_NAMES).to_numpy()
+        numbers = features.select(self.features.number_names).to_numpy()
         codes = features.select(
             pl.col(name).cast(pl.Enum(self.categories_[name]), strict=False).to_physical().cast(pl.Int64).fill_null(-1)
-            for name in CATEGORY_NAMES
+            for name in self.features.category_names
         ).to_numpy()
         return numbers, codes
 
@@ -126,7 +154,7 @@ class Preprocessor:
 
     def _one_hot_names(self) -> tuple[str, ...]:
         names = []
-        for position, category in enumerate(CATEGORY_NAMES):
+        for position, category in enumerate(self.features.category_names):
             rare = self.encoder_.infrequent_categories_[position]
             rare = set() if rare is None else set(rare.tolist())
             seen = self.encoder_.categories_[position].tolist()
@@ -148,9 +176,13 @@ class _Compiler:
 
     def __init__(self, preprocessor: Preprocessor):
         self.preprocessor = preprocessor
-        names = [*preprocessor.feature_names, *(n.name for n in NUMBERS if n.name in HIDDEN)]
+        self.features = preprocessor.features
+        names = [*preprocessor.feature_names, *(n.name for n in self.features.numbers if n.name in HIDDEN)]
         self.slot = {name: position for position, name in enumerate(names)}
-        self.encoded = {name: preprocessor.encoded(name) for name in CATEGORY_NAMES}
+        self.encoded = {name: preprocessor.encoded(name) for name in self.features.category_names}
+        self.joints = self.features.joints if preprocessor.encoding == "target" else ()
+        named = dict.fromkeys(name for joint in self.joints for name in (joint.left, joint.right))
+        self.labelled = {name: position for position, name in enumerate(named)}
 
     def compile(self) -> Encoder:
         outputs = self.preprocessor.feature_names
@@ -158,31 +190,42 @@ class _Compiler:
         return Encoder(
             outputs=tuple(outputs),
             slots=len(self.slot),
-            counts={n.field: self._count_table(n) for n in NUMBERS if isinstance(n, Recorded)},
-            codes={name: self._code_table(name) for name in CODED_FIELDS},
+            counts={n.field: self._count_table(n) for n in self.features.numbers if isinstance(n, Recorded)},
+            codes={name: self._code_table(name) for name in self.features.coded_fields},
             combinations=tuple(
                 (self.slot[n.name], tuple(self.slot[part] for part in n.features))
-                for n in NUMBERS
+                for n in self.features.numbers
                 if isinstance(n, Combination)
             ),
             ratios=tuple(
                 (self.slot[n.name], self.slot[n.numerator], self.slot[n.denominator])
-                for n in NUMBERS
+                for n in self.features.numbers
                 if isinstance(n, Ratio)
             ),
+            joints=tuple(self._joint_table(joint) for joint in self.joints),
             center=center,
             scale=scale,
+        )
+
+    def _joint_table(self, joint: Joint) -> JointTable:
+        rates, otherwise = self.preprocessor.rates(joint)
+        return JointTable(
+            slot=self.slot[joint.name],
+            left=self.labelled[joint.left],
+            right=self.labelled[joint.right],
+            rates=rates,
+            otherwise=otherwise,
         )
 
     def _standardisation(self, outputs: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         if self.preprocessor.encoding == "target":
             return (), ()
         scaler = self.preprocessor.scaler_
-        rest = outputs - len(NUMBER_NAMES)
+        rest = outputs - len(self.features.number_names)
         return (*scaler.mean_.tolist(), *[0.0] * rest), (*scaler.scale_.tolist(), *[1.0] * rest)
 
     def _count_table(self, number: Recorded) -> CountTable:
-        absent = tuple(self.slot[n.name] for n in NUMBERS if isinstance(n, Absent) and n.field == number.field)
+        absent = tuple(self.slot[n.name] for n in self.features.numbers if isinstance(n, Absent) and n.field == number.field)
         return CountTable(number.maximum, (self.slot[number.name],), number.minimum, absent)
 
     def _code_table(self, name: str) -> CodeTable:
@@ -203,7 +246,8 @@ class _Compiler:
     def _contribution(self, name: str, value: str | int | None, instead: str | None) -> Contribution:
         sums: dict[int, float] = defaultdict(float)
         maxima: dict[int, float] = {}
-        for number in NUMBERS:
+        named = []
+        for number in self.features.numbers:
             if not isinstance(number, Total | Highest) or name not in number.fields:
                 continue
             amount = 0.0 if value is None else number.table.get(value, 0.0)
@@ -211,10 +255,12 @@ class _Compiler:
                 sums[self.slot[number.name]] += amount
             elif amount:
                 maxima[self.slot[number.name]] = amount
-        for category in CATEGORIES:
+        for category in self.features.categories:
             if category.field == name:
                 labels = self.encoded[category.name]
                 found = instead or label(category, value)
                 for column, amount in labels.get(found, labels[None]).items():
                     sums[self.slot[column]] += amount
-        return Contribution(tuple(sums.items()), tuple(maxima.items()))
+                if category.name in self.labelled:
+                    named.append((self.labelled[category.name], found))
+        return Contribution(tuple(sums.items()), tuple(maxima.items()), tuple(named))

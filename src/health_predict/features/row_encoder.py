@@ -1,8 +1,9 @@
 """Encodes one encounter as the model's input vector, with an `Encoder` laid out to cost few interpreter steps.
 
 The contributions of all fields are chained to one list. Slots that only one field touches are numbers in that field's
-part. A field that touches shared slots has two more entries in its part: its sums and its lower bounds for them. The
-shared slots are at the end of the list.
+part. A field that touches shared slots has two more entries in its part: its sums and its lower bounds for them. A field
+that gives labels has an entry for each: the label, or, where it is the left one of a joint, the joint's rates by the
+right label. The shared slots and the joints' are at the end of the list.
 """
 
 from collections import Counter
@@ -12,9 +13,10 @@ from operator import getitem, itemgetter
 from typing import Any
 
 from health_predict.features.diagnoses import normalise, settle
-from health_predict.features.encoder import CodeTable, Contribution, CountTable, Encoder, Slot
+from health_predict.features.encoder import CodeTable, Contribution, CountTable, Encoder, JointTable, Slot
 
 _Part = tuple[Any, ...]  # one field's part of the list
+_Side = tuple[JointTable, bool]  # of a joint; True: the left one
 _LAID_OUT = 1_000  # fields with whole numbers up to this maximum have all their parts prepared
 
 
@@ -27,6 +29,8 @@ class RowEncoder:
         own = {name: sorted(slot for slot in _only_summed(table) if users[slot] == 1) for name, table in tables.items()}
         place: dict[Slot, int] = {}
         added: list[int] = []  # places of sums for shared slots; lower bounds follow each
+        sides = {name: _sides(table, encoder.joints) for name, table in tables.items()}
+        given: dict[tuple[Slot, bool], int] = {}  # place of each side of a joint
         length = 0
         for name, table in tables.items():
             place |= {slot: length + position for position, slot in enumerate(own[name])}
@@ -34,14 +38,20 @@ class RowEncoder:
             if _touched(table) - set(own[name]):
                 added.append(length)
                 length += 2
-        shared = [slot for slot in range(encoder.slots) if slot not in place]
-        place |= {slot: length + position for position, slot in enumerate(shared)}
+            given |= {(joint.slot, left): length + nth for nth, (joint, left) in enumerate(sides[name])}
+            length += len(sides[name])
+        joined = [joint.slot for joint in encoder.joints]
+        shared = [slot for slot in range(encoder.slots) if slot not in place and slot not in joined]
+        place |= {slot: length + position for position, slot in enumerate([*shared, *joined])}
 
         self._fields = tuple(tables)
         self._unknown: list[str] = []
-        self._tables = [_parts(name, table, own[name], place, self._unknown) for name, table in tables.items()]
+        self._tables = [
+            _parts(name, table, own[name], sides[name], place, self._unknown) for name, table in tables.items()
+        ]
         self._zeros = [0.0] * len(shared)
         self._sums, self._maxima = _getter(added), _getter([position + 1 for position in added])
+        self._joints = [(given[j.slot, True], given[j.slot, False], j.otherwise) for j in encoder.joints]
         self._combinations = [(place[slot], _getter([place[p] for p in parts])) for slot, parts in encoder.combinations]
         self._ratios = [(place[slot], place[over], place[under]) for slot, over, under in encoder.ratios]
         self._outputs = _getter([place[slot] for slot in range(len(encoder.outputs))])
@@ -56,6 +66,7 @@ class RowEncoder:
         if self._unknown and (settled := settle(encounter)) != encounter:  # it has codes of ICD-10-CM
             return self.encode(settled)
         x += self._zeros
+        x += [x[left].get(x[right], otherwise) for left, right, otherwise in self._joints]
         for place, amount in chain.from_iterable(self._sums(x)):
             x[place] += amount
         for place, amount in chain.from_iterable(self._maxima(x)):
@@ -97,7 +108,12 @@ class _Codes(dict[Any, _Part]):
 
 
 def _parts(
-    name: str, table: CountTable | CodeTable, own: Sequence[Slot], place: Mapping[Slot, int], unknown: list[str]
+    name: str,
+    table: CountTable | CodeTable,
+    own: Sequence[Slot],
+    sides: Sequence[_Side],
+    place: Mapping[Slot, int],
+    unknown: list[str],
 ) -> dict[Any, _Part]:
     """The field's part of the list, by value; an unknown value appends the field's name to `unknown`."""
     shares = bool(_touched(table) - set(own))
@@ -111,12 +127,21 @@ def _parts(
             else:
                 added.append((place[slot], amount))
         reached = [(place[slot], amount) for slot, amount in contribution.maxima]
-        return (*numbers.values(), tuple(added), tuple(reached)) if shares else tuple(numbers.values())
+        labels = dict(contribution.labels)
+        ends = [joint.rates.get(labels[joint.left], {}) if left else labels[joint.right] for joint, left in sides]
+        return (*numbers.values(), *((tuple(added), tuple(reached)) if shares else ()), *ends)
 
     if isinstance(table, CountTable):
         return _Numbers(table, part)
     known = {value: part(contribution) for value, contribution in {**table.known, None: table.missing}.items()}
     return _Codes(known, table.keys == "icd9", part(table.unknown), lambda: unknown.append(name))
+
+
+def _sides(table: CountTable | CodeTable, joints: Sequence[JointTable]) -> list[_Side]:
+    """The sides of joints whose label the field gives."""
+    labelled = dict(table.missing.labels) if isinstance(table, CodeTable) else {}
+    both = ((joint, left) for joint in joints for left in (True, False))
+    return [(joint, left) for joint, left in both if (joint.left if left else joint.right) in labelled]
 
 
 def _touched(table: CountTable | CodeTable) -> set[Slot]:

@@ -12,7 +12,6 @@ from health_predict.data.cohort import LabelledEncounters
 from health_predict.errors import DataError
 from health_predict.evaluation.metrics import evaluate
 from health_predict.features.calibration import EDGE, Calibration, log_odds
-from health_predict.features.encounters import engineer
 from health_predict.features.preprocessor import Preprocessor
 from health_predict.params import BootstrapParams, Encoding, Family, PreprocessorParams, SearchParams
 from health_predict.training.candidate import Classifier, Config, Fold, Report, predict_proba
@@ -40,7 +39,7 @@ class Fitted:
 
     def predict_proba(self, encounters: pl.DataFrame) -> NDArray[np.float64]:
         """Calibrated probability of the outcome for each typed encounter, shape (rows,), row order kept."""
-        X = self.preprocessor.transform(engineer(encounters))
+        X = self.preprocessor.transform(self.preprocessor.engineer(encounters))
         return self.calibration.apply(log_odds(predict_proba(self.model, X)))
 
 
@@ -56,8 +55,8 @@ def prepare(
     train, validation = train.judgeable, validation.judgeable
     _check_outcomes(params.min_of_each_outcome, training=train, validation=validation)
     preprocessor = Preprocessor(encoding, params)
-    X_train = preprocessor.fit_transform(engineer(train.encounters), train.outcomes)
-    X_validation = preprocessor.transform(engineer(validation.encounters))
+    X_train = preprocessor.fit_transform(preprocessor.engineer(train.encounters), train.outcomes)
+    X_validation = preprocessor.transform(preprocessor.engineer(validation.encounters))
     weights = train.represents, validation.represents
     return Prepared(preprocessor, Fold(X_train, train.outcomes, X_validation, validation.outcomes, *weights))
 

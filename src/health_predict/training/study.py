@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from health_predict.data.cohort import LabelledEncounters
-from health_predict.features.encounters import engineer
+from health_predict.features.encounters import engineer, without
 from health_predict.features.preprocessor import Preprocessor
 from health_predict.params import Family, PreprocessorParams, Protocol, SearchParams, StudyParams
 from health_predict.training.candidate import Candidate, Fold, predict_proba
@@ -44,7 +44,7 @@ def study(
     A recalibration of each fold would take encounters from its training, and its noise would shift folds against
     each other. `on_fold(done, folds)` is called after every fold.
     """
-    features = engineer(cohort.encounters)
+    features = engineer(cohort.encounters, without(preprocessor.exclude))
     scored, scores = [], []
     folds = list(_folds(cohort, protocol, params))
     for number, (train, test) in enumerate(folds, start=1):
