@@ -15,7 +15,7 @@ from health_predict.features.diagnoses import normalise, settle
 from health_predict.features.encoder import CodeTable, Contribution, CountTable, Encoder, Slot
 
 _Part = tuple[Any, ...]  # one field's part of the list
-_LAID_OUT = 1_000  # fields with whole numbers up to this maximum have all their parts prepared
+_LAID_OUT = 1_000  # fields with whole numbers up to this maximum keep the parts of all that were seen
 
 
 class RowEncoder:
@@ -69,31 +69,43 @@ class RowEncoder:
 
 
 class _Numbers(dict[Any, _Part]):
-    """The part of each number: prepared for small whole numbers, computed on demand for others."""
+    """The part of each number, made when it is first asked for; those of small whole numbers are kept."""
 
     def __init__(self, table: CountTable, part: Callable[[Contribution], _Part]):
-        whole = isinstance(table.maximum, int) and table.maximum <= _LAID_OUT
-        values = [None, *range(int(table.maximum) + 1 if whole else 0)]
-        super().__init__({value: part(table.find(value)) for value in values})
+        super().__init__()
         self._table, self._part = table, part
+        self._kept = range(int(table.maximum) + 1 if _is_laid_out(table) else 0)
 
-    def __missing__(self, value: float) -> _Part:
-        return self._part(self._table.find(value))
+    def __missing__(self, value: float | None) -> _Part:
+        part = self._part(self._table.find(value))
+        if value is None or (type(value) is int and value in self._kept):
+            self[value] = part
+        return part
 
 
 class _Codes(dict[Any, _Part]):
-    """The part of each known value and its other spellings; an unknown value is noted and has a part too."""
+    """The part of each known value, made when it is first asked for, and kept; other spellings have the same part. An
+    unknown value is noted, and has a part too."""
 
-    def __init__(self, parts: Mapping[Any, _Part], icd9: bool, unknown: _Part, note: Callable[[], None]):
-        super().__init__(parts)
-        self._icd9, self._unknown, self._note = icd9, unknown, note
+    def __init__(self, table: CodeTable, part: Callable[[Contribution], _Part], note: Callable[[], None]):
+        super().__init__({None: part(table.missing)})
+        self._table, self._part, self._note = table, part, note
+        self._unknown = part(table.unknown)
 
     def __missing__(self, value: Any) -> _Part:
-        part = self.get(normalise(str(value))) if self._icd9 else None
-        if part is None:
-            self._note()
-            return self._unknown
-        return part
+        found = self._table.known.get(value)
+        if found is not None:
+            part = self[value] = self._part(found)
+            return part
+        canonical = normalise(str(value)) if self._table.keys == "icd9" else None
+        if canonical in self._table.known:
+            return self[canonical]
+        self._note()
+        return self._unknown
+
+
+def _is_laid_out(table: CountTable) -> bool:
+    return isinstance(table.maximum, int) and table.maximum <= _LAID_OUT
 
 
 def _parts(
@@ -115,8 +127,7 @@ def _parts(
 
     if isinstance(table, CountTable):
         return _Numbers(table, part)
-    known = {value: part(contribution) for value, contribution in {**table.known, None: table.missing}.items()}
-    return _Codes(known, table.keys == "icd9", part(table.unknown), lambda: unknown.append(name))
+    return _Codes(table, part, lambda: unknown.append(name))
 
 
 def _touched(table: CountTable | CodeTable) -> set[Slot]:
