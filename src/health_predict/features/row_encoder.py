@@ -23,15 +23,20 @@ class RowEncoder:
 
     def __init__(self, encoder: Encoder):
         tables: dict[str, CountTable | CodeTable] = {**encoder.counts, **encoder.codes}
-        users = Counter(slot for table in tables.values() for slot in _touched(table))
-        own = {name: sorted(slot for slot in _only_summed(table) if users[slot] == 1) for name, table in tables.items()}
+        touched = {name: _touched(table) for name, table in tables.items()}
+        users = Counter(slot for summed, bounded in touched.values() for slot in summed | bounded)
+        own = {
+            name: sorted(slot for slot in summed - bounded if users[slot] == 1)
+            for name, (summed, bounded) in touched.items()
+        }
+        shares = {name: bool((summed | bounded) - set(own[name])) for name, (summed, bounded) in touched.items()}
         place: dict[Slot, int] = {}
         added: list[int] = []  # places of sums for shared slots; lower bounds follow each
         length = 0
-        for name, table in tables.items():
+        for name in tables:
             place |= {slot: length + position for position, slot in enumerate(own[name])}
             length += len(own[name])
-            if _touched(table) - set(own[name]):
+            if shares[name]:
                 added.append(length)
                 length += 2
         shared = [slot for slot in range(encoder.slots) if slot not in place]
@@ -39,7 +44,9 @@ class RowEncoder:
 
         self._fields = tuple(tables)
         self._unknown: list[str] = []
-        self._tables = [_parts(name, table, own[name], place, self._unknown) for name, table in tables.items()]
+        self._tables = [
+            _parts(name, table, own[name], shares[name], place, self._unknown) for name, table in tables.items()
+        ]
         self._zeros = [0.0] * len(shared)
         self._sums, self._maxima = _getter(added), _getter([position + 1 for position in added])
         self._combinations = [(place[slot], _getter([place[p] for p in parts])) for slot, parts in encoder.combinations]
@@ -109,10 +116,14 @@ def _is_laid_out(table: CountTable) -> bool:
 
 
 def _parts(
-    name: str, table: CountTable | CodeTable, own: Sequence[Slot], place: Mapping[Slot, int], unknown: list[str]
+    name: str,
+    table: CountTable | CodeTable,
+    own: Sequence[Slot],
+    shares: bool,
+    place: Mapping[Slot, int],
+    unknown: list[str],
 ) -> dict[Any, _Part]:
     """The field's part of the list, by value; an unknown value appends the field's name to `unknown`."""
-    shares = bool(_touched(table) - set(own))
 
     def part(contribution: Contribution) -> _Part:
         numbers = dict.fromkeys(own, 0.0)
@@ -130,12 +141,10 @@ def _parts(
     return _Codes(table, part, lambda: unknown.append(name))
 
 
-def _touched(table: CountTable | CodeTable) -> set[Slot]:
-    return {slot for c in table.contributions for amounts in (c.sums, c.maxima) for slot, _ in amounts}
-
-
-def _only_summed(table: CountTable | CodeTable) -> set[Slot]:
-    return _touched(table) - {slot for c in table.contributions for slot, _ in c.maxima}
+def _touched(table: CountTable | CodeTable) -> tuple[set[Slot], set[Slot]]:
+    """Slots that the table's values add to, and slots that they bound from below."""
+    summed = {slot for contribution in table.contributions for slot, _ in contribution.sums}
+    return summed, {slot for contribution in table.contributions for slot, _ in contribution.maxima}
 
 
 def _getter(places: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
