@@ -20,7 +20,7 @@ demo: $(READY)  ## The whole main job on the real dataset, then a report (ARGS="
 	$(BIN)/health-predict demo $(ARGS)
 
 test: lint  ## Lint, types, import contracts, all tests
-	POLARS_MAX_THREADS=1 $(BIN)/pytest -n 4 --dist loadfile -m "" $(ARGS)  # many tests wait for processes
+	POLARS_MAX_THREADS=1 $(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m "" $(ARGS)  # many tests wait for processes
 
 seeds: $(READY)  ## As many simulated hospitals as SEEDS says, one seed each: over night, 100000
 	POLARS_MAX_THREADS=1 HEALTH_PREDICT_SEEDS=$(or $(SEEDS),20000) $(BIN)/pytest -n 2 -m "" tests/stateful/test_seeds.py

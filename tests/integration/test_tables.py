@@ -44,13 +44,13 @@ MISFITS = [
     (TABLE.rename({"age": "Age"}), "age is missing; 'Age' is unknown"),
     (TABLE.with_columns(pl.col("time_in_hospital").cast(pl.Int64)), "time_in_hospital is Int64, not Int32"),
     (TABLE.select(reversed(TABLE.columns)), "in another order"),
-    (TABLE.with_columns(gender=pl.lit("secret")), "gender: is not one of Female, Male, Unknown/Invalid in 300 rows"),
+    (TABLE.with_columns(gender=pl.lit("secret")), "gender is not one of Female, Male, Unknown/Invalid in 300 rows"),
     (
         TABLE.with_columns(number_inpatient=pl.lit(-7, pl.Int32)),
-        "number_inpatient: is not a whole number from 0 to 200 in 300 rows",
+        "number_inpatient is not a whole number from 0 to 200 in 300 rows",
     ),
-    (TABLE.with_columns(insulin=pl.lit(None, pl.String)), "insulin: not_nullable in 300 rows"),
-    (pl.concat([TABLE, TABLE[:1]]), "encounter_id: field_uniqueness in 2 rows"),
+    (TABLE.with_columns(insulin=pl.lit(None, pl.String)), "insulin is missing in 300 rows"),
+    (pl.concat([TABLE, TABLE[:1]]), "encounter_id is in an earlier line too in 1 rows"),
 ]
 
 

@@ -14,7 +14,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,7 +244,7 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
         if hashlib.sha256(data).hexdigest() != manifest.files.get(name):
             raise BundleError(f"{name} in {folder} was altered: its SHA-256 is not the one in {MANIFEST}")
     try:
-        encoder = Encoder.from_json(contents[ENCODER])
+        encoder = _encoder(contents[ENCODER])
     except (msgspec.MsgspecError, ValueError) as error:
         raise BundleError(f"{ENCODER} in {folder} does not hold an encoder: {error!r}") from error
     missing = _missing(contents[REFERENCE], folder)
@@ -252,6 +252,11 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
     bundle = Bundle(manifest, encoder, _session(contents[MODEL], threads), digest, missing)
     _check_golden(bundle, folder)
     return bundle
+
+
+@lru_cache(maxsize=2)  # a step loads its few bundles again and again, and decoding is half of a loading
+def _encoder(content: bytes) -> Encoder:
+    return Encoder.from_json(content)
 
 
 def _missing(reference: bytes, folder: Path) -> dict[str, float]:

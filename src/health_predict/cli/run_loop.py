@@ -53,18 +53,19 @@ class Loop:
     def run(self) -> Iterator[tuple[Due, BatchRecord | None]]:
         """Do what is due until nothing is; yields each action when it is done, with the record of its batch.
 
-        An intake that was stopped half-way is completed first. Raises what the steps raise, and Declined while another
+        What another process takes in meanwhile is due in the next run. An intake that was stopped half-way is completed first. Raises what the steps raise, and Declined while another
         process works on the loop; a `Declined` of a remedy is the end of the remedy, noted as objections.
         """
         storage = self.workspace.storage
         settle(storage, self.params.intake)
-        while next_action(self._state()).action is not None:
-            with turn(storage, self.settings.actor) as renew:
-                state = self._state()
-                while (due := next_action(state)).action is not None:  # what an action changes is known without reading
-                    state, record = self._perform(due, state)
-                    renew()
-                    yield due, record
+        if next_action(self._state()).action is None:
+            return  # looking alone writes no turn
+        with turn(storage, self.settings.actor) as renew:
+            state = self._state()
+            while (due := next_action(state)).action is not None:  # what an action changes is known without reading
+                state, record = self._perform(due, state)
+                renew()
+                yield due, record
 
     def _state(self) -> LoopState:
         storage, log = self.workspace.storage, self.log
@@ -83,7 +84,9 @@ class Loop:
         write_record(self.workspace.storage, done)
         if is_first:
             return replace(state, first=done, production=state.production or done.promoted), done
-        return replace(state, open=[done if one.batch == done.batch else one for one in state.open]), done
+        unjudged = [*state.unjudged, *(number for number in state.early if number == done.batch and done.scored)]
+        records = [done if one.batch == done.batch else one for one in state.open]
+        return replace(state, open=records, unjudged=unjudged), done
 
     def _advance(self, due: Due, record: BatchRecord) -> BatchRecord:
         number = record.batch

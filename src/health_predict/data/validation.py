@@ -74,6 +74,30 @@ def validate(raw: pl.DataFrame, params: ValidationParams, today: date | None = N
     return Validated(encounters, quarantined, summary, discharges)
 
 
+def invalid_values(encounters: pl.DataFrame) -> tuple[InvalidValues, ...]:
+    """The values of typed encounters (DTYPES) that do not follow their field's rule, counted by column and reason."""
+    found = [
+        (field.name, reason, flags) for field in FIELDS for reason, flags in _typed_problems(field, pl.col(field.name))
+    ]
+    counts = encounters.select(flags.sum().alias(str(position)) for position, (_, _, flags) in enumerate(found)).row(0)
+    return tuple(
+        InvalidValues(column, reason, rows) for (column, reason, _), rows in zip(found, counts, strict=True) if rows
+    )
+
+
+def _typed_problems(field: Field, value: pl.Expr) -> Iterator[tuple[str, pl.Expr]]:
+    """Each reason to refuse a typed value of the field, with a flag per row; null where the value is missing."""
+    if not field.nullable:
+        yield "is missing", value.is_null()
+    if field.is_number:
+        follows = value.is_between(*field.bounds)
+    else:
+        follows = value.is_in(field.codes) if field.closed else value.str.len_chars().is_between(1, LONGEST_TEXT)
+    yield f"is not {field.rule}", ~follows
+    if field.name == "encounter_id":
+        yield "is in an earlier line too", ~value.is_first_distinct()
+
+
 def _undated(raw: pl.DataFrame, today: date | None) -> Iterator[tuple[str, pl.Series]]:
     """Each reason to refuse a day of discharge, with a flag per row."""
     found = days(raw[DISCHARGED_ON])

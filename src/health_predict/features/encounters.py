@@ -229,7 +229,6 @@ JOINTS: tuple[Joint, ...] = tuple(
 )
 
 
-
 @dataclass(frozen=True)
 class Features:
     """The features of a model."""

@@ -1,8 +1,8 @@
 """Fitted preprocessing: turns engineered features into the matrix that a model is trained on.
 
 Two encodings. `target`, for trees: numbers as they are, each category, and each joint of two, as its cross-fitted,
-shrunken outcome rate (scikit-learn's TargetEncoder; Micci-Barreca 2001). `one_hot`, for linear models: numbers standardised, categories
-as indicator columns, rare categories in one column.
+shrunken outcome rate (scikit-learn's TargetEncoder; Micci-Barreca 2001). `one_hot`, for linear models: numbers
+standardised, categories as indicator columns, rare categories in one column.
 """
 
 from collections import defaultdict
@@ -45,8 +45,8 @@ Matrix: TypeAlias = Any  # NDArray[np.float32], or scipy's csr_matrix of them (i
 class Preprocessor:
     """Preprocessing fitted on the training encounters only; the same object transforms all others.
 
-    A category or a pair unseen in training is encoded as the overall outcome rate (`target`), or a category in the column of rare
-    categories, if there is one, else as zeros (`one_hot`).
+    A category or a pair unseen in training is encoded as the overall outcome rate (`target`). With `one_hot`, such a
+    category is in the column of rare categories, if there is one, else encoded as zeros.
     """
 
     encoding: Encoding
@@ -76,7 +76,11 @@ class Preprocessor:
                 cv=StratifiedKFold(self.params.folds, shuffle=True, random_state=self.params.seed),
             )
             rates = self.encoder_.fit_transform(self._with_joints(codes), y.astype(int))
-            self.feature_names = (*self.features.number_names, *self.features.category_names, *self.features.joint_names)
+            self.feature_names = (
+                *self.features.number_names,
+                *self.features.category_names,
+                *self.features.joint_names,
+            )
             return self._dense(numbers, rates)
         self.scaler_ = StandardScaler().fit(numbers)
         self.encoder_ = OneHotEncoder(
@@ -225,7 +229,9 @@ class _Compiler:
         return (*scaler.mean_.tolist(), *[0.0] * rest), (*scaler.scale_.tolist(), *[1.0] * rest)
 
     def _count_table(self, number: Recorded) -> CountTable:
-        absent = tuple(self.slot[n.name] for n in self.features.numbers if isinstance(n, Absent) and n.field == number.field)
+        absent = tuple(
+            self.slot[n.name] for n in self.features.numbers if isinstance(n, Absent) and n.field == number.field
+        )
         return CountTable(number.maximum, (self.slot[number.name],), number.minimum, absent)
 
     def _code_table(self, name: str) -> CodeTable:

@@ -1,9 +1,9 @@
 """Encodes one encounter as the model's input vector, with an `Encoder` laid out to cost few interpreter steps.
 
 The contributions of all fields are chained to one list. Slots that only one field touches are numbers in that field's
-part. A field that touches shared slots has two more entries in its part: its sums and its lower bounds for them. A field
-that gives labels has an entry for each: the label, or, where it is the left one of a joint, the joint's rates by the
-right label. The shared slots and the joints' are at the end of the list.
+part. A field that touches shared slots has two more entries in its part: its sums and its lower bounds for them. For
+each side of a joint that a field gives, its part has an entry: the left side's is the joint's rates by right label, the
+right side's is the label. The shared slots and the joints' are at the end of the list.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from health_predict.features.encoder import CodeTable, Contribution, CountTable,
 
 _Part = tuple[Any, ...]  # one field's part of the list
 _Side = tuple[JointTable, bool]  # of a joint; True: the left one
-_LAID_OUT = 1_000  # fields with whole numbers up to this maximum have all their parts prepared
+_LAID_OUT = 1_000  # fields with whole numbers up to this maximum keep the parts of all that were seen
 
 
 class RowEncoder:
@@ -25,17 +25,22 @@ class RowEncoder:
 
     def __init__(self, encoder: Encoder):
         tables: dict[str, CountTable | CodeTable] = {**encoder.counts, **encoder.codes}
-        users = Counter(slot for table in tables.values() for slot in _touched(table))
-        own = {name: sorted(slot for slot in _only_summed(table) if users[slot] == 1) for name, table in tables.items()}
+        touched = {name: _touched(table) for name, table in tables.items()}
+        users = Counter(slot for summed, bounded in touched.values() for slot in summed | bounded)
+        own = {
+            name: sorted(slot for slot in summed - bounded if users[slot] == 1)
+            for name, (summed, bounded) in touched.items()
+        }
+        shares = {name: bool((summed | bounded) - set(own[name])) for name, (summed, bounded) in touched.items()}
         place: dict[Slot, int] = {}
         added: list[int] = []  # places of sums for shared slots; lower bounds follow each
         sides = {name: _sides(table, encoder.joints) for name, table in tables.items()}
         given: dict[tuple[Slot, bool], int] = {}  # place of each side of a joint
         length = 0
-        for name, table in tables.items():
+        for name in tables:
             place |= {slot: length + position for position, slot in enumerate(own[name])}
             length += len(own[name])
-            if _touched(table) - set(own[name]):
+            if shares[name]:
                 added.append(length)
                 length += 2
             given |= {(joint.slot, left): length + nth for nth, (joint, left) in enumerate(sides[name])}
@@ -47,7 +52,8 @@ class RowEncoder:
         self._fields = tuple(tables)
         self._unknown: list[str] = []
         self._tables = [
-            _parts(name, table, own[name], sides[name], place, self._unknown) for name, table in tables.items()
+            _parts(name, table, own[name], shares[name], sides[name], place, self._unknown)
+            for name, table in tables.items()
         ]
         self._zeros = [0.0] * len(shared)
         self._sums, self._maxima = _getter(added), _getter([position + 1 for position in added])
@@ -80,43 +86,55 @@ class RowEncoder:
 
 
 class _Numbers(dict[Any, _Part]):
-    """The part of each number: prepared for small whole numbers, computed on demand for others."""
+    """The part of each number, made when it is first asked for; those of small whole numbers are kept."""
 
     def __init__(self, table: CountTable, part: Callable[[Contribution], _Part]):
-        whole = isinstance(table.maximum, int) and table.maximum <= _LAID_OUT
-        values = [None, *range(int(table.maximum) + 1 if whole else 0)]
-        super().__init__({value: part(table.find(value)) for value in values})
+        super().__init__()
         self._table, self._part = table, part
+        self._kept = range(int(table.maximum) + 1 if _is_laid_out(table) else 0)
 
-    def __missing__(self, value: float) -> _Part:
-        return self._part(self._table.find(value))
+    def __missing__(self, value: float | None) -> _Part:
+        part = self._part(self._table.find(value))
+        if value is None or (type(value) is int and value in self._kept):
+            self[value] = part
+        return part
 
 
 class _Codes(dict[Any, _Part]):
-    """The part of each known value and its other spellings; an unknown value is noted and has a part too."""
+    """The part of each known value, made when it is first asked for, and kept; other spellings have the same part. An
+    unknown value is noted, and has a part too."""
 
-    def __init__(self, parts: Mapping[Any, _Part], icd9: bool, unknown: _Part, note: Callable[[], None]):
-        super().__init__(parts)
-        self._icd9, self._unknown, self._note = icd9, unknown, note
+    def __init__(self, table: CodeTable, part: Callable[[Contribution], _Part], note: Callable[[], None]):
+        super().__init__({None: part(table.missing)})
+        self._table, self._part, self._note = table, part, note
+        self._unknown = part(table.unknown)
 
     def __missing__(self, value: Any) -> _Part:
-        part = self.get(normalise(str(value))) if self._icd9 else None
-        if part is None:
-            self._note()
-            return self._unknown
-        return part
+        found = self._table.known.get(value)
+        if found is not None:
+            part = self[value] = self._part(found)
+            return part
+        canonical = normalise(str(value)) if self._table.keys == "icd9" else None
+        if canonical in self._table.known:
+            return self[canonical]
+        self._note()
+        return self._unknown
+
+
+def _is_laid_out(table: CountTable) -> bool:
+    return isinstance(table.maximum, int) and table.maximum <= _LAID_OUT
 
 
 def _parts(
     name: str,
     table: CountTable | CodeTable,
     own: Sequence[Slot],
+    shares: bool,
     sides: Sequence[_Side],
     place: Mapping[Slot, int],
     unknown: list[str],
 ) -> dict[Any, _Part]:
     """The field's part of the list, by value; an unknown value appends the field's name to `unknown`."""
-    shares = bool(_touched(table) - set(own))
 
     def part(contribution: Contribution) -> _Part:
         numbers = dict.fromkeys(own, 0.0)
@@ -133,8 +151,7 @@ def _parts(
 
     if isinstance(table, CountTable):
         return _Numbers(table, part)
-    known = {value: part(contribution) for value, contribution in {**table.known, None: table.missing}.items()}
-    return _Codes(known, table.keys == "icd9", part(table.unknown), lambda: unknown.append(name))
+    return _Codes(table, part, lambda: unknown.append(name))
 
 
 def _sides(table: CountTable | CodeTable, joints: Sequence[JointTable]) -> list[_Side]:
@@ -144,12 +161,10 @@ def _sides(table: CountTable | CodeTable, joints: Sequence[JointTable]) -> list[
     return [(joint, left) for joint, left in both if (joint.left if left else joint.right) in labelled]
 
 
-def _touched(table: CountTable | CodeTable) -> set[Slot]:
-    return {slot for c in table.contributions for amounts in (c.sums, c.maxima) for slot, _ in amounts}
-
-
-def _only_summed(table: CountTable | CodeTable) -> set[Slot]:
-    return _touched(table) - {slot for c in table.contributions for slot, _ in c.maxima}
+def _touched(table: CountTable | CodeTable) -> tuple[set[Slot], set[Slot]]:
+    """Slots that the table's values add to, and slots that they bound from below."""
+    summed = {slot for contribution in table.contributions for slot, _ in contribution.sums}
+    return summed, {slot for contribution in table.contributions for slot, _ in contribution.maxima}
 
 
 def _getter(places: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:

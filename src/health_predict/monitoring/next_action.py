@@ -53,8 +53,9 @@ class BatchRecord:
 
 @dataclass(frozen=True)
 class LoopState:
-    """State of the loop. `unjudged` are batches that were scored and have matured since; `open` are the records of
-    batches that have arrived and have not ended, oldest first; `first` is the record of the first model, used while
+    """State of the loop. `unjudged` are batches that were scored and have matured since, `early` those whose outcomes
+    have matured and that were not scored yet; `open` are the records of batches that have arrived and have not ended,
+    oldest first; `first` is the record of the first model, used while
     nothing is in production, or until its promotion is noted.
 
     `unjudged_answers`: number of the service's answers with known outcomes if not all were judged on these, else 0;
@@ -68,6 +69,7 @@ class LoopState:
     unjudged_answers: int = 0
     judged_answers: int = 0
     hint: str = ""
+    early: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,16 @@ def read_state(storage: Storage, answers: UnjudgedAnswers = NO_ANSWERS) -> LoopS
     """
     storage = ReadOnce(storage)
     ended, production = set(_numbers(storage)), read_ledger(storage).production
-    judged, said = set(judged_batches(storage)), set(scored(storage))
+    judged, said, became = set(judged_batches(storage)), set(scored(storage)), matured(storage)
     return LoopState(
         production=production,
-        unjudged=[number for number in matured(storage) if number in said and number not in judged],
+        unjudged=[number for number in became if number in said and number not in judged],
         open=[read_open(storage, number) for number in arrived(storage) if number not in ended],
         first=read_open(storage, FIRST),
         unjudged_answers=answers.known,
         judged_answers=answers.judged,
         hint=answers.hint,
+        early=[number for number in became if number not in said],
     )
 
 

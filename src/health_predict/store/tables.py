@@ -12,10 +12,9 @@ from typing import Any
 
 import polars as pl
 
-from health_predict.data.field import Field
 from health_predict.data.follow_up import REPRESENTS
 from health_predict.data.schema import FIELDS
-from health_predict.data.validation import DTYPES
+from health_predict.data.validation import DTYPES, invalid_values
 from health_predict.errors import DataError, StorageError
 from health_predict.store import layout
 from health_predict.store.storage import Storage
@@ -123,24 +122,6 @@ def _check_columns(encounters: pl.DataFrame, name: str) -> None:
 
 
 def _check_values(encounters: pl.DataFrame, name: str) -> None:
-    import pandera.polars as pa  # noqa: PLC0415  # 2 s, and reading our own tables does not need it
-
-    schema = pa.DataFrameSchema({field.name: _column(field) for field in FIELDS}, strict=True)
-    try:
-        schema.validate(encounters.drop(REPRESENTS, strict=False), lazy=True)
-    except pa.errors.SchemaErrors as errors:
-        counts = errors.failure_cases.group_by("column", "check").len().sort("column", "check")
-        found = "; ".join(f"{column}: {check} in {rows} rows" for column, check, rows in counts.iter_rows())
-        # `from None`: the original error holds the values.
-        raise DataError(f"{name} does not fit the schema of encounters: {found}") from None
-
-
-def _column(field: Field) -> Any:
-    import pandera.polars as pa  # noqa: PLC0415  # as above
-
-    checks, said = [], f"is not {field.rule}"
-    if field.is_number:
-        checks.append(pa.Check.in_range(*field.bounds, error=said))
-    elif field.closed:
-        checks.append(pa.Check.isin(field.codes, error=said))
-    return pa.Column(DTYPES[field.name], checks, nullable=field.nullable, unique=field.name == "encounter_id")
+    if invalid := invalid_values(encounters):
+        found = "; ".join(f"{one.column} {one.reason} in {one.rows} rows" for one in invalid)
+        raise DataError(f"{name} does not fit the schema of encounters: {found}")

@@ -32,18 +32,22 @@ class Turn(msgspec.Struct, frozen=True):
 
 @contextmanager
 def turn(storage: Storage, who: str) -> Iterator[Callable[[], None]]:
-    """Holds the turn at a store's loop for the block, and yields what renews it.
+    """Holds the turn at a store's loop for the block, and yields what renews it where it was not within the last BEAT.
 
     Raises Declined where another process has the turn, also when it is renewed after it was lost; ConflictError where
     another process took the turn at the same moment.
     """
     process, alone, ended = this_process(), threading.Lock(), threading.Event()
+    mine = Turn(who, process, datetime.now(UTC))
+    _take(storage, mine)
 
     def renew() -> None:
+        nonlocal mine
         with alone:
-            _take(storage, Turn(who, process, datetime.now(UTC)))
+            if (now := datetime.now(UTC)) - mine.at >= BEAT:
+                _take(storage, renewed := Turn(who, process, now))
+                mine = renewed
 
-    renew()
     beats = threading.Thread(target=_beat, args=(renew, ended), name="turn", daemon=True)
     beats.start()
     try:

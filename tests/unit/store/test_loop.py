@@ -72,3 +72,14 @@ def test_a_first_promotion_that_was_stopped_before_it_was_noted_is_due(tmp_path)
     assert next_action(read_state(storage)).action == "promote"
     write_record(storage, replace(first_model("initial"), run_id="r", evaluated=True, promoted="1"))
     assert next_action(read_state(storage)).action is None
+
+
+def test_outcomes_that_are_known_before_a_batch_is_scored_are_early(tmp_path):
+    storage = Folder(str(tmp_path))
+    arrive(storage, 1)
+    write_json(storage, layout.manifest(layout.outcomes(1)), {})
+    state = read_state(storage)
+    assert (state.early, state.unjudged) == ([1], [])
+    write_json(storage, layout.manifest(layout.predictions(1)), {})
+    state = read_state(storage)
+    assert (state.early, state.unjudged) == ([], [1])

@@ -86,9 +86,11 @@ def test_a_process_that_is_gone_holds_nobody_up(storage):
         pass
 
 
-def test_who_lost_the_turn_stops_and_leaves_it_to_the_other(storage):
+def test_who_lost_the_turn_stops_and_leaves_it_to_the_other(storage, monkeypatch):
+    monkeypatch.setattr(turns, "BEAT", timedelta(seconds=0.01))
     with pytest.raises(Declined), turn(storage, "me") as renew:
         at_work(storage, ELSEWHERE)
+        time.sleep(0.02)
         renew()
     assert b"ana@ward" in storage.read(layout.LOOP_TURN)
 
