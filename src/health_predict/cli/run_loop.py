@@ -53,8 +53,9 @@ class Loop:
     def run(self) -> Iterator[tuple[Due, BatchRecord | None]]:
         """Do what is due until nothing is; yields each action when it is done, with the record of its batch.
 
-        What another process takes in meanwhile is due in the next run. An intake that was stopped half-way is completed first. Raises what the steps raise, and Declined while another
-        process works on the loop; a `Declined` of a remedy is the end of the remedy, noted as objections.
+        What another process takes in meanwhile is due in the next run. An intake that was stopped half-way is
+        completed first. Raises what the steps raise, and Declined while another process works on the loop; a `Declined`
+        of a remedy is the end of the remedy, noted as objections.
         """
         storage = self.workspace.storage
         settle(storage, self.params.intake)
