@@ -21,9 +21,14 @@ hypothesis.settings.load_profile("no deadline")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that none of them is left when the other workers have nothing more to do."""
+    """Files with slow tests come first, so that none of them is left when the other workers have nothing more to do.
+
+    Of these, the ones in `stateful` and `properties` take longest.
+    """
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    first = sorted(slow, key=lambda path: (path.parent.name not in ("stateful", "properties"), path))
+    place = {path: number for number, path in enumerate(first)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")
