@@ -78,7 +78,7 @@ class GateParams:
 
 @dataclass(frozen=True)
 class PreprocessorParams:
-    exclude: tuple[str, ...] = ()  # fields that the model may not read, for policy (race) or because a feed lacks them
+    exclude: tuple[str, ...] | None = None  # fields that the model may not read; None: as for the model in production
     target_smoothing: float = 50.0  # encounters of prior weight; "auto" and 10 gave .001 to .002 less average precision
     folds: int = 5  # of the cross-fitting inside TargetEncoder
     decimals: int = 6  # encoded rates are rounded: neighbours stay apart in float32 (see encoder.py)

@@ -179,7 +179,7 @@ def resign(bundle: Path) -> None:
 
 def test_another_format_is_refused_by_number(bundle):
     rewrite(bundle, format=99)
-    with pytest.raises(BundleError, match="format 99, and this version reads format 3"):
+    with pytest.raises(BundleError, match="format 99, and this version of Health Predict reads format 4"):
         load_bundle(bundle)
 
 

@@ -160,7 +160,7 @@ class StandIns:
         ):
             content = f"{sorted(table.sha256 for table in provenance.trained_on)} {params.search.seed}".encode()
             manifest = Manifest(
-                format=3,
+                format=model.FORMAT,
                 family="lightgbm",
                 config={},
                 dataset=provenance.dataset,
@@ -170,6 +170,7 @@ class StandIns:
                 bands=[],
                 percentiles=[],
                 fields=[],
+                excluded=[],
                 trained_on=list(provenance.trained_on),
                 synthetic=True,
                 simulation=provenance.simulation,

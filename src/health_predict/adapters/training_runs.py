@@ -96,7 +96,12 @@ def log_best(
         registry.log_folder(run_id, folder)
         registry.log(
             run_id,
-            params={"family": fitted.family, **fitted.config, "threshold": fitted.threshold},
+            params={
+                "family": fitted.family,
+                **fitted.config,
+                "threshold": fitted.threshold,
+                "excluded": ",".join(bundle.manifest.excluded) or "none",
+            },
             metrics={**logged, "onnx_max_difference": difference},
             tags={"health_predict.bundle_sha256": bundle.sha256},
         )

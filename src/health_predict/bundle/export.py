@@ -78,6 +78,7 @@ def export(
         bands=bands(expected, params.bundle),
         percentiles=percentiles(expected),
         fields=list(encoder.fields),
+        excluded=sorted(fitted.preprocessor.params.exclude or ()),
         trained_on=list(provenance.trained_on),
         synthetic=provenance.synthetic,
         simulation=provenance.simulation,

@@ -34,7 +34,7 @@ from health_predict.params import LIVE_TARGET, OUTCOMES, Family, Target
 if TYPE_CHECKING:
     import polars as pl
 
-FORMAT = 3
+FORMAT = 4
 ENCODER, MODEL, REFERENCE, MANIFEST = "encoder.json", "model.onnx", "reference.json", "bundle.json"
 GOLDEN_TOLERANCE = 1e-6  # as far as two machines' floating point may differ; the contract of the export
 CHUNK = 16_384  # rows encoded at a time: bounds memory, fills the cache
@@ -80,6 +80,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bands: list[Band]
     percentiles: list[float]  # 101 values: percentile 0 to 100 of the validation encounters' probability
     fields: list[str]  # that the encoder reads
+    excluded: list[str]  # that its training was told to leave out
     trained_on: list[TableDigest]
     synthetic: bool
     simulation: str | None  # name of the replay that trained it; None: trained on what really happened
@@ -229,16 +230,7 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
     Raises BundleError that names the part that is missing or altered.
     """
     document = _read(folder, MANIFEST)
-    try:
-        found = msgspec.json.decode(document, type=_Format).format
-        if found != FORMAT:
-            raise BundleError(
-                f"{MANIFEST} in {folder} has format {found}, and this version reads format {FORMAT}: train again, or "
-                "serve it with the version of Health Predict that it was made with"
-            )
-        manifest = msgspec.json.decode(document, type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise BundleError(f"{MANIFEST} in {folder} is not a bundle description: {error}") from error
+    manifest = parse_manifest(document, str(folder))
     contents = {name: _read(folder, name) for name in (ENCODER, MODEL, REFERENCE)}
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != manifest.files.get(name):
@@ -252,6 +244,21 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
     bundle = Bundle(manifest, encoder, _session(contents[MODEL], threads), digest, missing)
     _check_golden(bundle, folder)
     return bundle
+
+
+def parse_manifest(document: bytes, place: str) -> Manifest:
+    """The content of `bundle.json`; `place` is for messages. BundleError for another format, or no manifest."""
+    try:
+        found = msgspec.json.decode(document, type=_Format).format
+        if found != FORMAT:
+            raise BundleError(
+                f"{MANIFEST} in {place} has format {found}, and this version of Health Predict reads format {FORMAT}. "
+                "Serve that model with the version that made it, and train its successor in a new storage root, under "
+                "another MODEL_NAME"
+            )
+        return msgspec.json.decode(document, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{MANIFEST} in {place} is not a bundle description: {error}") from error
 
 
 @lru_cache(maxsize=2)  # a step loads its few bundles again and again, and decoding is half of a loading

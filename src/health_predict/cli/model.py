@@ -6,8 +6,17 @@ import typer
 
 from health_predict.cli.console import Output
 from health_predict.cli.opening import settings_of_environment, storage_of, workspace_of, world_of
-from health_predict.cli.options import InSimulation, Json, OnDataset, OnTarget, Run, families_named
-from health_predict.params import LIVE_TARGET, Params, Protocol, SearchParams, Target
+from health_predict.cli.options import (
+    Excluded,
+    InSimulation,
+    Json,
+    OnDataset,
+    OnTarget,
+    Run,
+    families_named,
+    fields_named,
+)
+from health_predict.params import LIVE_TARGET, Params, PreprocessorParams, Protocol, SearchParams, Target
 from health_predict.training.candidates import CANDIDATES
 
 commands = typer.Typer()
@@ -22,6 +31,7 @@ def train(
     minutes: Annotated[float | None, typer.Option(min=0.1, help="Longest search per family, minutes.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same models.")] = SearchParams.seed,
     target: OnTarget = "lt30",
+    exclude: Excluded = None,
     dataset: OnDataset = None,
     force: Annotated[bool, typer.Option("--force", help="Train again although the inputs are unchanged.")] = False,
     json: Json = False,
@@ -44,7 +54,8 @@ def train(
     settings, output = settings_of_environment(), Output(json)
     search = SearchParams(families=families_named(families), trials=trials, minutes=minutes, seed=seed)
     with output.training(search) as progress:
-        workspace, params = workspace_of(settings), Params(search=search)
+        params = Params(search=search, preprocessor=PreprocessorParams(exclude=fields_named(exclude)))
+        workspace = workspace_of(settings)
         chosen = named(dataset) if dataset else INITIAL
         if dataset is None and target == LIVE_TARGET and matured(workspace.storage):
             chosen = assemble(workspace.storage, params, next_assembly(workspace.storage)).dataset
@@ -66,6 +77,7 @@ def evaluate(
         Target | None,
         typer.Option(help="With --protocol: lt30 (readmission within 30 days, the default) or any (at any time)."),
     ] = None,
+    exclude: Excluded = None,
     dataset: OnDataset = None,
     json: Json = False,
 ) -> None:
@@ -80,8 +92,8 @@ def evaluate(
 
     settings, output = settings_of_environment(), Output(json)
     if protocol is None:
-        if family or target:
-            raise typer.BadParameter("--family and --target go with --protocol: a run has its own")
+        if family or target or exclude:
+            raise typer.BadParameter("--family, --target and --exclude go with --protocol: a run has its own")
         from health_predict.steps.model.evaluate import evaluate as compare  # noqa: PLC0415
         from health_predict.store.datasets import named  # noqa: PLC0415
 
@@ -99,7 +111,7 @@ def evaluate(
     with output.progress("folds") as advance:
         found = study(
             storage_of(settings),
-            Params(),
+            Params(preprocessor=PreprocessorParams(exclude=fields_named(exclude) or ())),
             protocol,
             family,
             target or LIVE_TARGET,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from health_predict.data.schema import CLINICAL
 from health_predict.params import Family, Target
 from health_predict.training.candidates import CANDIDATES
 
@@ -29,10 +30,36 @@ OnDataset = Annotated[
         metavar="NAME", help="Data set: `initial`, or the name printed by `loop assemble` or `loop recalibrate`."
     ),
 ]
+Excluded = Annotated[
+    str | None,
+    typer.Option(
+        "--exclude",
+        metavar="FIELDS",
+        help="Comma-separated fields that the model may not read, for instance race,payer_code; `none`: it reads all. "
+        "By default as in the model in production.",
+    ),
+]
 Families = Annotated[str, typer.Option(help="Comma-separated model families.")]
 Trials = Annotated[int, typer.Option(min=1, help="Trials per family; the first uses the family's default.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same models.")]
 BatchNumber = Annotated[int, typer.Option("--batch", min=1, help="Number of a batch that has arrived.")]
+
+
+def fields_named(listed: str | None) -> tuple[str, ...] | None:
+    """The fields that a model may not read; `none`: it may read all. None where nothing was said."""
+    if listed is None or listed.strip() == "none":
+        return None if listed is None else ()
+    chosen = tuple(sorted({name.strip() for name in listed.split(",") if name.strip()}))
+    known = [field.name for field in CLINICAL]
+    unknown = [name for name in chosen if name not in known]
+    if unknown or not chosen:
+        raise typer.BadParameter(
+            f"{', '.join(unknown) or 'nothing'} is no field that a model could read; choose from {', '.join(known)}",
+            param_hint="--exclude",
+        )
+    if len(chosen) == len(known):
+        raise typer.BadParameter("a model without any field learns nothing", param_hint="--exclude")
+    return chosen
 
 
 def families_named(listed: str) -> tuple[Family, ...]:

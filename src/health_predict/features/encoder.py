@@ -5,7 +5,7 @@ values adds to slots of the vector. It is stored as `encoder.json`, so that the 
 libraries nor a pickle. Tables are encoded here, single encounters by `row_encoder.py`, to the same float32 numbers.
 
 A slot takes contributions by addition, or by maximum where several fields may state the same fact (a comorbidity in
-two diagnoses counts once). Then come joints (rates of pairs of labels, which two fields give), combinations (sums of
+two diagnoses counts once). Then come joints (amounts of pairs of labels, which two fields give), combinations (sums of
 slots), ratios, and, for linear models, standardisation.
 Slots after the outputs are intermediate results that no model reads.
 """
@@ -82,17 +82,21 @@ class CodeTable:
 
 
 class JointTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Table of a pair of labels: the rate of each pair goes to the slot, `otherwise` that of a pair without a rate."""
+    """Table of a pair of labels: each pair adds an amount to a slot, and so does a pair that is not in the table."""
 
-    slot: Slot
     left: int  # positions among the labels of an encounter
     right: int
-    rates: Mapping[str, Mapping[str, float]]
-    otherwise: float
+    pairs: Mapping[str, Mapping[str, tuple[Slot, float]]]  # left label -> right label -> slot and amount
+    otherwise: tuple[Slot, float]
 
-    def find(self, left: str, right: str) -> float:
-        """The rate of a pair."""
-        return self.rates.get(left, {}).get(right, self.otherwise)
+    def add(self, x: NDArray[np.float64], left: "Codes", right: "Codes") -> None:
+        """Add to `x`, shape (slots, rows), what the pair of labels of each row adds."""
+        found = [
+            [self.pairs.get(str(one), {}).get(str(other), self.otherwise) for other in right.values]
+            for one in left.values
+        ]
+        slots, amounts = np.array(found).transpose(2, 0, 1)[:, left.index, right.index]
+        x[slots.astype(np.intp), np.arange(x.shape[1])] += amounts
 
 
 @dataclass(frozen=True)
@@ -130,17 +134,9 @@ class Encoder:
         """
         rows = len(next(column.index if isinstance(column, Codes) else column for column in columns.values()))
         x = np.zeros((self.slots, rows))
-        labels: dict[int, tuple[list[str], NDArray[np.intp]]] = {}
+        labels: dict[int, Codes] = {}
         for name, count in self.counts.items():
-            given = np.asarray(columns[name])
-            held = np.clip(given, count.minimum, count.maximum)
-            if given.dtype.kind == "f":  # arrays of whole numbers have no missing values
-                missing = np.isnan(given)
-                held = np.where(missing, count.minimum, held)
-                for slot in count.absent:
-                    x[slot] += missing
-            for slot in count.slots:
-                x[slot] += held
+            _count(x, count, np.asarray(columns[name]))
         for name, table in self.codes.items():
             column = columns[name]
             if not isinstance(column, Codes):
@@ -152,10 +148,9 @@ class Encoder:
                 np.maximum(x[slot], amounts[column.index], out=x[slot])
             for position, texts in _by_position([contribution.labels for contribution in found]).items():
                 distinct, index = np.unique(texts, return_inverse=True)
-                labels[position] = distinct.tolist(), index[column.index]
+                labels[position] = Codes(index[column.index], distinct.tolist())
         for joint in self.joints:
-            (left, rows_left), (right, rows_right) = labels[joint.left], labels[joint.right]
-            x[joint.slot] = np.array([[joint.find(a, b) for b in right] for a in left])[rows_left, rows_right]
+            joint.add(x, labels[joint.left], labels[joint.right])
         for slot, parts in self.combinations:
             for part in parts:
                 x[slot] += x[part]
@@ -203,6 +198,18 @@ class Encoder:
     @cached_property
     def _scale_array(self) -> NDArray[np.float64]:
         return np.array(self.scale)
+
+
+def _count(x: NDArray[np.float64], count: CountTable, given: NDArray[Any]) -> None:
+    """Add a column of numbers to its slots of `x`, shape (slots, rows)."""
+    held = np.clip(given, count.minimum, count.maximum)
+    if given.dtype.kind == "f":  # arrays of whole numbers have no missing values
+        missing = np.isnan(given)
+        held = np.where(missing, count.minimum, held)
+        for slot in count.absent:
+            x[slot] += missing
+    for slot in count.slots:
+        x[slot] += held
 
 
 def _by_position(labels: list[tuple[tuple[int, str], ...]]) -> dict[int, list[str]]:

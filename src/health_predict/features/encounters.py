@@ -103,9 +103,8 @@ class Category:
 class Joint:
     """The pair of the labels that two categories have; "missing" and "unknown" are labels like others.
 
-    For models that read categories as outcome rates: the outcome of some pairs is not the sum of its parts. Of stays
-    that end in another acute hospital, 40% of those with a diagnosis in no group of Strack's are readmitted, and 18% of
-    the others (docs/data.md).
+    The outcome rate of some pairs does not follow from the rates of their labels: of stays that end in another acute
+    hospital, 40% of those with a diagnosis in no group of Strack's are readmitted (docs/data.md).
     """
 
     left: str  # names of categories
@@ -300,7 +299,8 @@ def engineer(encounters: pl.DataFrame, features: Features = ALL) -> pl.DataFrame
     """Features of a table of typed encounters: one row each, in the same order.
 
     Returns `number_names` as Float64 without nulls, then `category_names` as String without nulls ("missing" and
-    "unknown" are categories); joints are made of these by the preprocessor. Diagnosis codes may come in any spelling that `diagnoses.normalise` reads.
+    "unknown" are categories); the preprocessor joins these to pairs. Diagnosis codes may come in any spelling that
+    `diagnoses.normalise` reads.
     """
     encounters = settle(encounters)
     frame = encounters.lazy()

@@ -1,11 +1,12 @@
 """Fitted preprocessing: turns engineered features into the matrix that a model is trained on.
 
-Two encodings. `target`, for trees: numbers as they are, each category, and each joint of two, as its cross-fitted,
-shrunken outcome rate (scikit-learn's TargetEncoder; Micci-Barreca 2001). `one_hot`, for linear models: numbers
-standardised, categories as indicator columns, rare categories in one column.
+Two encodings. `target`, for trees: numbers as they are, each category and joint as its cross-fitted, shrunken outcome
+rate (scikit-learn's TargetEncoder; Micci-Barreca 2001). `one_hot`, for linear models: numbers standardised, categories
+and joints as indicator columns, rare ones of each in one column.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -55,7 +56,7 @@ class Preprocessor:
     @cached_property
     def features(self) -> Features:
         """The features that are encoded: of all fields but those that `params` excludes."""
-        return without(self.params.exclude)
+        return without(self.params.exclude or ())
 
     def engineer(self, encounters: pl.DataFrame) -> pl.DataFrame:
         """The table that `fit_transform` and `transform` take, for typed encounters; row order kept."""
@@ -75,12 +76,8 @@ class Preprocessor:
                 smooth=self.params.target_smoothing,
                 cv=StratifiedKFold(self.params.folds, shuffle=True, random_state=self.params.seed),
             )
-            rates = self.encoder_.fit_transform(self._with_joints(codes), y.astype(int))
-            self.feature_names = (
-                *self.features.number_names,
-                *self.features.category_names,
-                *self.features.joint_names,
-            )
+            rates = self.encoder_.fit_transform(codes, y.astype(int))
+            self.feature_names = (*self.features.number_names, *self._encoded_names)
             return self._dense(numbers, rates)
         self.scaler_ = StandardScaler().fit(numbers)
         self.encoder_ = OneHotEncoder(
@@ -93,7 +90,7 @@ class Preprocessor:
         """The matrix for any encounters, shape (rows, len(feature_names)), float32, row order kept."""
         numbers, codes = self._parts(features)
         if self.encoding == "target":
-            return self._dense(numbers, self.encoder_.transform(self._with_joints(codes)))
+            return self._dense(numbers, self.encoder_.transform(codes))
         return self._sparse(numbers, codes)
 
     def to_encoder(self) -> Encoder:
@@ -104,10 +101,10 @@ class Preprocessor:
         """Encoding of each label of a category: amounts by output column, zeros left out; key None: any other label."""
         position = self.features.category_names.index(category)
         labels = [*self.categories_[category], None]
-        codes = np.full((len(labels), len(self.features.category_names)), -1)
+        codes = np.full((len(labels), len(self._encoded_names)), -1)
         codes[:, position] = [*range(len(labels) - 1), -1]
         if self.encoding == "target":
-            rates = self._round(self.encoder_.transform(self._with_joints(codes)))[:, position]
+            rates = self._round(self.encoder_.transform(codes))[:, position]
             return {label: {category: rate} for label, rate in zip(labels, rates.tolist(), strict=True)}
         indicators = self.encoder_.transform(codes).toarray()
         mine, names = self._one_hot_slices()[position], self._one_hot_names()
@@ -116,18 +113,35 @@ class Preprocessor:
             for label, row in zip(labels, indicators, strict=True)
         }
 
-    def rates(self, joint: Joint) -> tuple[dict[str, dict[str, float]], float]:
-        """Rate of each pair seen in training, by the labels of both categories; and that of all other pairs."""
-        position = len(self.features.category_names) + self.features.joints.index(joint)
+    def pairs(self, joint: Joint) -> tuple[dict[str, dict[str, tuple[str, float]]], tuple[str, float]]:
+        """Output column and amount of each pair seen in training, by both labels; and those of all other pairs."""
+        position = self._encoded_names.index(joint.name)
+        seen = self.encoder_.categories_[position].tolist()
+        codes = np.full((len(seen) + 1, len(self._encoded_names)), -1)
+        codes[:-1, position] = seen
+        if self.encoding == "target":
+            rates = self._round(self.encoder_.transform(codes))[:, position]
+            amounts = [(joint.name, rate) for rate in rates.tolist()]
+        else:
+            mine = self._one_hot_slices()[position]
+            names, indicators = self._one_hot_names()[mine], self.encoder_.transform(codes)[:, mine].toarray()
+            amounts = [(names[row.argmax()], float(row.max())) for row in indicators]
+        found: dict[str, dict[str, tuple[str, float]]] = defaultdict(dict)
+        for (left, right), amount in zip(self._pairs_of(joint, seen), amounts[:-1], strict=True):
+            found[left][right] = amount
+        return dict(found), amounts[-1]
+
+    @property
+    def _encoded_names(self) -> tuple[str, ...]:
+        return (*self.features.category_names, *self.features.joint_names)
+
+    def _pairs_of(self, joint: Joint, codes: Sequence[int]) -> list[tuple[str, str]]:
+        """The labels of codes of a joint."""
         left, right = self.categories_[joint.left], self.categories_[joint.right]
-        found: dict[str, dict[str, float]] = defaultdict(dict)
-        pairs, rates = self.encoder_.categories_[position], self._round(self.encoder_.encodings_[position])
-        for pair, rate in zip(pairs.tolist(), rates.tolist(), strict=True):
-            found[left[pair // len(right)]][right[pair % len(right)]] = rate
-        return dict(found), float(self._round(np.array(self.encoder_.target_mean_)))
+        return [(left[code // len(right)], right[code % len(right)]) for code in codes]
 
     def _with_joints(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Codes of the categories, then one code for each pair of labels; -1 where training had no such label."""
+        """The codes of categories, then one code for each pair of labels; -1 where training had no such label."""
         pairs = []
         for joint in self.features.joints:
             left, right = (codes[:, self.features.category_names.index(name)] for name in (joint.left, joint.right))
@@ -141,7 +155,7 @@ class Preprocessor:
             pl.col(name).cast(pl.Enum(self.categories_[name]), strict=False).to_physical().cast(pl.Int64).fill_null(-1)
             for name in self.features.category_names
         ).to_numpy()
-        return numbers, codes
+        return numbers, self._with_joints(codes)
 
     def _round(self, rates: NDArray[np.float64]) -> NDArray[np.float64]:
         # A booster splits half-way between two values. Between rates that differ only beyond float32, it would split
@@ -158,14 +172,21 @@ class Preprocessor:
 
     def _one_hot_names(self) -> tuple[str, ...]:
         names = []
-        for position, category in enumerate(self.features.category_names):
-            rare = self.encoder_.infrequent_categories_[position]
-            rare = set() if rare is None else set(rare.tolist())
-            seen = self.encoder_.categories_[position].tolist()
-            labels = self.categories_[category]
-            names += [f"{category}={labels[code]}" for code in seen if code not in rare]
-            names += [f"{category}=rare"] if rare else []
+        for name, seen, infrequent in zip(
+            self._encoded_names, self.encoder_.categories_, self.encoder_.infrequent_categories_, strict=True
+        ):
+            rare = set() if infrequent is None else set(infrequent.tolist())
+            kept = [code for code in seen.tolist() if code not in rare]
+            names += [f"{name}={text}" for text in self._texts(name, kept)]
+            names += [f"{name}=rare"] if rare else []
         return tuple(names)
+
+    def _texts(self, name: str, codes: Sequence[int]) -> list[str]:
+        """Labels of codes of a category, or of a joint."""
+        for joint in self.features.joints:
+            if joint.name == name:
+                return [f"{left} and {right}" for left, right in self._pairs_of(joint, codes)]
+        return [self.categories_[name][code] for code in codes]
 
     def _one_hot_slices(self) -> list[slice]:
         widths = []
@@ -184,8 +205,7 @@ class _Compiler:
         names = [*preprocessor.feature_names, *(n.name for n in self.features.numbers if n.name in HIDDEN)]
         self.slot = {name: position for position, name in enumerate(names)}
         self.encoded = {name: preprocessor.encoded(name) for name in self.features.category_names}
-        self.joints = self.features.joints if preprocessor.encoding == "target" else ()
-        named = dict.fromkeys(name for joint in self.joints for name in (joint.left, joint.right))
+        named = dict.fromkeys(name for joint in self.features.joints for name in (joint.left, joint.right))
         self.labelled = {name: position for position, name in enumerate(named)}
 
     def compile(self) -> Encoder:
@@ -206,19 +226,21 @@ class _Compiler:
                 for n in self.features.numbers
                 if isinstance(n, Ratio)
             ),
-            joints=tuple(self._joint_table(joint) for joint in self.joints),
+            joints=tuple(self._joint_table(joint) for joint in self.features.joints),
             center=center,
             scale=scale,
         )
 
     def _joint_table(self, joint: Joint) -> JointTable:
-        rates, otherwise = self.preprocessor.rates(joint)
+        pairs, (column, amount) = self.preprocessor.pairs(joint)
         return JointTable(
-            slot=self.slot[joint.name],
             left=self.labelled[joint.left],
             right=self.labelled[joint.right],
-            rates=rates,
-            otherwise=otherwise,
+            pairs={
+                left: {right: (self.slot[name], value) for right, (name, value) in found.items()}
+                for left, found in pairs.items()
+            },
+            otherwise=(self.slot[column], amount),
         )
 
     def _standardisation(self, outputs: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,8 +2,8 @@
 
 The contributions of all fields are chained to one list. Slots that only one field touches are numbers in that field's
 part. A field that touches shared slots has two more entries in its part: its sums and its lower bounds for them. For
-each side of a joint that a field gives, its part has an entry: the left side's is the joint's rates by right label, the
-right side's is the label. The shared slots and the joints' are at the end of the list.
+each side of a joint that a field gives, its part has an entry: the left side's is the joint's pairs by right label, the
+right side's is the label. The shared slots are at the end of the list.
 """
 
 from collections import Counter
@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from operator import getitem, itemgetter
 from typing import Any
+
+import msgspec
 
 from health_predict.features.diagnoses import normalise, settle
 from health_predict.features.encoder import CodeTable, Contribution, CountTable, Encoder, JointTable, Slot
@@ -35,7 +37,7 @@ class RowEncoder:
         place: dict[Slot, int] = {}
         added: list[int] = []  # places of sums for shared slots; lower bounds follow each
         sides = {name: _sides(table, encoder.joints) for name, table in tables.items()}
-        given: dict[tuple[Slot, bool], int] = {}  # place of each side of a joint
+        given: dict[tuple[int, bool], int] = {}  # place of each side of a joint
         length = 0
         for name in tables:
             place |= {slot: length + position for position, slot in enumerate(own[name])}
@@ -43,21 +45,29 @@ class RowEncoder:
             if shares[name]:
                 added.append(length)
                 length += 2
-            given |= {(joint.slot, left): length + nth for nth, (joint, left) in enumerate(sides[name])}
+            given |= {side: length + nth for nth, side in enumerate(sides[name])}
             length += len(sides[name])
-        joined = [joint.slot for joint in encoder.joints]
-        shared = [slot for slot in range(encoder.slots) if slot not in place and slot not in joined]
-        place |= {slot: length + position for position, slot in enumerate([*shared, *joined])}
+        shared = [slot for slot in range(encoder.slots) if slot not in place]
+        place |= {slot: length + position for position, slot in enumerate(shared)}
+        joints = [_placed(joint, place) for joint in encoder.joints]
 
         self._fields = tuple(tables)
         self._unknown: list[str] = []
         self._tables = [
-            _parts(name, table, own[name], shares[name], sides[name], place, self._unknown)
+            _parts(
+                name,
+                table,
+                own[name],
+                shares[name],
+                [(joints[j], left) for j, left in sides[name]],
+                place,
+                self._unknown,
+            )
             for name, table in tables.items()
         ]
         self._zeros = [0.0] * len(shared)
         self._sums, self._maxima = _getter(added), _getter([position + 1 for position in added])
-        self._joints = [(given[j.slot, True], given[j.slot, False], j.otherwise) for j in encoder.joints]
+        self._joints = [(given[j, True], given[j, False], joint.otherwise) for j, joint in enumerate(joints)]
         self._combinations = [(place[slot], _getter([place[p] for p in parts])) for slot, parts in encoder.combinations]
         self._ratios = [(place[slot], place[over], place[under]) for slot, over, under in encoder.ratios]
         self._outputs = _getter([place[slot] for slot in range(len(encoder.outputs))])
@@ -72,7 +82,9 @@ class RowEncoder:
         if self._unknown and (settled := settle(encounter)) != encounter:  # it has codes of ICD-10-CM
             return self.encode(settled)
         x += self._zeros
-        x += [x[left].get(x[right], otherwise) for left, right, otherwise in self._joints]
+        for left, right, otherwise in self._joints:
+            place, amount = x[left].get(x[right], otherwise)
+            x[place] += amount
         for place, amount in chain.from_iterable(self._sums(x)):
             x[place] += amount
         for place, amount in chain.from_iterable(self._maxima(x)):
@@ -146,7 +158,7 @@ def _parts(
                 added.append((place[slot], amount))
         reached = [(place[slot], amount) for slot, amount in contribution.maxima]
         labels = dict(contribution.labels)
-        ends = [joint.rates.get(labels[joint.left], {}) if left else labels[joint.right] for joint, left in sides]
+        ends = [joint.pairs.get(labels[joint.left], {}) if left else labels[joint.right] for joint, left in sides]
         return (*numbers.values(), *((tuple(added), tuple(reached)) if shares else ()), *ends)
 
     if isinstance(table, CountTable):
@@ -154,11 +166,21 @@ def _parts(
     return _Codes(table, part, lambda: unknown.append(name))
 
 
-def _sides(table: CountTable | CodeTable, joints: Sequence[JointTable]) -> list[_Side]:
-    """The sides of joints whose label the field gives."""
+def _sides(table: CountTable | CodeTable, joints: Sequence[JointTable]) -> list[tuple[int, bool]]:
+    """The sides whose label the field gives, each as the number of its joint, and whether it is the left one."""
     labelled = dict(table.missing.labels) if isinstance(table, CodeTable) else {}
-    both = ((joint, left) for joint in joints for left in (True, False))
-    return [(joint, left) for joint, left in both if (joint.left if left else joint.right) in labelled]
+    both = ((number, joint, left) for number, joint in enumerate(joints) for left in (True, False))
+    return [(number, left) for number, joint, left in both if (joint.left if left else joint.right) in labelled]
+
+
+def _placed(joint: JointTable, place: Mapping[Slot, int]) -> JointTable:
+    """The joint with places of the list in place of slots."""
+    pairs = {
+        left: {right: (place[slot], amount) for right, (slot, amount) in found.items()}
+        for left, found in joint.pairs.items()
+    }
+    slot, amount = joint.otherwise
+    return msgspec.structs.replace(joint, pairs=pairs, otherwise=(place[slot], amount))
 
 
 def _touched(table: CountTable | CodeTable) -> tuple[set[Slot], set[Slot]]:

@@ -249,8 +249,8 @@ CANDIDATES: Mapping[Family, Candidate] = by_family(
         seconds=0.6,
         space={
             "learning_rate": Range(0.01, 0.15, 0.05, log=True),
-            "n_estimators": Range(80, 300, 150, large=300, whole=True),
-            "max_depth": Range(2, 6, 4, large=6, whole=True),
+            "n_estimators": Range(80, 300, 150, large=200, whole=True),
+            "max_depth": Range(2, 6, 4, large=5, whole=True),
             "min_child_weight": Range(1.0, 50.0, 10.0, log=True),
             "colsample_bytree": Range(0.2, 1.0, 0.4),
             "subsample": Range(0.5, 1.0, 0.8),
@@ -268,7 +268,7 @@ CANDIDATES: Mapping[Family, Candidate] = by_family(
         seconds=0.8,
         space={
             "learning_rate": Range(0.01, 0.1, 0.03, log=True),
-            "n_estimators": Range(100, 500, 200, large=400, whole=True),
+            "n_estimators": Range(100, 500, 200, large=300, whole=True),
             "num_leaves": Range(4, 48, 15, large=31, log=True, whole=True),
             "min_child_samples": Range(20, 300, 100, log=True, whole=True),
             "colsample_bytree": Range(0.2, 1.0, 0.3),

@@ -44,7 +44,7 @@ def study(
     A recalibration of each fold would take encounters from its training, and its noise would shift folds against
     each other. `on_fold(done, folds)` is called after every fold.
     """
-    features = engineer(cohort.encounters, without(preprocessor.exclude))
+    features = engineer(cohort.encounters, without(preprocessor.exclude or ()))
     scored, scores = [], []
     folds = list(_folds(cohort, protocol, params))
     for number, (train, test) in enumerate(folds, start=1):

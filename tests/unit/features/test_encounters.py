@@ -8,10 +8,8 @@ import factories
 from health_predict.data.schema import FIELD, IDENTIFIERS, OUTCOME
 from health_predict.data.validation import DTYPES
 from health_predict.features.encounters import (
-    CATEGORY_NAMES,
-    CODED_FIELDS,
+    ALL,
     HIDDEN,
-    NUMBER_NAMES,
     NUMBERS,
     Recorded,
     engineer,
@@ -28,10 +26,10 @@ def features_of(**values: str | int | None) -> dict[str, float | str]:
 
 def test_one_row_of_features_for_each_encounter_without_gaps():
     features = engineer(TABLE)
-    assert features.columns == [*NUMBER_NAMES, *CATEGORY_NAMES]
+    assert features.columns == [*ALL.number_names, *ALL.category_names]
     assert features.height == TABLE.height
-    assert set(features.select(NUMBER_NAMES).dtypes) == {pl.Float64()}
-    assert set(features.select(CATEGORY_NAMES).dtypes) == {pl.String()}
+    assert set(features.select(ALL.number_names).dtypes) == {pl.Float64()}
+    assert set(features.select(ALL.category_names).dtypes) == {pl.String()}
     assert not any(features.null_count().row(0))
     assert engineer(TABLE.clear()).is_empty()
 
@@ -47,7 +45,7 @@ def test_identifiers_and_the_outcome_change_no_feature():
 
 
 def test_no_feature_is_declared_on_an_identifier_or_the_outcome():
-    read = {*CODED_FIELDS, *(number.field for number in NUMBERS if isinstance(number, Recorded))}
+    read = {*ALL.coded_fields, *(number.field for number in NUMBERS if isinstance(number, Recorded))}
     assert read <= set(FIELD) - {*IDENTIFIERS, OUTCOME}
 
 
@@ -106,7 +104,7 @@ def test_rates_per_day_have_no_zero_below_the_line():
 
 
 def test_sums_over_fields():
-    drugs = dict.fromkeys((name for name in CODED_FIELDS if FIELD[name].codes[:1] == ("No",)), "No")
+    drugs = dict.fromkeys((name for name in ALL.coded_fields if FIELD[name].codes[:1] == ("No",)), "No")
     drugs = {name: "No" for name in drugs if name not in ("change", "diabetesMed")}
     features = features_of(
         **{**drugs, "insulin": "Up", "metformin": "Down", "glipizide": "Steady", "acarbose": "Up"},

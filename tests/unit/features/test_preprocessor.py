@@ -6,7 +6,7 @@ from scipy import sparse
 import factories
 from health_predict.data.schema import IDENTIFIERS
 from health_predict.data.validation import DTYPES
-from health_predict.features.encounters import CATEGORY_NAMES, NUMBER_NAMES, columns, engineer
+from health_predict.features.encounters import ALL, columns, engineer, without
 from health_predict.features.preprocessor import Preprocessor
 from health_predict.params import PreprocessorParams
 
@@ -93,7 +93,7 @@ def test_identifiers_and_counts_of_a_patients_encounters_are_not_in_the_matrix(e
     preprocessor = Preprocessor(encoding)
     matrix = preprocessor.fit_transform(engineer(TRAIN), Y)
     names = {name.partition("=")[0] for name in preprocessor.feature_names}
-    assert names == {*NUMBER_NAMES, *CATEGORY_NAMES}
+    assert names == {*ALL.number_names, *ALL.category_names, *ALL.joint_names}
     assert not names & {*IDENTIFIERS, "readmitted"}
     mixed = TRAIN.with_columns(pl.col(name).shuffle(seed=3) for name in IDENTIFIERS)
     again = Preprocessor(encoding).fit_transform(engineer(mixed), Y)
@@ -118,7 +118,7 @@ def test_a_training_row_is_not_encoded_by_its_own_outcome():
     lonely = engineer(TRAIN).with_columns(
         pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("lonely")).otherwise(pl.col("race")).alias("race")
     )
-    column = [*NUMBER_NAMES, *CATEGORY_NAMES].index("race")
+    column = [*ALL.number_names, *ALL.category_names].index("race")
     rates = []
     for outcome in (False, True):
         y = Y.copy()
@@ -135,7 +135,7 @@ def test_a_category_that_training_never_saw_counts_as_the_average_or_as_rare():
 
 
 def test_rates_stay_apart_in_single_precision():
-    rates = fitted("target").transform(engineer(LATER))[:, len(NUMBER_NAMES) :]
+    rates = fitted("target").transform(engineer(LATER))[:, len(ALL.number_names) :]
     for column in rates.T:
         gaps = np.diff(np.unique(column.astype(np.float64)))
         assert not gaps.size or gaps.min() > 5e-7
@@ -143,10 +143,10 @@ def test_rates_stay_apart_in_single_precision():
 
 def test_linear_models_get_standardised_numbers_and_indicators():
     matrix = dense(Preprocessor("one_hot").fit_transform(engineer(TRAIN), Y))
-    numbers, indicators = matrix[:, : len(NUMBER_NAMES)], matrix[:, len(NUMBER_NAMES) :]
+    numbers, indicators = matrix[:, : len(ALL.number_names)], matrix[:, len(ALL.number_names) :]
     np.testing.assert_allclose(numbers.mean(axis=0), 0, atol=1e-4)
     assert set(np.unique(indicators)) == {0.0, 1.0}
-    assert (indicators.sum(axis=1) == len(CATEGORY_NAMES)).all()
+    assert (indicators.sum(axis=1) == len(ALL.category_names) + len(ALL.joint_names)).all()
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -161,3 +161,47 @@ def test_fewer_rows_per_column_are_a_parameter():
     wide = Preprocessor("one_hot", PreprocessorParams(min_frequency=2))
     wide.fit_transform(engineer(TRAIN), Y)
     assert len(wide.feature_names) > len(fitted("one_hot").feature_names)
+
+
+def test_a_pair_of_labels_has_its_own_rate_and_a_pair_that_training_never_saw_the_overall_one():
+    joint = ALL.joints[0]
+    features = engineer(TRAIN).with_columns(
+        pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit("even")).otherwise(pl.lit("odd")).alias(joint.left),
+        pl.when(pl.int_range(pl.len()) % 3 == 0).then(pl.lit("third")).otherwise(pl.lit("other")).alias(joint.right),
+    )
+    y = (np.arange(TRAIN.height) % 6) == 0  # the outcome is the pair even and third: neither label alone says it
+    preprocessor = Preprocessor("target")
+    preprocessor.fit_transform(features, y)
+    column = preprocessor.feature_names.index(joint.name)
+    rates = preprocessor.transform(features)[:, column]
+    assert rates[y].min() > 0.4
+    assert rates[~y].max() < 0.1
+    unseen = features.with_columns(pl.lit("never seen").alias(joint.right))
+    assert preprocessor.transform(unseen)[:, column] == pytest.approx(y.mean(), abs=1e-6)
+    found, otherwise = preprocessor.pairs(joint)
+    assert found["even"]["third"] == (joint.name, pytest.approx(rates[0], abs=1e-6))
+    assert otherwise == (joint.name, pytest.approx(y.mean(), abs=1e-6))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("excluded", [("race",), ("payer_code", "gender"), ("diag_1",), ("insulin", "age", "weight")])
+def test_an_excluded_field_is_read_by_nothing(encoding, excluded):
+    preprocessor = Preprocessor(encoding, PreprocessorParams(exclude=excluded))
+    preprocessor.fit_transform(preprocessor.engineer(TRAIN), Y)
+    encoder = preprocessor.to_encoder()
+    assert not set(encoder.fields) & set(excluded)
+    mixed = LATER.with_columns(LATER[name].shuffle(seed=3) for name in excluded)
+    expected = preprocessor.transform(preprocessor.engineer(LATER))
+    np.testing.assert_array_equal(dense(preprocessor.transform(preprocessor.engineer(mixed))), dense(expected))
+    by_service = factories.vectors(
+        encoder, [{k: v for k, v in row.items() if k not in excluded} for row in LATER.to_dicts()]
+    )
+    np.testing.assert_allclose(by_service, dense(expected), rtol=0, atol=1e-6)
+
+
+def test_every_field_that_a_model_reads_can_be_left_out():
+    for name in fitted("target").to_encoder().fields:
+        features = without((name,))
+        assert name not in features.coded_fields
+        assert engineer(LATER.head(5).drop(name), features).height == 5
+    assert without(()) == ALL

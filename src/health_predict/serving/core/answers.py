@@ -280,6 +280,9 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     threshold: Annotated[float, _probability("Probability from which the prediction is 1.", 0.148)]
     bands: Annotated[list[BandBound], _says("From low to very high.", [{"name": "low", "lower": 0.0}])]
     fields: Annotated[list[str], _says("Fields that the model reads.", ["time_in_hospital", "age"])]
+    excluded: Annotated[
+        list[str], _says("Fields that the model was told not to read: accepted in requests, and ignored.", ["race"])
+    ]
     validation_metrics: Annotated[
         dict[str, float], _says("Of the validation encounters, by name.", {"val_roc_auc": 0.671})
     ]

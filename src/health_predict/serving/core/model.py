@@ -98,6 +98,7 @@ class Model:
             "threshold": manifest.threshold,
             "bands": [msgspec.to_builtins(band) for band in manifest.bands],
             "fields": manifest.fields,
+            "excluded": manifest.excluded,
             "validation_metrics": manifest.metrics,
             "evaluation": self.evaluation,
             "reference_encounter": self.explainer.reference,

@@ -16,6 +16,7 @@ from health_predict.data.cohort import LabelledEncounters
 from health_predict.data.splits import supply
 from health_predict.errors import Declined
 from health_predict.params import LIVE_TARGET, Family, GateParams, Params, SearchParams, Target
+from health_predict.store.bundles import kept_manifest
 from health_predict.store.datasets import INITIAL, Dataset, Vouched, read_part, vouch
 from health_predict.store.holdouts import asked_before, seen_in_production
 from health_predict.store.ledger import read_ledger
@@ -58,11 +59,13 @@ def train(
     The training tables are kept by content, where the gate finds them as long as a model may be in production. Skipped
     when a training with the same data, parameters and target is finished, unless `force`. Raises StorageError before
     the data set is made, Declined where no model of the data set could be compared with production, TrackingError when
-    MLflow does not answer, BundleError when an exported model's scores differ from the fitted one's.
+    MLflow does not answer, BundleError when production's bundle is damaged, or when an exported model's scores differ
+    from the fitted one's.
     """
     workspace = workspace.reading_once()
     storage = workspace.storage
     params = replace(params, search=replace(params.search, families=params.search.families or tuple(CANDIDATES)))
+    params = _carried(workspace, params)
     vouched = vouch(storage, dataset)
     # Also where training is skipped: a table may have been lost.
     for key in (dataset.train, dataset.validation, dataset.test):
@@ -79,6 +82,17 @@ def train(
         workspace.registry.log(run_id, tags={WINNER: report.winner})
     write_training(storage, report)
     return report
+
+
+def _carried(workspace: Workspace, params: Params) -> Params:
+    """The parameters, with what they leave open as in the model in production, if there is one."""
+    if params.preprocessor.exclude is not None:
+        return params
+    ledger = read_ledger(workspace.storage)
+    excluded: list[str] = []
+    if ledger.production is not None:
+        excluded = kept_manifest(workspace.storage, ledger.subject(ledger.production).bundle).excluded
+    return replace(params, preprocessor=replace(params.preprocessor, exclude=tuple(excluded)))
 
 
 def _search_and_fit(
