@@ -287,7 +287,7 @@ CANDIDATES: Mapping[Family, Candidate] = by_family(
         seconds=1.3,
         space={
             "learning_rate": Range(0.02, 0.15, 0.05, large=0.08, log=True),
-            "iterations": Range(100, 350, 250, large=350, whole=True),
+            "iterations": Range(100, 350, 250, large=200, whole=True),
             "depth": Range(3, 6, 5, large=6, whole=True),
             "l2_leaf_reg": Range(1.0, 50.0, 10.0, log=True),
             "rsm": Range(0.2, 1.0, 0.5),
