@@ -15,6 +15,8 @@ Family: TypeAlias = str  # name of a model family; training/candidates.py has th
 LIVE_TARGET: Target = "lt30"  # what CMS penalises, and known 30 days after discharge; the other is for study
 OUTCOMES: dict[Target, str] = {"lt30": "readmission within 30 days", "any": "readmission at any time"}
 
+CAPACITIES = (0.01, 0.99)  # shares that may be planned for: outside, everybody or hardly anybody is flagged
+
 SEED = 20080630  # any fixed number; this is the last month that the dataset covers
 
 
@@ -101,7 +103,14 @@ class SearchParams:
 class BundleParams:
     max_onnx_difference: float = 1e-6  # absolute, of the probability, on every validation row
     golden_rows: int = 20  # stored with their scores; the service scores them again before it is ready
+    capacity: float = 0.20  # share of discharges that the care team can follow up; a training without it takes that of
+    # the version in production. A default to begin with: only the hospital knows how many it can call or visit
     band_quantiles: tuple[float, ...] = (0.50, 0.80, 0.95)  # of validation scores: low | moderate | high | very high
+
+    def __post_init__(self) -> None:
+        least, most = CAPACITIES
+        if not least <= self.capacity <= most:
+            raise ValueError(f"capacity is a share of discharges from {least} to {most}, not {self.capacity}")
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ def real() -> Parts:
 def trained(family: Family, train: LabelledEncounters, validation: LabelledEncounters) -> Fitted:
     candidate = CANDIDATES[family]
     prepared = prepare(candidate.encoding, train, validation, PreprocessorParams())
-    return fit(family, candidate.default(len(train.outcomes)), prepared, SearchParams())
+    return fit(family, candidate.default(len(train.outcomes)), prepared, SearchParams(), BundleParams.capacity)
 
 
 def exported(folder: Path, fitted: Fitted, data: Parts, params: Params | None = None) -> tuple[Bundle, float]:

@@ -165,6 +165,7 @@ class StandIns:
                 config={},
                 dataset=provenance.dataset,
                 target=provenance.target,
+                capacity=params.bundle.capacity,
                 threshold=0.5,
                 calibration=Calibration(),
                 bands=[],

@@ -73,6 +73,7 @@ def export(
         config=dict(fitted.config),
         dataset=provenance.dataset,
         target=provenance.target,
+        capacity=params.bundle.capacity,
         threshold=fitted.threshold,
         calibration=fitted.calibration,
         bands=bands(expected, params.bundle),

@@ -7,7 +7,7 @@ import typer
 from health_predict.cli.console import Output
 from health_predict.cli.opening import settings_of_environment, storage_of, workspace_of, world_of
 from health_predict.cli.options import InSimulation, Json, OnDataset, OnTarget, Run, families_named
-from health_predict.params import LIVE_TARGET, Params, Protocol, SearchParams, Target
+from health_predict.params import CAPACITIES, LIVE_TARGET, BundleParams, Params, Protocol, SearchParams, Target
 from health_predict.training.candidates import CANDIDATES
 
 commands = typer.Typer()
@@ -23,6 +23,15 @@ def train(
     seed: Annotated[int, typer.Option(help="The same seed gives the same models.")] = SearchParams.seed,
     target: OnTarget = "lt30",
     dataset: OnDataset = None,
+    capacity: Annotated[
+        float | None,
+        typer.Option(
+            min=CAPACITIES[0],
+            max=CAPACITIES[1],
+            help="Share of discharges that the care team can follow up, and that is flagged; by default that of the "
+            f"version in production, before the first {BundleParams.capacity:.2f}.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Train again although the inputs are unchanged.")] = False,
     json: Json = False,
 ) -> None:
@@ -48,7 +57,7 @@ def train(
         chosen = named(dataset) if dataset else INITIAL
         if dataset is None and target == LIVE_TARGET and matured(workspace.storage):
             chosen = assemble(workspace.storage, params, next_assembly(workspace.storage)).dataset
-        report = step(workspace, params, target, settings.ray_address, progress, force, chosen)
+        report = step(workspace, params, target, settings.ray_address, progress, force, chosen, capacity)
     output.result(report, tables.trained)
 
 

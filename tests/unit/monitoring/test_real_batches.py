@@ -69,7 +69,7 @@ def _world(cohort: pl.DataFrame, seed: int) -> World:
     )
     known, held_out, approved = (label(part, "lt30") for part in (train, validation, window))
     prepared = prepare("target", known, held_out, PARAMS.preprocessor)
-    model = fit("lightgbm", CANDIDATES["lightgbm"].default(len(train)), prepared, PARAMS.search)
+    model = fit("lightgbm", CANDIDATES["lightgbm"].default(len(train)), prepared, PARAMS.search, PARAMS.bundle.capacity)
     scores = model.predict_proba(validation)
     importance = reliance(model.predict_proba, validation, PARAMS.drift.seed, rows=800)
     return World(

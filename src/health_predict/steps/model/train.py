@@ -15,7 +15,8 @@ from health_predict.bundle.model import FORMAT
 from health_predict.data.cohort import LabelledEncounters
 from health_predict.data.splits import supply
 from health_predict.errors import Declined
-from health_predict.params import LIVE_TARGET, Family, GateParams, Params, SearchParams, Target
+from health_predict.params import LIVE_TARGET, Family, GateParams, Params, Target
+from health_predict.store.bundles import kept_manifest
 from health_predict.store.datasets import INITIAL, Dataset, Vouched, read_part, vouch
 from health_predict.store.holdouts import asked_before, seen_in_production
 from health_predict.store.ledger import read_ledger
@@ -52,8 +53,11 @@ def train(
     progress: Progress,
     force: bool = False,
     dataset: Dataset = INITIAL,
+    capacity: float | None = None,
 ) -> TrainingReport:
     """Tune and fit the families on a data set, and name the best.
+
+    `capacity` None: that of the version in production, and of `params` before the first.
 
     The training tables are kept by content, where the gate finds them as long as a model may be in production. Skipped
     when a training with the same data, parameters and target is finished, unless `force`. Raises StorageError before
@@ -63,6 +67,7 @@ def train(
     workspace = workspace.reading_once()
     storage = workspace.storage
     params = replace(params, search=replace(params.search, families=params.search.families or tuple(CANDIDATES)))
+    params = _carried(storage, params, capacity)
     vouched = vouch(storage, dataset)
     # Also where training is skipped: a table may have been lost.
     for key in (dataset.train, dataset.validation, dataset.test):
@@ -81,6 +86,14 @@ def train(
     return report
 
 
+def _carried(storage: Storage, params: Params, capacity: float | None) -> Params:
+    """The parameters with what one version takes over from the one in production, where nobody asks for another."""
+    ledger = read_ledger(storage)
+    if capacity is None and ledger.production:
+        capacity = kept_manifest(storage, ledger.subject(ledger.production).bundle).capacity
+    return params if capacity is None else replace(params, bundle=replace(params.bundle, capacity=capacity))
+
+
 def _search_and_fit(
     registry: Registry, run_id: str, data: _Data, params: Params, ray_address: str | None, progress: Progress
 ) -> tuple[list[Search], list[BestModel]]:
@@ -91,7 +104,7 @@ def _search_and_fit(
     }
     by_family = {family: prepared[CANDIDATES[family].encoding] for family in families}
     searches, models = [], []
-    for found, fitted in _fitted(by_family, params.search, ray_address, progress):
+    for found, fitted in _fitted(by_family, params, ray_address, progress):
         log_search(registry, run_id, found)
         best = log_best(registry, run_id, fitted, data.train, data.validation, data.provenance, params)
         progress.model(best)
@@ -101,20 +114,21 @@ def _search_and_fit(
 
 
 def _fitted(
-    by_family: Mapping[Family, Prepared], params: SearchParams, ray_address: str | None, progress: Progress
+    by_family: Mapping[Family, Prepared], params: Params, ray_address: str | None, progress: Progress
 ) -> Iterator[tuple[Search, Fitted]]:
     """Each family's search with its best configuration fitted. For a single trial no cluster is started."""
-    if params.trials == 1 and ray_address is None:
+    capacity = params.bundle.capacity
+    if params.search.trials == 1 and ray_address is None:
         for family, prepared in by_family.items():
-            yield only_trial(family, prepared, params, progress.trial)
+            yield only_trial(family, prepared, params.search, capacity, progress.trial)
         return
     from health_predict.adapters.ray_cluster import cluster  # noqa: PLC0415  (a second to import)
     from health_predict.adapters.ray_search import search  # noqa: PLC0415
 
     with cluster(ray_address):
         folds = {family: prepared.fold for family, prepared in by_family.items()}
-        for found in search(folds, params, progress.trial):
-            yield found, fit(found.family, found.best.config, by_family[found.family], params)
+        for found in search(folds, params.search, progress.trial):
+            yield found, fit(found.family, found.best.config, by_family[found.family], params.search, capacity)
 
 
 def _read(storage: Storage, vouched: Vouched, params: Params, target: Target) -> _Data:
