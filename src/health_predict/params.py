@@ -105,7 +105,9 @@ class BundleParams:
     golden_rows: int = 20  # stored with their scores; the service scores them again before it is ready
     capacity: float = 0.20  # share of discharges that the care team can follow up; a training without it takes that of
     # the version in production. A default to begin with: only the hospital knows how many it can call or visit
-    band_quantiles: tuple[float, ...] = (0.50, 0.80, 0.95)  # of validation scores: low | moderate | high | very high
+    low_share: float = 0.625  # of those below the threshold: low, the others moderate. With a capacity of .20 low is
+    # everybody below the median
+    very_high_share: float = 0.25  # of those from the threshold on, the others high; with .20, the top twentieth
 
     def __post_init__(self) -> None:
         least, most = CAPACITIES

@@ -145,7 +145,7 @@ def _renew(
         lineage=[*old.lineage, old.run_id],
         threshold=threshold,
         calibration=old.calibration.then(calibration),
-        bands=bands(y_proba, params.bundle),
+        bands=bands(y_proba, threshold, params.bundle),
         percentiles=percentiles(y_proba),
         trained_on=[*old.trained_on, table],
         metrics=validation_metrics(metrics),
