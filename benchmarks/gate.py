@@ -155,6 +155,7 @@ def _equal(pool: Pool, one: Floats, other: Floats, holdouts: int) -> Iterator[Co
             first=None,
             trained_on=encounters["encounter_id"].head(0),
             fingerprints={},
+            capacity=PARAMS.bundle.capacity,
             gate=PARAMS.gate,
             bootstrap=PARAMS.bootstrap,
         )

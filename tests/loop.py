@@ -90,6 +90,7 @@ def crown(storage: Storage, folder: Path, params: Params) -> None:
         first=None,
         trained_on=data.encounters["encounter_id"].head(0),
         fingerprints={"test": holdout},
+        capacity=bundle.manifest.capacity,
         gate=params.gate,
         bootstrap=params.bootstrap,
     )

@@ -213,6 +213,7 @@ class StandIns:
         first: Scores | None,
         trained_on: pl.Series,
         fingerprints: Mapping[str, str],
+        capacity: float,
         gate: Any,
         bootstrap: Any,
         represents: Any,

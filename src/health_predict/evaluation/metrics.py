@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from health_predict.errors import DataError
+from health_predict.evaluation.operating_point import threshold_at
 from health_predict.params import BootstrapParams
 
 Floats = NDArray[np.float64]
@@ -92,11 +93,16 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Differences:
-    """Challenger minus champion on the same resamples. Higher is better for all but `brier`."""
+    """Challenger minus champion on the same resamples. Higher is better for all but `brier`.
+
+    `ppv` is of the positive predictive values at equal workload: each model flags its own highest risks, up to the same
+    share of the encounters. None where no share was given.
+    """
 
     auroc: Measurement
     average_precision: Measurement
     brier: Measurement
+    ppv: Measurement | None = None
 
 
 @dataclass(frozen=True)
@@ -150,22 +156,31 @@ def compare(
     patients: ArrayLike,
     params: BootstrapParams,
     represents: ArrayLike | None = None,
+    capacity: float | None = None,
 ) -> Differences:
     """Challenger minus champion, paired: the same encounters, the same resamples. The same risks give exactly 0.
 
-    Raises DataError as `evaluate` does.
+    `capacity` is the share that both models flag for the difference of their positive predictive values. Raises
+    DataError as `evaluate` does.
     """
     y, scores, sample = _checked(y_true, [challenger, champion], patients, represents)
     for p in scores:
         _refuse_improbable(p)
-    squares = [np.column_stack([(p - y) ** 2, np.ones(len(y))]) for p in scores]
-    sums, ranks = _replicates(y, scores, squares, sample, params)
+    thresholds = [threshold_at(capacity or 0.0, p, sample.rows) for p in scores]
+    flags = [p >= threshold for p, threshold in zip(scores, thresholds, strict=True)]
+    terms = [
+        np.column_stack([(p - y) ** 2, np.ones(len(y)), flagged, flagged * y])
+        for p, flagged in zip(scores, flags, strict=True)
+    ]
+    sums, ranks = _replicates(y, scores, terms, sample, params)
     briers = [total[:, 0] / total[:, 1] for total in sums]
+    ppvs = [_share(total[:, 3], total[:, 2]) for total in sums]
     difference = ranks[0] - ranks[1]
     return Differences(
         auroc=_measurement(difference[:, 0], params),
         average_precision=_measurement(difference[:, 1], params),
         brier=_measurement(briers[0] - briers[1], params),
+        ppv=None if capacity is None else _measurement(ppvs[0] - ppvs[1], params),
     )
 
 
@@ -401,11 +416,16 @@ def _from_sums(sums: Floats, calibration: _Calibration) -> dict[str, Floats]:
         "calibration_slope": calibration.slopes(sums[:, 6:13]),
         "observed_expected": outcomes / expected,
         "f1": 2 * true / (flagged + outcomes),
-        "precision": np.divide(true, flagged, out=np.zeros_like(true), where=flagged > 0),
+        "precision": _share(true, flagged),
         "recall": true / outcomes,
         "specificity": 1 - (flagged - true) / (weight - outcomes),
         "flag_rate": flagged / weight,
     }
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    """Part over whole, 0 where the whole is 0."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def _replicates(

@@ -79,6 +79,7 @@ def evaluate(
         first=models.first and _scores(*models.first, data),
         trained_on=seen(storage, [bundle.manifest for bundle in models.bundles]),
         fingerprints=made_from,
+        capacity=models.challenger.manifest.capacity,
         gate=params.gate,
         bootstrap=params.bootstrap,
         represents=data.represents,
