@@ -276,7 +276,7 @@ class StandIns:
 
     def prediction_drift(self, _reference: Any, scores: Any, *_rest: Any) -> PredictionDrift:
         moved = self.world.kind == "covariate"
-        return PredictionDrift(len(scores), 0.0, 1.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.6, 0.6, ("Scores moved.",) * moved)
+        return PredictionDrift(len(scores), 0.0, 1.0, 0.1, 0.1, 0.1, 0.1, 0.6, 0.6, ("Scores moved.",) * moved)
 
     # The rim
 

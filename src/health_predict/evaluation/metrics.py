@@ -69,7 +69,9 @@ class Metrics:
     at 11% outcomes; Nixon et al., CVPR Workshops 2019). Calibration intercept (slope fixed at 1; 0 is ideal) and
     slope (1 is ideal) follow Van Calster et al., BMC Medicine 2019;17:230. `observed_expected` is outcomes over
     the sum of risks. A row is flagged where its risk is at least the threshold; `precision` is the positive
-    predictive value, 0 where nothing is flagged. The slope is None where the data do not determine it: all risks
+    predictive value, 0 where nothing is flagged; `recall` is the sensitivity. `number_to_follow_up` is how many are
+    flagged for each readmission among them, 1 / `precision`: None where nothing can be said, as too few are flagged or
+    found, and in documents that were stored without it. The slope is None where the data do not determine it: all risks
     equal, or outcomes separated perfectly.
     """
 
@@ -89,6 +91,7 @@ class Metrics:
     recall: Interval
     specificity: Interval
     flag_rate: Interval
+    number_to_follow_up: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ def evaluate(
         patients=sample.patients,
         threshold=float(threshold),
         calibration_slope=interval(slope, params) if np.isfinite(slope).all() else None,
+        number_to_follow_up=_inverse(interval(values["precision"], params)),
         **{name: interval(replicates, params) for name, replicates in values.items()},
     )
 
@@ -235,6 +239,11 @@ def interval(replicates: Floats, params: BootstrapParams) -> Interval:
     tail = (1.0 - params.level) / 2
     lower, upper = np.quantile(replicates[1:], [tail, 1.0 - tail])
     return Interval(float(replicates[0]), float(lower), float(upper))
+
+
+def _inverse(found: Interval) -> Interval | None:
+    """The interval of 1 / x; None where x may be 0."""
+    return Interval(1 / found.estimate, 1 / found.upper, 1 / found.lower) if found.lower > 0 else None
 
 
 @dataclass(frozen=True)

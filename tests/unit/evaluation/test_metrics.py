@@ -190,6 +190,16 @@ def test_at_equal_workload_each_model_flags_its_own_highest_risks():
     assert compare(y, one, other, np.arange(10), FEW).ppv is None
 
 
+def test_the_number_to_follow_up_is_how_many_are_flagged_for_each_readmission_found():
+    y, p, patients = invented(800, 3)
+    found = evaluate(y, p, patients, 0.3, FEW)
+    number, ppv = found.number_to_follow_up, found.precision
+    assert number.estimate == pytest.approx((p >= 0.3).sum() / (y & (p >= 0.3)).sum())
+    assert (number.lower, number.upper) == pytest.approx((1 / ppv.upper, 1 / ppv.lower))
+    for threshold in (1.1, p[y].max()):  # nobody, and one or two: a resample may have none of them
+        assert evaluate(y, p, patients, threshold, FEW).number_to_follow_up is None
+
+
 def test_a_row_at_the_threshold_is_flagged():
     metrics = evaluate([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4], [1, 2, 3, 4], 0.3, FEW)
     assert metrics.flag_rate.estimate == 0.5

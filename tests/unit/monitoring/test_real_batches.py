@@ -85,7 +85,9 @@ def _inputs(world: World, batch: pl.DataFrame) -> list[str]:
     scores = world.model.predict_proba(batch)
     checks = (
         field_drift(world.reference, value_counts(batch), PARAMS.drift),
-        prediction_drift(world.reference, scores, world.model.threshold, PARAMS.performance, PARAMS.drift),
+        prediction_drift(
+            world.reference, scores, world.model.threshold, PARAMS.bundle.capacity, PARAMS.performance, PARAMS.drift
+        ),
         separation(world.train, batch, PARAMS.drift),
     )
     return [reason for check in checks for reason in check.reasons]
