@@ -220,6 +220,21 @@ def checks(comparison: Comparison, params: GateParams) -> list[Check]:
     return [check for rule in RULES for check in rule(comparison, params)]
 
 
+def stance(comparison: Comparison) -> str:
+    """Whether the challenger is better than the champion, worse or as good, and what the gate makes of it."""
+    if comparison.champion is None:
+        return "Nothing is in production, so nothing else is replaced."
+    found = comparison.champion.differences.auroc
+    better, worse = found.lower > 0, found.upper < 0
+    kind = "better than" if better else "worse than" if worse else "as good as"
+    tie = "" if better or worse else ", a tie: the interval contains 0"
+    return (
+        f"By AUROC the challenger is {kind} champion {comparison.champion.version}: the difference is "
+        f"{_signed(found, 0.025)}{tie}. The gate asks of a newer model that it is not worse by more than the margin; "
+        "it need not be better."
+    )
+
+
 def _target(comparison: Comparison, params: GateParams) -> Iterator[Check]:
     targets = {"challenger": comparison.target}
     for role, opponent in (("champion", comparison.champion), ("first model", comparison.first)):

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from health_predict.errors import DataError
-from health_predict.evaluation.operating_point import threshold_at
+from health_predict.evaluation.operating_point import in_words, threshold_at
 from health_predict.params import BootstrapParams
 
 Floats = NDArray[np.float64]
@@ -92,6 +92,11 @@ class Metrics:
     specificity: Interval
     flag_rate: Interval
     number_to_follow_up: Interval | None = None
+
+    @property
+    def operating_point(self) -> str:
+        """What the threshold means for the discharges of a hospital, in one sentence."""
+        return in_words(self.flag_rate.estimate, self.precision.estimate, self.recall.estimate)
 
 
 @dataclass(frozen=True)

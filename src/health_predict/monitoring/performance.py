@@ -52,9 +52,9 @@ class Performance:
 class PredictionDrift:
     """Scores of a batch against those of the reference, without outcomes. Rates are shares of encounters, 0 to 1.
 
-    `flag_rate_planned`: the capacity, the share of discharges that the care team can follow up. `psi` compares tenths of
-    the reference's scores. The estimated AUROCs are computed from scores alone (`estimate_auroc`). `alarms` names the
-    measures of `reasons`.
+    `flag_rate_planned`: the capacity, the share of discharges that the care team can follow up. `psi` compares tenths
+    of the reference's scores. The estimated AUROCs are computed from scores alone (`estimate_auroc`). `alarms` names
+    the measures of `reasons`.
     """
 
     rows: int

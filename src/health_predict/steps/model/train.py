@@ -2,10 +2,12 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from health_predict import __version__
 from health_predict.adapters.registry import Registry
@@ -15,7 +17,8 @@ from health_predict.bundle.model import FORMAT
 from health_predict.data.cohort import LabelledEncounters
 from health_predict.data.splits import supply
 from health_predict.errors import Declined
-from health_predict.params import LIVE_TARGET, Family, GateParams, Params, Target
+from health_predict.evaluation.metrics import Measurement, compare
+from health_predict.params import LIVE_TARGET, BootstrapParams, Family, GateParams, Params, Target
 from health_predict.store.bundles import kept_manifest
 from health_predict.store.datasets import INITIAL, Dataset, Vouched, read_part, vouch
 from health_predict.store.holdouts import asked_before, seen_in_production
@@ -103,14 +106,34 @@ def _search_and_fit(
         for encoding in sorted({CANDIDATES[family].encoding for family in families})
     }
     by_family = {family: prepared[CANDIDATES[family].encoding] for family in families}
-    searches, models = [], []
+    searches, models, risks = [], [], []
     for found, fitted in _fitted(by_family, params, ray_address, progress):
         log_search(registry, run_id, found)
         best = log_best(registry, run_id, fitted, data.train, data.validation, data.provenance, params)
         progress.model(best)
         searches.append(found)
         models.append(best)
-    return searches, models
+        risks.append(fitted.predict_proba(data.validation.encounters))
+    return searches, _behind(models, risks, data.validation, params.bootstrap)
+
+
+def _behind(
+    models: Sequence[BestModel],
+    risks: Sequence[NDArray[np.float64]],
+    validation: LabelledEncounters,
+    bootstrap: BootstrapParams,
+) -> list[BestModel]:
+    """The models with how far each is behind the one with the lowest Brier score, on resamples of patients."""
+    winner = min(range(len(models)), key=lambda place: models[place].metrics.brier.estimate)
+
+    def behind(y_proba: NDArray[np.float64]) -> Measurement:
+        data = validation.outcomes, y_proba, risks[winner], validation.patients
+        return compare(*data, bootstrap, validation.represents).brier
+
+    return [
+        model if place == winner else replace(model, brier_behind=behind(y_proba))
+        for place, (model, y_proba) in enumerate(zip(models, risks, strict=True))
+    ]
 
 
 def _fitted(
