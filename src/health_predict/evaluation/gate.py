@@ -11,9 +11,9 @@ the champion by a margin, better than a clinical score): the mistake is to belie
 that is tried on one hold-out. So each look, a question to that hold-out, has half the error of the one before (alpha
 spending; Tian and Ramdas, Stat Methods Med Res 2021;30:976), whose sum bounds the error over all looks however
 the challengers depend on each other. As all of these rules have to hold, none needs a correction for the others
-(Berger, Technometrics 1982;24:295). The others refuse what was shown to be bad (a worse Brier score, a subgroup): there
-the mistake is to refuse, and grows with the number of subgroups, over whose tests the error is divided (Bonferroni).
-These are not made harder to trip by further looks.
+(Berger, Technometrics 1982;24:295). The others refuse what was shown to be bad (a worse Brier score, a loss of
+predictive value, a subgroup): there the mistake is to refuse, and grows with the number of subgroups, over whose tests
+the error is divided (Bonferroni). These are not made harder to trip by further looks.
 """
 
 from collections.abc import Callable, Iterator, Mapping

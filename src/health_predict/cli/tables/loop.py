@@ -61,6 +61,8 @@ def _became(judged: "Judged") -> list[str]:
     found = judged.performance
     numbers = f"AUROC {found.current.auroc}, O/E {found.current.observed_expected}" if found else "not judged"
     lines = [f"  outcomes {whose} under version {judged.version}: {numbers}"]
+    if found:
+        lines.append(f"    {found.current.operating_point}")
     if judged.unjudged:
         lines.append(f"    {judged.unjudged}")
     if judged.follow_up:
@@ -100,7 +102,8 @@ def answers_judged(report: Any) -> RenderableType:
     for one in report.versions:
         found = one.metrics
         said = one.unjudged or (
-            f"AUROC {interval(found.auroc)}, observed / expected {interval(found.observed_expected)}"
+            f"AUROC {interval(found.auroc)}, observed / expected {interval(found.observed_expected)}. "
+            f"{found.operating_point}"
         )
         lines.append(f"version {one.version}, {one.rows:,} answers: {said}")
         if one.follow_up:

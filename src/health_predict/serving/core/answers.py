@@ -294,7 +294,11 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     ]
     evaluation: Annotated[
         dict[str, Any] | None,
-        _says("Metrics on unseen encounters with intervals, and by subgroup; null when not evaluated.", None),
+        _says(
+            "Metrics on unseen encounters with intervals, on all stays, on eligible index stays and by subgroup, and "
+            "what the threshold means for 100 discharges (`operating_point`); null when not evaluated.",
+            None,
+        ),
     ]
     reference_encounter: Annotated[
         dict[str, Value | None],

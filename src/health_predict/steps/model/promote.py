@@ -151,7 +151,13 @@ def _numbers(comparison: Comparison) -> dict[str, float]:
         "auroc": comparison.challenger.auroc.estimate,
         "average_precision": comparison.challenger.average_precision.estimate,
         "observed_expected": comparison.challenger.observed_expected.estimate,
+        "flag_rate": comparison.challenger.flag_rate.estimate,
+        "recall": comparison.challenger.recall.estimate,
+        "precision": comparison.challenger.precision.estimate,
     }
+    if comparison.eligible and comparison.eligible.challenger:
+        found["eligible_auroc"] = comparison.eligible.challenger.auroc.estimate
+        found["eligible_average_precision"] = comparison.eligible.challenger.average_precision.estimate
     if comparison.champion:
         found["auroc_difference"] = comparison.champion.differences.auroc.estimate
         found["average_precision_difference"] = comparison.champion.differences.average_precision.estimate
