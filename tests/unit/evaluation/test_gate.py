@@ -19,6 +19,7 @@ from health_predict.evaluation.gate import (
     checks,
     compare_models,
     objections,
+    stance,
 )
 from health_predict.evaluation.metrics import (
     AurocComparison,
@@ -257,6 +258,28 @@ def test_every_rule_can_trip():
         check.name for comparison, _ in TRIPS.values() for check in checks(comparison, PARAMS) if not check.passed
     }
     assert tripped == {check.name for check in checks(FINE, PARAMS)}
+
+
+@pytest.mark.parametrize(
+    ("difference", "says"),
+    [
+        (
+            measured_at(0.008, 0.001, 0.015),
+            "better than champion 7: the difference is +0.008 (95%: +0.001 to +0.015). The",
+        ),
+        (measured_at(-0.008, -0.015, -0.001), "worse than champion 7: the difference is -0.008"),
+        (
+            measured_at(0.004, -0.003, 0.011),
+            "as good as champion 7: the difference is +0.004 (95%: -0.003 to +0.011), a tie",
+        ),
+        (SAME, "as good as champion 7"),
+    ],
+)
+def test_a_tie_with_the_champion_is_called_a_tie(difference, says):
+    said = stance(replace(FINE, champion=against(FINE.champion, auroc=difference)))
+    assert says in said
+    assert "it need not be better" in said
+    assert stance(replace(FINE, champion=None)) == "Nothing is in production, so nothing else is replaced."
 
 
 def test_objections_add_up():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from health_predict.evaluation.operating_point import threshold_at
+from health_predict.evaluation.operating_point import in_words, threshold_at
 from health_predict.params import CAPACITIES, BundleParams
 
 CAPACITY = st.floats(*CAPACITIES)
@@ -44,3 +44,34 @@ def test_nobody_is_flagged_where_all_risks_are_equal(risk):
 def test_a_capacity_that_is_no_share_to_plan_for_is_refused(capacity):
     with pytest.raises(ValueError, match=r"a share of discharges from 0.01 to 0.99, not"):
         BundleParams(capacity=capacity)
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        (
+            (0.2, 0.22, 0.396),
+            "Of 100 discharges 20 are flagged; 4 of them are readmitted within 30 days, which is 40 of",
+        ),
+        (
+            (1.0, 0.114, 1.0),
+            "Of 100 discharges 100 are flagged; 11 of them are readmitted within 30 days, which is 100 of",
+        ),
+        (
+            (0.05, 0.3, 0.13),
+            "Of 1,000 discharges 50 are flagged; 15 of them are readmitted within 30 days, which is 13",
+        ),
+        (
+            (0.0001, 1.0, 0.0009),
+            "Of 10,000 discharges 1 is flagged; 1 of them is readmitted within 30 days, which is fewer",
+        ),
+        (
+            (0.0002, 0.2, 0.0009),
+            "Of 10,000 discharges 2 are flagged; fewer than 1 of them is readmitted within 30 days",
+        ),
+        ((0.2, 0.0, 0.0), "Of 100 discharges 20 are flagged; none of them is readmitted within 30 days."),
+        ((0.0, 0.0, 0.0), "Of 100 discharges none is flagged."),
+    ],
+)
+def test_the_operating_point_is_said_in_whole_discharges(shares, said):
+    assert in_words(*shares).startswith(said)
