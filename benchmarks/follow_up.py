@@ -84,7 +84,9 @@ def trained(train: pl.DataFrame, validation: pl.DataFrame) -> Fitted:
     candidate = CANDIDATES["lightgbm"]
     parts = label(train, "lt30"), label(validation, "lt30")
     prepared = prepare(candidate.encoding, *parts, PARAMS.preprocessor)
-    return fit("lightgbm", candidate.default(len(prepared.fold.y_train)), prepared, PARAMS.search)
+    return fit(
+        "lightgbm", candidate.default(len(prepared.fold.y_train)), prepared, PARAMS.search, PARAMS.bundle.capacity
+    )
 
 
 def judged(batch: pl.DataFrame, model: Fitted, number: int, name: str) -> tuple[pl.DataFrame, FollowUp | None, Row]:

@@ -30,6 +30,7 @@ from benchmarks.markers import replace_section
 from health_predict.data.cohort import LabelledEncounters, label, select_cohort
 from health_predict.evaluation.gate import Comparison, Scores, checks, compare_models
 from health_predict.evaluation.metrics import Differences, auroc, average_precision, compare
+from health_predict.evaluation.operating_point import threshold_at
 from health_predict.features.calibration import log_odds
 from health_predict.features.encounters import engineer
 from health_predict.features.preprocessor import Preprocessor
@@ -143,6 +144,7 @@ def _auroc(pool: Pool, y_proba: Floats) -> float:
 
 def _equal(pool: Pool, one: Floats, other: Floats, holdouts: int) -> Iterator[Comparison]:
     rng = np.random.default_rng(7)
+    flagged_from = {id(risks): threshold_at(PARAMS.bundle.capacity, risks) for risks in (one, other)}
     for _ in range(holdouts):
         rows, owners = pool.draw(rng)
         encounters = pool.data.encounters[rows].with_columns(patient_nbr=pl.Series(owners))
@@ -150,11 +152,12 @@ def _equal(pool: Pool, one: Floats, other: Floats, holdouts: int) -> Iterator[Co
         yield compare_models(
             encounters,
             pool.data.outcomes[rows],
-            Scores("challenger", challenger[rows], 0.15),
-            champion=Scores("champion", champion[rows], 0.15),
+            Scores("challenger", challenger[rows], flagged_from[id(challenger)]),
+            champion=Scores("champion", champion[rows], flagged_from[id(champion)]),
             first=None,
             trained_on=encounters["encounter_id"].head(0),
             fingerprints={},
+            capacity=PARAMS.bundle.capacity,
             gate=PARAMS.gate,
             bootstrap=PARAMS.bootstrap,
         )
@@ -164,14 +167,22 @@ def equal_table(compared: Iterator[Comparison], pool: Pool, one: Floats, other: 
     """Markdown: how often equal models are accepted, and which rules refuse them, look by look."""
     found = list(compared)
     looks = range(1, PARAMS.gate.max_looks + 1)
+    rules = {
+        "AUROC": "AUROC against",
+        "average precision": "average precision against",
+        "eligible stays": "eligible index stays",
+        "flag rate": "flag rate",
+        "PPV": "positive predictive value",
+        "Brier": "Brier",
+        "subgroups": "AUROC loss,",
+    }
     lines = [
-        "| look | accepted | refused by AUROC | average precision | Brier | subgroups |",
-        "|---|---|---|---|---|---|",
+        f"| look | accepted | refused by {' | '.join(rules)} |",
+        f"|---|---|{'---|' * len(rules)}",
     ]
     for look in looks:
         asked = [_failed(replace(comparison, look=look)) for comparison in found]
-        rules = ("AUROC against", "average precision", "Brier", "AUROC loss,")
-        refused = [_share([any(name.startswith(rule) for name in names) for names in asked]) for rule in rules]
+        refused = [_share([any(rule in name for name in names) for names in asked]) for rule in rules.values()]
         lines.append(f"| {look} | {_share([not names for names in asked])} | {' | '.join(refused)} |")
     uncorrected = _share([_subgroup_shown_alone(comparison) for comparison in found])
     difference = _auroc(pool, one) - _auroc(pool, other)

@@ -33,13 +33,23 @@ def main() -> None:
 
 def table(reports: list[StudyReport]) -> str:
     """Markdown: a row a family, best AUROC first, then the clinical scores on the same encounters."""
-    lines = ["| model | AUROC | average precision | Brier | ECE |", "|---|---|---|---|---|"]
+    lines = [
+        "| model | AUROC | average precision | AUROC, eligible stays | average precision, eligible stays "
+        "| Brier | ECE |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for report in sorted(reports, key=lambda report: -report.metrics.auroc.estimate):
-        metrics = report.metrics
-        cells = [_cell(interval) for interval in (metrics.auroc, metrics.average_precision, metrics.brier, metrics.ece)]
+        metrics, eligible = report.metrics, report.eligible
+        ranks = (metrics.auroc, metrics.average_precision, eligible.auroc, eligible.average_precision)
+        cells = [_cell(interval) for interval in (*ranks, metrics.brier, metrics.ece)]
         lines.append(f"| {TITLES[report.family]} | {' | '.join(cells)} |")
-    lines += [f"| {name} | {_cell(score.reference)} | | | |" for name, score in reports[0].clinical.items()]
-    lines += ["", f"{reports[0].metrics.rows:,} encounters scored, {reports[0].metrics.outcomes:,} readmissions."]
+    lines += [f"| {name} | {_cell(score.reference)} | | | | | |" for name, score in reports[0].clinical.items()]
+    found, eligible = reports[0].metrics, reports[0].eligible
+    lines += [
+        "",
+        f"{found.rows:,} encounters scored, {found.outcomes:,} readmissions; {eligible.rows:,} of them are eligible "
+        f"index stays, {eligible.outcomes:,} readmissions.",
+    ]
     return "\n".join(lines)
 
 

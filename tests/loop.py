@@ -68,7 +68,7 @@ def export_champion(storage: Storage, folder: Path, params: Params) -> Path:
     validation, validated = read_part(storage, vouched, INITIAL.validation, "lt30")
     candidate = CANDIDATES["lightgbm"]
     prepared = prepare(candidate.encoding, train, validation, params.preprocessor)
-    fitted = fit("lightgbm", candidate.default(len(train.outcomes)), prepared, params.search)
+    fitted = fit("lightgbm", candidate.default(len(train.outcomes)), prepared, params.search, params.bundle.capacity)
     tables: tuple[TableDigest, ...] = (trained, validated)
     provenance = Provenance(
         RUN, INITIAL.name, "lt30", tables, synthetic=True, simulation=None, git_revision="unknown", seed=1
@@ -90,6 +90,7 @@ def crown(storage: Storage, folder: Path, params: Params) -> None:
         first=None,
         trained_on=data.encounters["encounter_id"].head(0),
         fingerprints={"test": holdout},
+        capacity=bundle.manifest.capacity,
         gate=params.gate,
         bootstrap=params.bootstrap,
     )

@@ -11,7 +11,7 @@ from health_predict.bundle.export import Provenance, export
 from health_predict.data.cohort import label, select_cohort
 from health_predict.data.schema import CLINICAL
 from health_predict.data.splits import split
-from health_predict.params import Params, PreprocessorParams, SearchParams, SplitParams
+from health_predict.params import BundleParams, Params, PreprocessorParams, SearchParams, SplitParams
 from health_predict.simulation.synthetic import generate
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
@@ -39,7 +39,7 @@ def make_bundle(folder: Path) -> Path:
     train, validation = label(splits.train, "lt30"), label(splits.validation, "lt30")
     candidate = CANDIDATES["lightgbm"]
     prepared = prepare(candidate.encoding, train, validation, PreprocessorParams())
-    fitted = fit("lightgbm", candidate.default(len(train.outcomes)), prepared, SearchParams())
+    fitted = fit("lightgbm", candidate.default(len(train.outcomes)), prepared, SearchParams(), BundleParams.capacity)
     provenance = Provenance(
         "run", "initial", "lt30", (), synthetic=True, simulation=None, git_revision="unknown", seed=1
     )

@@ -205,7 +205,7 @@ from health_predict.bundle.export import LIBRARIES
 from health_predict.bundle.onnx import to_onnx
 from health_predict.cli.options import families_named
 from health_predict.data.cohort import label, select_cohort
-from health_predict.params import PreprocessorParams, SearchParams
+from health_predict.params import BundleParams, PreprocessorParams, SearchParams
 from health_predict.training.candidates import CANDIDATES, TITLES
 from health_predict.training.fit import importance, prepare
 from health_predict.training.search import only_trial
@@ -217,7 +217,7 @@ assert all(ray_search._distribution(bounds).single() is False for bounds in cand
 assert candidate.default(100_000) == {"n_estimators": 300, "min_samples_leaf": 20}
 parts = [label(select_cohort(factories.encounters(rows, seed=rows)), "lt30") for rows in (1_500, 500)]
 prepared = prepare(candidate.encoding, *parts, PreprocessorParams())
-search, fitted = only_trial("extra_trees", prepared, SearchParams(), lambda *_: None)
+search, fitted = only_trial("extra_trees", prepared, SearchParams(), BundleParams.capacity, lambda *_: None)
 assert len(search.best.auroc) == SearchParams().reports and abs(sum(importance(fitted).values()) - 1) < 1e-9
 import onnxruntime
 graph = to_onnx("extra_trees", fitted.model, prepared.fold.X_validation.shape[1])

@@ -135,6 +135,17 @@ def test_from_a_trained_model_to_production_and_a_decline(store, health_predict)
     assert evaluated.json["run_id"] == store.winner
     assert evaluated.json["synthetic"] is True
     assert {check["passed"] for check in evaluated.json["checks"]} == {True}
+    assert evaluated.json["operating_point"].startswith("Of 100 discharges")
+    compared = evaluated.json["comparison"]
+    assert 0 < compared["eligible"]["rows"] < compared["challenger"]["rows"]
+    shown = health_predict(store.root, "evaluate").out
+    for text in (
+        "challenger, eligible index stays",
+        "sensitivity (95%)",
+        "too few readmissions to judge",
+        "race Asian",
+    ):
+        assert text in shown
 
     promoted = run("promote")
     assert promoted.code == 0, promoted.err
@@ -190,6 +201,8 @@ def test_everything_but_the_result_goes_to_stderr(trained):
         interval = found["metrics"][name]
         assert interval["lower"] <= interval["estimate"] <= interval["upper"]
     assert found["synthetic"] is True
+    assert found["eligible"]["rows"] < found["metrics"]["rows"]
+    assert 0.19 < found["metrics"]["flag_rate"]["estimate"] <= 0.20
     assert 0.55 < found["metrics"]["auroc"]["estimate"] < 0.8  # above: something leaks
 
 

@@ -1,5 +1,6 @@
 """Decisions: what the gate says goes, one at a time, and the ledger and the aliases end up saying the same."""
 
+import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,8 @@ LAX = GateParams(
     observed_expected=(0, 1e9),
     max_subgroup_auroc_loss=2,
     min_subgroup_auroc=0,
+    max_flag_rate_ratio=1e9,
+    max_ppv_loss=2,
 )
 STRICT = replace(LAX, min_rows=10**9)
 WHO = "tester@here"
@@ -470,3 +473,31 @@ def test_a_model_against_itself_differs_by_exactly_nothing(store, registry, comp
     store.storage.delete(layout.evaluation_report(store.winner))
     differences = evaluate(store.workspace, Params(), WHO, store.winner).comparison.champion.differences
     assert (differences.auroc.estimate, differences.auroc.lower, differences.auroc.upper) == (0, 0, 0)
+
+
+def capacities(store, registry, *runs: str) -> list[float]:
+    return [registry.bundle(run_id).manifest.capacity for run_id in runs]
+
+
+def test_a_capacity_goes_from_version_to_version_until_another_is_asked_for(store, registry, compare):
+    def train(*options: str) -> str:
+        code, out, err = store.run("train", "--families", "lightgbm", "--trials", "1", *options, "--json")
+        assert code == 0, err
+        return json.loads(out.splitlines()[-1])["winner"]
+
+    first = train()
+    compare(first)
+    promote(store.workspace, LAX, WHO, first)
+    assert train() == first
+    wider = train("--capacity", "0.3")
+    assert capacities(store, registry, first, wider) == [0.2, 0.3]
+    compare(wider)
+    assert promote(store.workspace, LAX, WHO, wider).version.version == "2"  # which scores alike and flags more
+    assert train() == wider
+    assert capacities(store, registry, train("--seed", "5")) == [0.3]
+
+
+def test_a_capacity_that_is_no_share_of_discharges_is_refused(store, health_predict):
+    found = health_predict(store.root, "train", "--capacity", "20")
+    assert found.code == 2
+    assert "--capacity': Input should be less than or equal to 0.99" in found.err

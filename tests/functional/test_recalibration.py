@@ -21,7 +21,7 @@ from health_predict.store.bundles import fetch_bundle
 from health_predict.store.ledger import read_ledger
 from health_predict.store.monitoring_reports import read_judged, read_monitoring
 from health_predict.store.reports import read_evaluation
-from health_predict.store.tables import json_bytes
+from health_predict.store.tables import json_bytes, parse_table
 from stores import Place, prepare
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def test_more_readmissions_are_recalibrated_which_brings_expected_closer_to_obse
     assert not place.storage.exists(layout.retraining_manifest(2))
 
 
-def test_the_model_stays_and_so_do_the_order_of_risks_and_who_is_flagged(replayed):
+def test_the_model_and_the_order_of_risks_stay_and_the_capacity_is_flagged(replayed):
     place, _ = replayed
     (old_folder, old), (folder, new) = bundle_of(place, "1"), bundle_of(place, "2")
     for name in (ENCODER, MODEL):
@@ -75,7 +75,10 @@ def test_the_model_stays_and_so_do_the_order_of_risks_and_who_is_flagged(replaye
     encounters = read_arrival(place.storage, 2)
     before, after = old.predict_proba(encounters), new.predict_proba(encounters)
     assert np.array_equal(np.argsort(before, kind="stable"), np.argsort(after, kind="stable"))
-    assert np.array_equal(before >= old.manifest.threshold, after >= new.manifest.threshold)
+    calibrated_on = parse_table(place.storage.read(layout.recalibration_data(2, "validation")), "validation")
+    flagged = new.predict_proba(calibrated_on) >= new.manifest.threshold
+    assert new.manifest.capacity == old.manifest.capacity
+    assert new.manifest.capacity - 0.01 < flagged.mean() <= new.manifest.capacity
     report = read_evaluation(place.storage, new.manifest.run_id)
     difference = report.comparison.champion.differences.auroc
     assert (difference.estimate, difference.lower, difference.upper) == (0.0, 0.0, 0.0)

@@ -13,7 +13,7 @@ import pytest
 
 import factories
 from health_predict.adapters.download import extract_csv, read_source
-from health_predict.bundle.export import Provenance, export
+from health_predict.bundle.export import Provenance, bands, export
 from health_predict.bundle.model import ENCODER, MANIFEST, MODEL, REFERENCE, Bundle, load_bundle
 from health_predict.data.cohort import LabelledEncounters, label, select_cohort
 from health_predict.data.decode import decode
@@ -21,6 +21,7 @@ from health_predict.data.schema import CLINICAL
 from health_predict.data.splits import Splits, split
 from health_predict.data.validation import validate
 from health_predict.errors import BundleError
+from health_predict.evaluation.operating_point import threshold_at
 from health_predict.params import (
     BundleParams,
     Family,
@@ -60,7 +61,7 @@ def real() -> Parts:
 def trained(family: Family, train: LabelledEncounters, validation: LabelledEncounters) -> Fitted:
     candidate = CANDIDATES[family]
     prepared = prepare(candidate.encoding, train, validation, PreprocessorParams())
-    return fit(family, candidate.default(len(train.outcomes)), prepared, SearchParams())
+    return fit(family, candidate.default(len(train.outcomes)), prepared, SearchParams(), BundleParams.capacity)
 
 
 def exported(folder: Path, fitted: Fitted, data: Parts, params: Params | None = None) -> tuple[Bundle, float]:
@@ -127,6 +128,29 @@ def test_bands_and_percentiles_follow_the_probability(pristine, invented):
     percentiles = [bundle.percentile(float(p)) for p in (0.0, *proba, 1.0)]
     assert percentiles == sorted(percentiles)
     assert (percentiles[0], percentiles[-1]) == (0, 100)
+
+
+def test_who_is_flagged_is_in_a_high_band_and_nobody_else(pristine, invented):
+    bundle = load_bundle(pristine)
+    threshold = bundle.manifest.threshold
+    risks = [*bundle.predict_proba(invented[1].encounters), threshold, np.nextafter(threshold, 0)]
+    assert all((bundle.band(float(p)) in ("high", "very high")) == (p >= threshold) for p in risks)
+
+
+def test_of_a_fifth_that_is_flagged_the_bands_are_the_lower_half_and_the_top_twentieth():
+    risks = np.random.default_rng(4).permutation(1_000) / 1_000
+    found = bands(risks, threshold_at(0.20, risks), BundleParams())
+    assert [round(float((risks >= band.lower).mean()), 3) for band in found] == [1.0, 0.5, 0.2, 0.05]
+
+
+@pytest.mark.parametrize("risks", [[0.1] * 9, [0.1] * 8 + [0.2], [0.1, 0.2], [0.0, 1.0, 1.0], [0.3]])
+def test_bounds_of_bands_ascend_where_risks_are_tied(risks):
+    proba = np.array(risks)
+    threshold = threshold_at(0.20, proba)
+    lower = [band.lower for band in bands(proba, threshold, BundleParams())]
+    assert lower == sorted(lower)
+    assert (lower[0], lower[2]) == (0.0, threshold)
+    assert lower[1] < threshold
 
 
 def test_an_empty_table_has_no_scores(pristine):

@@ -13,7 +13,8 @@ from health_predict.adapters.registry import BUNDLE, PREPROCESSOR, REQUIRED
 from health_predict.adapters.training_runs import experiment
 from health_predict.bundle.model import load_bundle
 from health_predict.features.encounters import columns, engineer
-from health_predict.params import SearchParams
+from health_predict.params import Params, SearchParams
+from health_predict.steps.model.evaluate import evaluate
 from health_predict.store import layout
 from health_predict.training.candidates import TITLES
 
@@ -79,6 +80,23 @@ def test_the_best_models_run_holds_all_that_is_needed_to_judge_and_serve_it(trai
         assert set(REQUIRED) <= held
         assert "model/MLmodel" in files(client, run, "model")
         assert len([name for name in files(client, run, "figures") if name.endswith(".png")]) >= 4
+
+
+def test_a_model_says_how_far_it_is_behind_the_winner(trained):
+    winner, other = trained.output["models"]
+    assert winner["brier_behind"] is None
+    behind, briers = other["brier_behind"], [model["metrics"]["brier"]["estimate"] for model in (winner, other)]
+    assert behind["estimate"] == pytest.approx(briers[1] - briers[0], abs=1e-12)
+    assert behind["lower"] <= behind["estimate"] <= behind["upper"]
+
+
+def test_an_evaluation_is_logged_for_all_stays_and_for_eligible_index_stays(store):
+    report = evaluate(store.workspace, Params(), "tester@here", store.winner)
+    logged = MlflowClient(store.settings.resolved_tracking_uri).get_run(store.winner).data.metrics
+    found = report.comparison
+    assert logged["test_roc_auc"] == found.challenger.auroc.estimate
+    assert logged["test_flag_rate"] == found.challenger.flag_rate.estimate
+    assert logged["test_eligible_roc_auc"] == found.eligible.challenger.auroc.estimate
 
 
 def test_the_preprocessor_beside_a_bundle_encodes_as_the_bundle_does(trained, client):

@@ -38,6 +38,7 @@ def compared(y: NDArray[np.bool_], challenger: NDArray, champion: NDArray, gate:
         first=Scores("1", champion, 0.3),
         trained_on=ENCOUNTERS["encounter_id"][:0],
         fingerprints={},
+        capacity=0.3,
         gate=gate,
         bootstrap=BootstrapParams(replicates=25),
     )

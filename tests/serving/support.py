@@ -19,7 +19,7 @@ from health_predict.bundle.export import Provenance, export
 from health_predict.data.cohort import label, select_cohort
 from health_predict.data.schema import CLINICAL
 from health_predict.data.splits import split
-from health_predict.params import Params, PreprocessorParams, SearchParams, SplitParams
+from health_predict.params import BundleParams, Params, PreprocessorParams, SearchParams, SplitParams
 from health_predict.serving import command
 from health_predict.serving.core.service import Journal, Service
 from health_predict.serving.http.api import metrics_route, probe_routes, public_routes, with_document
@@ -39,7 +39,7 @@ def export_bundle(folder: Path, seed: int = 71) -> Path:
     train, validation = label(splits.train, "lt30"), label(splits.validation, "lt30")
     candidate = CANDIDATES["lightgbm"]
     prepared = prepare(candidate.encoding, train, validation, PreprocessorParams())
-    fitted = fit("lightgbm", candidate.default(len(train.outcomes)), prepared, SearchParams())
+    fitted = fit("lightgbm", candidate.default(len(train.outcomes)), prepared, SearchParams(), BundleParams.capacity)
     provenance = Provenance(
         "run", "initial", "lt30", (), synthetic=True, simulation=None, git_revision="unknown", seed=seed
     )

@@ -165,6 +165,7 @@ class StandIns:
                 config={},
                 dataset=provenance.dataset,
                 target=provenance.target,
+                capacity=params.bundle.capacity,
                 threshold=0.5,
                 calibration=Calibration(),
                 bands=[],
@@ -213,6 +214,7 @@ class StandIns:
         first: Scores | None,
         trained_on: pl.Series,
         fingerprints: Mapping[str, str],
+        capacity: float,
         gate: Any,
         bootstrap: Any,
         represents: Any,
@@ -275,7 +277,7 @@ class StandIns:
 
     def prediction_drift(self, _reference: Any, scores: Any, *_rest: Any) -> PredictionDrift:
         moved = self.world.kind == "covariate"
-        return PredictionDrift(len(scores), 0.0, 1.0, 0.1, 0.1, 0.1, 0.1, 0.1, 0.6, 0.6, ("Scores moved.",) * moved)
+        return PredictionDrift(len(scores), 0.0, 1.0, 0.1, 0.1, 0.1, 0.1, 0.6, 0.6, ("Scores moved.",) * moved)
 
     # The rim
 

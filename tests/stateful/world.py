@@ -274,7 +274,9 @@ def _exported(folder: Path, everything: LabelledEncounters) -> tuple[Bundle, Met
     """A LightGBM that knows the outcomes by heart."""
     prepared = prepare(CANDIDATES["lightgbm"].encoding, everything, everything, PARAMS.preprocessor)
     config = {"learning_rate": 0.1, "n_estimators": 40, "num_leaves": 15, "min_child_samples": 5}
-    fitted = fit("lightgbm", {**CANDIDATES["lightgbm"].default(ROWS), **config}, prepared, SearchParams())
+    fitted = fit(
+        "lightgbm", {**CANDIDATES["lightgbm"].default(ROWS), **config}, prepared, SearchParams(), BundleParams.capacity
+    )
     y_proba = fitted.predict_proba(everything.encounters)
     metrics = evaluate(everything.outcomes, y_proba, everything.patients, fitted.threshold, PARAMS.bootstrap)
     provenance = Provenance(

@@ -110,15 +110,11 @@ def log_best(
 
 def log_evaluation(registry: Registry, report: EvaluationReport) -> None:
     """Log a comparison on unseen encounters in the model's run: metrics `test_...`, and the report as JSON."""
-    found = report.comparison.challenger
-    metrics = {
-        "test_roc_auc": found.auroc,
-        "test_average_precision": found.average_precision,
-        "test_brier_score": found.brier,
-        "test_expected_calibration_error": found.ece,
-        "test_observed_expected": found.observed_expected,
-    }
-    registry.log(report.run_id, metrics={name: interval.estimate for name, interval in metrics.items()})
+    found, eligible = report.comparison.challenger, report.comparison.eligible
+    metrics = {f"test_{name}": value for name, value in _estimates(found).items()}
+    if eligible is not None and eligible.challenger is not None:
+        metrics |= {f"test_eligible_{name}": value for name, value in _estimates(eligible.challenger).items()}
+    registry.log(report.run_id, metrics=metrics)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / EVALUATION).write_bytes(json_bytes(msgspec.to_builtins(report)))
         registry.log_folder(report.run_id, Path(folder), Path(EVALUATION).stem)
@@ -132,6 +128,7 @@ def validation_metrics(metrics: Metrics) -> dict[str, float]:
         "val_f1_score": metrics.f1,
         "val_precision": metrics.precision,
         "val_recall": metrics.recall,
+        "val_flag_rate": metrics.flag_rate,
         "val_brier_score": metrics.brier,
         "val_expected_calibration_error": metrics.ece,
         "val_calibration_intercept": metrics.calibration_intercept,
@@ -139,6 +136,22 @@ def validation_metrics(metrics: Metrics) -> dict[str, float]:
         "val_observed_expected": metrics.observed_expected,
     }
     return {name: interval.estimate for name, interval in logged.items() if interval is not None}
+
+
+def _estimates(found: Metrics) -> dict[str, float]:
+    """Metrics of unseen encounters by name, without the part of the data in front."""
+    named = {
+        "roc_auc": found.auroc,
+        "average_precision": found.average_precision,
+        "brier_score": found.brier,
+        "expected_calibration_error": found.ece,
+        "observed_expected": found.observed_expected,
+        "flag_rate": found.flag_rate,
+        "recall": found.recall,
+        "precision": found.precision,
+        "number_to_follow_up": found.number_to_follow_up,
+    }
+    return {name: interval.estimate for name, interval in named.items() if interval is not None}
 
 
 def _stop(trial: Trial) -> dict[str, str]:

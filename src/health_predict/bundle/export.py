@@ -73,9 +73,10 @@ def export(
         config=dict(fitted.config),
         dataset=provenance.dataset,
         target=provenance.target,
+        capacity=params.bundle.capacity,
         threshold=fitted.threshold,
         calibration=fitted.calibration,
-        bands=bands(expected, params.bundle),
+        bands=bands(expected, fitted.threshold, params.bundle),
         percentiles=percentiles(expected),
         fields=list(encoder.fields),
         excluded=sorted(fitted.preprocessor.params.exclude or ()),
@@ -115,9 +116,16 @@ def git_revision() -> str:
     return found.stdout.strip() if found.returncode == 0 else "unknown"
 
 
-def bands(proba: NDArray[np.float64], params: BundleParams) -> list[Band]:
-    """The bands of risk, bounded by quantiles of the validation encounters' probability."""
-    lower = [0.0, *np.quantile(proba, params.band_quantiles)]
+def bands(proba: NDArray[np.float64], threshold: float, params: BundleParams) -> list[Band]:
+    """The bands of risk: high and very high are flagged, low and moderate are not.
+
+    The other two bounds are quantiles of the validation encounters' probability, below the threshold and from it on.
+    Bounds ascend; a band is empty where its bound is that of the next one. `threshold` is above some of `proba`.
+    """
+    below, flagged = proba[proba < threshold], proba[proba >= threshold]
+    moderate = np.quantile(below, params.low_share)
+    very_high = np.quantile(flagged, 1 - params.very_high_share) if len(flagged) else threshold
+    lower = (0.0, moderate, threshold, very_high)
     return [Band(name, float(bound)) for name, bound in zip(BAND_NAMES, lower, strict=True)]
 
 

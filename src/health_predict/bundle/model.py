@@ -75,7 +75,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     config: dict[str, Any]
     dataset: str  # name of the data set; `trained_on` has its tables
     target: Target
-    threshold: float
+    capacity: float  # share of discharges that the care team can follow up
+    threshold: float  # probability from which that share of the validation encounters is flagged
     calibration: Calibration
     bands: list[Band]
     percentiles: list[float]  # 101 values: percentile 0 to 100 of the validation encounters' probability

@@ -16,7 +16,16 @@ from health_predict.cli.options import (
     families_named,
     fields_named,
 )
-from health_predict.params import LIVE_TARGET, Params, PreprocessorParams, Protocol, SearchParams, Target
+from health_predict.params import (
+    CAPACITIES,
+    LIVE_TARGET,
+    BundleParams,
+    Params,
+    PreprocessorParams,
+    Protocol,
+    SearchParams,
+    Target,
+)
 from health_predict.training.candidates import CANDIDATES
 
 commands = typer.Typer()
@@ -33,6 +42,15 @@ def train(
     target: OnTarget = "lt30",
     exclude: Excluded = None,
     dataset: OnDataset = None,
+    capacity: Annotated[
+        float | None,
+        typer.Option(
+            min=CAPACITIES[0],
+            max=CAPACITIES[1],
+            help="Share of discharges that the care team can follow up, and that is flagged; by default that of the "
+            f"version in production, before the first {BundleParams.capacity:.2f}.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Train again although the inputs are unchanged.")] = False,
     json: Json = False,
 ) -> None:
@@ -59,7 +77,7 @@ def train(
         chosen = named(dataset) if dataset else INITIAL
         if dataset is None and target == LIVE_TARGET and matured(workspace.storage):
             chosen = assemble(workspace.storage, params, next_assembly(workspace.storage)).dataset
-        report = step(workspace, params, target, settings.ray_address, progress, force, chosen)
+        report = step(workspace, params, target, settings.ray_address, progress, force, chosen, capacity)
     output.result(report, tables.trained)
 
 

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from health_predict.data.follow_up import REPRESENTS, representation
-from health_predict.data.schema import EXCLUDED_DISPOSITIONS, OUTCOME
+from health_predict.data.schema import AGAINST_ADVICE, EXCLUDED_DISPOSITIONS, OUTCOME, TRANSFERRED
 from health_predict.params import Target
 
 
@@ -18,6 +18,17 @@ def select_cohort(encounters: pl.DataFrame) -> pl.DataFrame:
     """
     ended = pl.col("discharge_disposition_id").is_in(EXCLUDED_DISPOSITIONS)
     return encounters.filter(~ended.fill_null(value=False))
+
+
+def is_eligible(encounters: pl.DataFrame) -> NDArray[np.bool_]:
+    """Whether each encounter of the cohort is an eligible index stay, shape (rows,); unknown dispositions are.
+
+    Stays that ended with a transfer to acute care, or against medical advice, are not: the hospital that discharges
+    could not plan what followed. So does the hospital-wide readmission measure of CMS, which counts no readmission
+    after them (CMS, Hospital-Wide All-Cause Unplanned Readmission Measure, NQF 1789, index admission exclusions).
+    """
+    left = pl.col("discharge_disposition_id").is_in([*TRANSFERRED, *AGAINST_ADVICE])
+    return encounters.select(~left.fill_null(value=False)).to_series().to_numpy()
 
 
 def outcome(encounters: pl.DataFrame, target: Target = "lt30") -> NDArray[np.bool_]:

@@ -397,3 +397,5 @@ MISSING = "?"  # in the raw file; "None" in max_glu_serum and A1Cresult is a val
 MISSING_TEXTS = (MISSING, "")  # in files and requests, where a field may be missing
 NOT_MEASURED = "None"
 EXCLUDED_DISPOSITIONS = (11, 13, 14, 19, 20, 21)  # expired or hospice: no readmission to predict
+TRANSFERRED = (2, 9, 27, 29)  # to another hospital for acute care, or back to inpatient care of the same
+AGAINST_ADVICE = (7,)  # left the hospital against medical advice

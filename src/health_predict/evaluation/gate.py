@@ -11,9 +11,9 @@ the champion by a margin, better than a clinical score): the mistake is to belie
 that is tried on one hold-out. So each look, a question to that hold-out, has half the error of the one before (alpha
 spending; Tian and Ramdas, Stat Methods Med Res 2021;30:976), whose sum bounds the error over all looks however
 the challengers depend on each other. As all of these rules have to hold, none needs a correction for the others
-(Berger, Technometrics 1982;24:295). The others refuse what was shown to be bad (a worse Brier score, a subgroup): there
-the mistake is to refuse, and grows with the number of subgroups, over whose tests the error is divided (Bonferroni).
-These are not made harder to trip by further looks.
+(Berger, Technometrics 1982;24:295). The others refuse what was shown to be bad (a worse Brier score, a loss of
+predictive value, a subgroup): there the mistake is to refuse, and grows with the number of subgroups, over whose tests
+the error is divided (Bonferroni). These are not made harder to trip by further looks.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from health_predict.data.cohort import is_eligible
 from health_predict.errors import DataError
 from health_predict.evaluation import clinical_scores
 from health_predict.evaluation.metrics import (
@@ -62,13 +63,27 @@ class Opponent:
 
 
 @dataclass(frozen=True)
+class EligibleStays:
+    """The comparison on eligible index stays (`cohort.is_eligible`): how many, with how many readmissions.
+
+    `challenger` and `champion` are None where they have too few readmissions, `champion` also where there is none.
+    """
+
+    rows: int
+    outcomes: int
+    challenger: Metrics | None = None
+    champion: Opponent | None = None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The measurements that the rules of the gate judge; nothing in it is about a single patient.
 
     `seen` is the number of encounters that one of the models was trained on. `clinical` holds each clinical score's
     AUROC and challenger minus score. `fingerprints` name the data: of the comparison, and of what the models were
     trained on. `target` is what the challenger predicts. `look` counts the questions to this hold-out, this one
-    included: `replace(comparison, look=3)` is the same comparison asked third.
+    included: `replace(comparison, look=3)` is the same comparison asked third. `capacity` is the share of discharges
+    that the challenger is to flag; it and `eligible` are None only in documents that were stored without them.
     """
 
     challenger_version: str
@@ -81,6 +96,8 @@ class Comparison:
     fingerprints: Mapping[str, str]
     target: Target = "lt30"
     look: int = 1
+    capacity: float | None = None
+    eligible: EligibleStays | None = None
 
     def __post_init__(self) -> None:
         if self.look < 1:
@@ -126,6 +143,7 @@ def compare_models(
     first: Scores | None,
     trained_on: pl.Series,
     fingerprints: Mapping[str, str],
+    capacity: float,
     gate: GateParams,
     bootstrap: BootstrapParams,
     represents: NDArray[np.float64] | None = None,
@@ -133,21 +151,35 @@ def compare_models(
     """Measure the challenger against the champion, the first approved model and the clinical scores.
 
     One row of `encounters` is one hospital stay with its raw columns; `y_true` and all risks follow its order.
-    `trained_on` are the encounter_ids that any of the models was fitted, tuned or calibrated on. Everything is paired,
+    `trained_on` are the encounter_ids that any of the models was fitted, tuned or calibrated on; `capacity` is the
+    share of discharges that the challenger is to flag. Everything is paired,
     on the same resamples of patients. With `represents`, how many encounters each row stands for, all is about outcomes
     without follow-up (data/follow_up.py), and counts are of the rows that represent any. Raises DataError as
     `metrics.evaluate` does.
     """
     y, patients = np.asarray(y_true), encounters["patient_nbr"].to_numpy()
 
-    def measure(scores: Scores) -> Metrics:
-        return evaluate(y, scores.y_proba, patients, scores.threshold, bootstrap, represents)
+    everyone = np.ones(len(y), dtype=np.bool_)
 
-    def oppose(opponent: Scores | None) -> Opponent | None:
+    def measure(scores: Scores, rows: NDArray[np.bool_] = everyone) -> Metrics:
+        stand_for = None if represents is None else represents[rows]
+        return evaluate(y[rows], scores.y_proba[rows], patients[rows], scores.threshold, bootstrap, stand_for)
+
+    def oppose(opponent: Scores | None, rows: NDArray[np.bool_] = everyone) -> Opponent | None:
         if opponent is None:
             return None
-        differences = compare(y, challenger.y_proba, opponent.y_proba, patients, bootstrap, represents)
-        return Opponent(opponent.version, measure(opponent), differences, opponent.target)
+        stand_for = None if represents is None else represents[rows]
+        risks = challenger.y_proba[rows], opponent.y_proba[rows]
+        differences = compare(y[rows], *risks, patients[rows], bootstrap, stand_for, capacity)
+        return Opponent(opponent.version, measure(opponent, rows), differences, opponent.target)
+
+    def among_eligible() -> EligibleStays:
+        eligible = is_eligible(encounters)
+        counted = eligible if represents is None else eligible & (represents > 0)
+        rows, outcomes = int(counted.sum()), int(y[counted].sum())
+        if min(outcomes, rows - outcomes) < max(gate.min_subgroup_outcomes, 1):
+            return EligibleStays(rows, outcomes)
+        return EligibleStays(rows, outcomes, measure(challenger, eligible), oppose(champion, eligible))
 
     return Comparison(
         challenger_version=challenger.version,
@@ -173,6 +205,8 @@ def compare_models(
         seen=int(encounters["encounter_id"].is_in(trained_on.implode()).sum()),
         fingerprints=dict(fingerprints),
         target=challenger.target,
+        capacity=capacity,
+        eligible=among_eligible(),
     )
 
 
@@ -184,6 +218,21 @@ def objections(comparison: Comparison, params: GateParams) -> list[str]:
 def checks(comparison: Comparison, params: GateParams) -> list[Check]:
     """Every rule that applies to this comparison, in the order in which a reader asks."""
     return [check for rule in RULES for check in rule(comparison, params)]
+
+
+def stance(comparison: Comparison) -> str:
+    """Whether the challenger is better than the champion, worse or as good, and what the gate makes of it."""
+    if comparison.champion is None:
+        return "Nothing is in production, so nothing else is replaced."
+    found = comparison.champion.differences.auroc
+    better, worse = found.lower > 0, found.upper < 0
+    kind = "better than" if better else "worse than" if worse else "as good as"
+    tie = "" if better or worse else ", a tie: the interval contains 0"
+    return (
+        f"By AUROC the challenger is {kind} champion {comparison.champion.version}: the difference is "
+        f"{_signed(found, 0.025)}{tie}. The gate asks of a newer model that it is not worse by more than the margin; "
+        "it need not be better."
+    )
 
 
 def _target(comparison: Comparison, params: GateParams) -> Iterator[Check]:
@@ -264,6 +313,59 @@ def _against_champion(comparison: Comparison, params: GateParams) -> Iterator[Ch
     )
 
 
+def _on_eligible_stays(comparison: Comparison, params: GateParams) -> Iterator[Check]:
+    found = comparison.eligible
+    if found is None:
+        return
+    yield Check(
+        "eligible index stays",
+        found.challenger is not None,
+        f"{found.rows} of the {comparison.rows} encounters compared are eligible index stays, neither transferred to "
+        f"acute care nor discharged against advice, with {found.outcomes} readmissions; at least "
+        f"{params.min_subgroup_outcomes} needed.",
+    )
+    if found.champion is None:
+        return
+    against, differences = f"champion {found.champion.version}", found.champion.differences
+    limits = {
+        "AUROC": (differences.auroc, params.max_auroc_loss),
+        "average precision": (differences.average_precision, params.max_average_precision_loss),
+    }
+    for metric, (difference, margin) in limits.items():
+        where, tail = f"{metric} on eligible index stays", _tail(comparison, params)
+        yield _not_inferior(where, against, difference, margin, tail, params)
+
+
+def _operating_point(comparison: Comparison, params: GateParams) -> Iterator[Check]:
+    capacity, champion = comparison.capacity, comparison.champion
+    if capacity is None:
+        return
+    rate, ratio = comparison.challenger.flag_rate.estimate, params.max_flag_rate_ratio
+    before = None if champion is None else champion.metrics.flag_rate.estimate
+    as_near = before is not None and _times(rate, capacity) <= _times(before, capacity)
+    than = "" if champion is None else f", or as near to it as that of champion {champion.version}, {before:.1%}"
+    yield Check(
+        "flag rate",
+        _times(rate, capacity) <= ratio or as_near,
+        f"{rate:.1%} of the encounters are flagged at a capacity of {capacity:.1%}; the flag rate has to lie within "
+        f"{capacity / ratio:.1%} and {min(capacity * ratio, 1.0):.1%}{than}.",
+    )
+    if champion is not None and champion.differences.ppv is not None:
+        found = champion.differences.ppv
+        yield Check(
+            f"positive predictive value against champion {champion.version}",
+            found.estimate >= -params.max_ppv_loss or found.upper >= 0,
+            f"Positive predictive value where each model flags its highest {capacity:.1%}, minus that of champion "
+            f"{champion.version}, is {_signed(found, params.tail)}; it may not be below -{params.max_ppv_loss:.3f} "
+            "with the whole interval below 0.",
+        )
+
+
+def _times(one: float, other: float) -> float:
+    """By what factor the larger is above the smaller."""
+    return max(one, other) / min(one, other) if min(one, other) > 0 else np.inf
+
+
 def _against_first(comparison: Comparison, params: GateParams) -> Iterator[Check]:
     if comparison.first is not None:
         against, found = f"first model {comparison.first.version}", comparison.first.differences.auroc
@@ -301,6 +403,8 @@ RULES: tuple[Callable[[Comparison, GateParams], Iterator[Check]], ...] = (
     _against_clinical_scores,
     _calibration,
     _against_champion,
+    _on_eligible_stays,
+    _operating_point,
     _against_first,
     _within_subgroups,
 )

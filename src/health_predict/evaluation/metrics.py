@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from health_predict.errors import DataError
+from health_predict.evaluation.operating_point import in_words, threshold_at
 from health_predict.params import BootstrapParams
 
 Floats = NDArray[np.float64]
@@ -68,7 +69,9 @@ class Metrics:
     at 11% outcomes; Nixon et al., CVPR Workshops 2019). Calibration intercept (slope fixed at 1; 0 is ideal) and
     slope (1 is ideal) follow Van Calster et al., BMC Medicine 2019;17:230. `observed_expected` is outcomes over
     the sum of risks. A row is flagged where its risk is at least the threshold; `precision` is the positive
-    predictive value, 0 where nothing is flagged. The slope is None where the data do not determine it: all risks
+    predictive value, 0 where nothing is flagged; `recall` is the sensitivity. `number_to_follow_up` is how many are
+    flagged for each readmission among them, 1 / `precision`: None where nothing can be said, as too few are flagged or
+    found, and in documents that were stored without it. The slope is None where the data do not determine it: all risks
     equal, or outcomes separated perfectly.
     """
 
@@ -88,15 +91,26 @@ class Metrics:
     recall: Interval
     specificity: Interval
     flag_rate: Interval
+    number_to_follow_up: Interval | None = None
+
+    @property
+    def operating_point(self) -> str:
+        """What the threshold means for the discharges of a hospital, in one sentence."""
+        return in_words(self.flag_rate.estimate, self.precision.estimate, self.recall.estimate)
 
 
 @dataclass(frozen=True)
 class Differences:
-    """Challenger minus champion on the same resamples. Higher is better for all but `brier`."""
+    """Challenger minus champion on the same resamples. Higher is better for all but `brier`.
+
+    `ppv` is of the positive predictive values at equal workload: each model flags its own highest risks, up to the same
+    share of the encounters. None where no share was given.
+    """
 
     auroc: Measurement
     average_precision: Measurement
     brier: Measurement
+    ppv: Measurement | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +153,7 @@ def evaluate(
         patients=sample.patients,
         threshold=float(threshold),
         calibration_slope=interval(slope, params) if np.isfinite(slope).all() else None,
+        number_to_follow_up=_inverse(interval(values["precision"], params)),
         **{name: interval(replicates, params) for name, replicates in values.items()},
     )
 
@@ -150,22 +165,31 @@ def compare(
     patients: ArrayLike,
     params: BootstrapParams,
     represents: ArrayLike | None = None,
+    capacity: float | None = None,
 ) -> Differences:
     """Challenger minus champion, paired: the same encounters, the same resamples. The same risks give exactly 0.
 
-    Raises DataError as `evaluate` does.
+    `capacity` is the share that both models flag for the difference of their positive predictive values. Raises
+    DataError as `evaluate` does.
     """
     y, scores, sample = _checked(y_true, [challenger, champion], patients, represents)
     for p in scores:
         _refuse_improbable(p)
-    squares = [np.column_stack([(p - y) ** 2, np.ones(len(y))]) for p in scores]
-    sums, ranks = _replicates(y, scores, squares, sample, params)
+    thresholds = [threshold_at(capacity or 0.0, p, sample.rows) for p in scores]
+    flags = [p >= threshold for p, threshold in zip(scores, thresholds, strict=True)]
+    terms = [
+        np.column_stack([(p - y) ** 2, np.ones(len(y)), flagged, flagged * y])
+        for p, flagged in zip(scores, flags, strict=True)
+    ]
+    sums, ranks = _replicates(y, scores, terms, sample, params)
     briers = [total[:, 0] / total[:, 1] for total in sums]
+    ppvs = [_share(total[:, 3], total[:, 2]) for total in sums]
     difference = ranks[0] - ranks[1]
     return Differences(
         auroc=_measurement(difference[:, 0], params),
         average_precision=_measurement(difference[:, 1], params),
         brier=_measurement(briers[0] - briers[1], params),
+        ppv=None if capacity is None else _measurement(ppvs[0] - ppvs[1], params),
     )
 
 
@@ -220,6 +244,11 @@ def interval(replicates: Floats, params: BootstrapParams) -> Interval:
     tail = (1.0 - params.level) / 2
     lower, upper = np.quantile(replicates[1:], [tail, 1.0 - tail])
     return Interval(float(replicates[0]), float(lower), float(upper))
+
+
+def _inverse(found: Interval) -> Interval | None:
+    """The interval of 1 / x; None where x may be 0."""
+    return Interval(1 / found.estimate, 1 / found.upper, 1 / found.lower) if found.lower > 0 else None
 
 
 @dataclass(frozen=True)
@@ -401,11 +430,16 @@ def _from_sums(sums: Floats, calibration: _Calibration) -> dict[str, Floats]:
         "calibration_slope": calibration.slopes(sums[:, 6:13]),
         "observed_expected": outcomes / expected,
         "f1": 2 * true / (flagged + outcomes),
-        "precision": np.divide(true, flagged, out=np.zeros_like(true), where=flagged > 0),
+        "precision": _share(true, flagged),
         "recall": true / outcomes,
         "specificity": 1 - (flagged - true) / (weight - outcomes),
         "flag_rate": flagged / weight,
     }
+
+
+def _share(part: Floats, whole: Floats) -> Floats:
+    """Part over whole, 0 where the whole is 0."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def _replicates(

@@ -32,8 +32,8 @@ ADVICE: Mapping[Kind, str] = {
     "model was trained on, and look at outcomes as soon as they mature.",
     "scores": "Read it with the fields that drifted: expect other flags than planned, and check calibration when "
     "outcomes mature.",
-    "flag_rate": "Tell the care team how many to expect; if that is not their capacity, choose another threshold with "
-    "the next version.",
+    "flag_rate": "Tell the care team how many to expect; the next version flags their capacity again, or another one "
+    "with `health-predict train --capacity`.",
     "estimated_auroc": "Wait for outcomes: this is what the scores promise, not what happened, and never retrains.",
     "auroc": "See what `health-predict loop decide` said of this batch: a fall that comes again, or is beyond doubt, "
     "retrains. Until then, flags find fewer of the readmissions.",

@@ -52,9 +52,9 @@ class Performance:
 class PredictionDrift:
     """Scores of a batch against those of the reference, without outcomes. Rates are shares of encounters, 0 to 1.
 
-    `flag_rate_planned`: share of discharges the care team can follow up. `psi` compares tenths of the reference's
-    scores. The estimated AUROCs are computed from scores alone (`estimate_auroc`). `alarms` names the measures of
-    `reasons`.
+    `flag_rate_planned`: the capacity, the share of discharges that the care team can follow up. `psi` compares tenths
+    of the reference's scores. The estimated AUROCs are computed from scores alone (`estimate_auroc`). `alarms` names
+    the measures of `reasons`.
     """
 
     rows: int
@@ -62,7 +62,6 @@ class PredictionDrift:
     p_value: float
     mean_reference: float
     mean: float
-    flag_rate_reference: float
     flag_rate_planned: float
     flag_rate: float
     estimated_auroc_reference: float
@@ -151,10 +150,16 @@ def performance(
 
 
 def prediction_drift(
-    reference: Reference, y_proba: Floats, threshold: float, params: PerformanceParams, drift: DriftParams
+    reference: Reference,
+    y_proba: Floats,
+    threshold: float,
+    capacity: float,
+    params: PerformanceParams,
+    drift: DriftParams,
 ) -> PredictionDrift:
     """Compare a batch's probabilities, shape (rows,), with the model's probabilities of held-out encounters.
 
+    The share of the batch that is flagged, from `threshold` on, is compared with the `capacity` that was planned for.
     Raises DataError for a batch too small to judge, or with values that are no probabilities.
     """
     if len(y_proba) < drift.min_rows:
@@ -165,7 +170,6 @@ def prediction_drift(
     first, second = _in_tenths(scores, reference.scored, y_proba)
     apart = psi(first, second)
     p_value = _homogeneity(first, second, drift.design_effect)
-    flagged_before = 1 - float(np.interp(threshold, scores, np.linspace(0, 1, len(scores))))
     flagged = float((y_proba >= threshold).mean())
     centres = (scores[1:] + scores[:-1]) / 2
     promised_before, promised = estimate_auroc(centres), estimate_auroc(y_proba)
@@ -178,13 +182,12 @@ def prediction_drift(
             f"Scores moved: stability index {apart:.2f} ({params.max_score_psi:.2f} is the limit), "
             f"mean {y_proba.mean():.3f}, was {centres.mean():.3f}."
         )
-    planned = flagged_before if params.capacity is None else params.capacity
-    ratio = flagged / max(planned, 1 / reference.scored)
-    counts = (planned * reference.scored, reference.scored), (flagged * len(y_proba), len(y_proba))
+    ratio = flagged / capacity
+    counts = (capacity * reference.scored, reference.scored), (flagged * len(y_proba), len(y_proba))
     beyond = not 1 / params.max_flag_rate_ratio <= ratio <= params.max_flag_rate_ratio
     if beyond and _rates_differ(*counts, drift.design_effect) <= level:
         alarms.append("flag_rate")
-        reasons.append(f"{flagged:.1%} of encounters are flagged; {planned:.1%} were planned for.")
+        reasons.append(f"{flagged:.1%} of encounters are flagged; {capacity:.1%} were planned for.")
     if promised_before - promised >= params.max_estimated_auroc_fall:
         alarms.append("estimated_auroc")
         reasons.append(f"AUROC estimated from the scores is {promised:.3f}, was {promised_before:.3f}.")
@@ -194,8 +197,7 @@ def prediction_drift(
         p_value=p_value,
         mean_reference=float(centres.mean()),
         mean=float(y_proba.mean()),
-        flag_rate_reference=flagged_before,
-        flag_rate_planned=planned,
+        flag_rate_planned=capacity,
         flag_rate=flagged,
         estimated_auroc_reference=promised_before,
         estimated_auroc=promised,

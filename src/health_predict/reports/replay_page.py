@@ -9,6 +9,8 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from health_predict.data.follow_up import CAVEAT
+from health_predict.evaluation.metrics import Interval
+from health_predict.evaluation.operating_point import in_words
 from health_predict.simulation.replay import Replay, Row
 
 RETRAINED, NEVER, ESTIMATED = "#0072b2", "#d55e00", "#009e73"  # Okabe and Ito: distinct for the colour-blind
@@ -33,6 +35,8 @@ def page(replay: Replay) -> bytes:
         _summary(replay),
         "<h2>Quality of the answers</h2>",
         drawn[0],
+        "<h2>Who was flagged</h2>",
+        flagged(replay.rows),
         "<h2>How far each field moved</h2>",
         "<p>Distance from what the model in production was trained on; a dot marks what counts as drifted.</p>",
         drawn[1],
@@ -75,6 +79,41 @@ def quality(rows: Sequence[Row]) -> go.Figure:
     figure.add_hline(y=1, line_width=1, line_color="#999", row=2, col=1)
     figure.update_xaxes(title_text="batch", dtick=1, row=2, col=1)
     return figure.update_layout(template="simple_white", height=560, margin={"t": 40})
+
+
+def flagged(rows: Sequence[Row]) -> str:
+    """An HTML table with a line for each batch whose outcomes are known: the operating point, and eligible stays."""
+    names = ("batch", "scored by", "flagged", "sensitivity", "positive predictive value", "flagged for each found",
+             "in words", "AUROC, eligible index stays", "never retrained")  # fmt: skip
+    lines = [
+        (
+            str(row.batch),
+            f"version {row.version}",
+            _share(found.flag_rate),
+            _share(found.recall),
+            _share(found.precision),
+            _interval(found.number_to_follow_up),
+            in_words(found.flag_rate.estimate, found.precision.estimate, found.recall.estimate),
+            _number(found.auroc_eligible),
+            _number(found.auroc_eligible_never_retrained),
+        )
+        for row in rows
+        if (found := row.outcome)
+    ]
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
+    head = "".join(f"<th>{name}</th>" for name in names)
+    return (
+        f"<table><tr>{head}</tr>{body}</table><p>Intervals are of 95%, patients resampled. Eligible index stays ended "
+        "neither with a transfer to acute care nor against medical advice.</p>"
+    )
+
+
+def _share(found: Interval) -> str:
+    return f"{100 * found.estimate:.1f}% ({100 * found.lower:.1f} to {100 * found.upper:.1f})"
+
+
+def _interval(found: Interval | None) -> str:
+    return "-" if found is None else f"{found.estimate:.1f} ({found.lower:.1f} to {found.upper:.1f})"
 
 
 def drift(rows: Sequence[Row]) -> go.Figure:
@@ -156,6 +195,11 @@ def _listed(sentences: Iterable[str]) -> str:
 def _summary(replay: Replay) -> str:
     rows = [
         ("mean AUROC", replay.mean_auroc_retrained, replay.mean_auroc_never_retrained),
+        (
+            "mean AUROC, eligible index stays",
+            replay.mean_auroc_eligible_retrained,
+            replay.mean_auroc_eligible_never_retrained,
+        ),
         ("mean |observed / expected - 1|", replay.mean_abs_oe_deviation, replay.mean_abs_oe_deviation_never_retrained),
     ]
     lines = "".join(

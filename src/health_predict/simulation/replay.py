@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from health_predict.evaluation.metrics import Interval, auroc, compare_auroc
+from health_predict.evaluation.metrics import Interval, auroc, compare_auroc, evaluate
 from health_predict.monitoring.follow_up import Effect
 from health_predict.monitoring.performance import estimate_auroc
 from health_predict.monitoring.retraining import Action
@@ -29,8 +29,14 @@ class Outcome:
     auroc_estimated: float  # estimated from the scores, without outcomes
     observed_expected: float
     observed_expected_never_retrained: float
+    flag_rate: Interval
+    recall: Interval  # the sensitivity: share of the readmitted that were flagged
+    precision: Interval  # the positive predictive value: share of the flagged that were readmitted
+    number_to_follow_up: Interval | None  # flagged for each readmission found; None where nothing can be said
     alarms: tuple[str, ...] = ()
     follow_up: Effect | None = None
+    auroc_eligible: float | None = None  # of eligible index stays; None where they have no, or only, readmissions
+    auroc_eligible_never_retrained: float | None = None
 
     @property
     def estimation_error(self) -> float:
@@ -84,6 +90,8 @@ class Replay:
     mean_auroc_retrained: float | None
     mean_auroc_never_retrained: float | None
     mean_auroc_difference: float | None
+    mean_auroc_eligible_retrained: float | None  # of eligible index stays
+    mean_auroc_eligible_never_retrained: float | None
     mean_abs_oe_deviation: float | None
     mean_abs_oe_deviation_never_retrained: float | None
     mean_estimation_error: float | None  # AUROC estimated without outcomes minus realised
@@ -100,21 +108,33 @@ def realised(
     y_proba: Floats,
     never: Floats,
     patients: NDArray[np.int64],
+    eligible: NDArray[np.bool_],
+    threshold: float,
     alarms: tuple[str, ...],
     bootstrap: BootstrapParams,
     follow_up: Effect | None = None,
 ) -> Outcome:
     """Compare the scores given with those of the version that was never retrained, each of shape (rows,).
 
-    Raises DataError as `metrics.evaluate` does."""
+    `eligible`: which rows are eligible index stays. The scores given were flagged from `threshold` on. Raises DataError
+    as `metrics.evaluate` does.
+    """
     observed = float(y_true.sum())
+    found = evaluate(y_true, y_proba, patients, threshold, bootstrap)
+    judged = 0 < y_true[eligible].sum() < eligible.sum()
     return Outcome(
-        auroc=auroc(y_true, y_proba),
+        auroc=found.auroc.estimate,
         auroc_never_retrained=auroc(y_true, never),
         auroc_difference=compare_auroc(y_true, y_proba, never, patients, bootstrap).difference,
         auroc_estimated=estimate_auroc(y_proba),
         observed_expected=observed / float(y_proba.sum()),
         observed_expected_never_retrained=observed / float(never.sum()),
+        flag_rate=found.flag_rate,
+        recall=found.recall,
+        precision=found.precision,
+        number_to_follow_up=found.number_to_follow_up,
+        auroc_eligible=auroc(y_true[eligible], y_proba[eligible]) if judged else None,
+        auroc_eligible_never_retrained=auroc(y_true[eligible], never[eligible]) if judged else None,
         alarms=alarms,
         follow_up=follow_up,
     )
@@ -133,6 +153,8 @@ def summarise(scenario: str, from_batch: int, synthetic: bool, simulation: str |
         mean_auroc_retrained=_mean(retrained),
         mean_auroc_never_retrained=_mean(never),
         mean_auroc_difference=_mean([a - b for a, b in zip(retrained, never, strict=True)]),
+        mean_auroc_eligible_retrained=_mean([one.auroc_eligible for one in known]),
+        mean_auroc_eligible_never_retrained=_mean([one.auroc_eligible_never_retrained for one in known]),
         mean_abs_oe_deviation=_mean([abs(one.observed_expected - 1) for one in known]),
         mean_abs_oe_deviation_never_retrained=_mean([abs(one.observed_expected_never_retrained - 1) for one in known]),
         mean_estimation_error=_mean([one.estimation_error for one in known]),
@@ -145,5 +167,6 @@ def summarise(scenario: str, from_batch: int, synthetic: bool, simulation: str |
     )
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -69,8 +69,12 @@ def treated(batches: Sequence[MaturedBatch]) -> list[tuple[pl.DataFrame, NDArray
 
 def read_risks(storage: Storage, number: int, encounters: pl.Series) -> tuple[NDArray[np.float64], float]:
     """The risks that these encounters of a batch were scored with, in their order, and from which one was flagged."""
-    said = completed(storage, layout.manifest(layout.predictions(number)), SCORES)["result"]
-    threshold = kept_manifest(storage, read_ledger(storage).subject(said["version"]).bundle).threshold
     ids = pl.DataFrame({"encounter_id": encounters})
     scores = ids.join(read_predictions(storage, number), on="encounter_id", how="left", maintain_order="left")
-    return scores["probability"].to_numpy(), threshold
+    return scores["probability"].to_numpy(), read_threshold(storage, number)
+
+
+def read_threshold(storage: Storage, number: int) -> float:
+    """The probability from which the version that scored a batch flags."""
+    said = completed(storage, layout.manifest(layout.predictions(number)), SCORES)["result"]
+    return kept_manifest(storage, read_ledger(storage).subject(said["version"]).bundle).threshold

@@ -8,7 +8,7 @@ import msgspec
 
 from health_predict.errors import DataError, StorageError
 from health_predict.evaluation.gate import Check, Comparison
-from health_predict.evaluation.metrics import Metrics
+from health_predict.evaluation.metrics import Measurement, Metrics
 from health_predict.params import LIVE_TARGET, Family, Target
 from health_predict.store import layout
 from health_predict.store.storage import Storage
@@ -28,6 +28,7 @@ class BestModel:
     metrics: Metrics
     onnx_difference: float  # largest absolute difference of a probability
     bundle_sha256: str
+    brier_behind: Measurement | None = None  # Brier score minus the winner's, on the same encounters; None: the winner
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class EvaluationReport:
     left_out: dict[str, int]
     comparison: Comparison
     checks: tuple[Check, ...]
+    operating_point: str = ""  # what the challenger's threshold means for 100 discharges
+    stance: str = ""  # whether the challenger is better than the champion or as good, and what the gate asks
     skipped: bool = False
 
 

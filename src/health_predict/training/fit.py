@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import precision_recall_curve
 
 from health_predict.data.cohort import LabelledEncounters
 from health_predict.errors import DataError
 from health_predict.evaluation.metrics import evaluate
-from health_predict.features.calibration import EDGE, Calibration, log_odds
+from health_predict.evaluation.operating_point import threshold_at
+from health_predict.features.calibration import Calibration, log_odds
 from health_predict.features.preprocessor import Preprocessor
 from health_predict.params import BootstrapParams, Encoding, Family, PreprocessorParams, SearchParams
 from health_predict.training.candidate import Classifier, Config, Fold, Report, predict_proba
@@ -76,14 +76,18 @@ def fit(
     config: Config,
     prepared: Prepared,
     params: SearchParams,
+    capacity: float,
     report: Report = lambda _step, _auroc: None,
 ) -> Fitted:
-    """Train one configuration for all steps; calibrate the model and choose its threshold on the validation part."""
+    """Train one configuration for all steps, and calibrate the model on the validation part.
+
+    The threshold is the risk from which the share `capacity` of the validation part is flagged.
+    """
     fold = prepared.fold
     model = CANDIDATES[family].fit(config, fold, params.reports, params.seed, report)
     scores = log_odds(predict_proba(model, fold.X_validation))
     calibration = calibrate(scores, fold.y_validation, fold.w_validation)
-    threshold = best_f1_threshold(calibration.apply(scores), fold.y_validation, fold.w_validation)
+    threshold = threshold_at(capacity, calibration.apply(scores), fold.w_validation)
     return Fitted(family, config, prepared.preprocessor, model, calibration, threshold)
 
 
@@ -113,15 +117,6 @@ def recalibration(
     if slope is None or slope.lower <= 1 <= slope.upper or slope.estimate <= 0:
         return Calibration(found.calibration_intercept.estimate)
     return calibrate(log_odds(y_proba), y, represents)
-
-
-def best_f1_threshold(
-    proba: NDArray[np.float64], y: NDArray[np.bool_], represents: NDArray[np.float64] | None = None
-) -> float:
-    """The threshold with the highest F1 score; probabilities from it on are flagged."""
-    precision, recall, thresholds = precision_recall_curve(y, proba, sample_weight=represents)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, EDGE)
-    return float(thresholds[np.argmax(f1[:-1])])
 
 
 def importance(fitted: Fitted) -> dict[str, float]:

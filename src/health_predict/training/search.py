@@ -51,13 +51,17 @@ class Search:
 
 
 def only_trial(
-    family: Family, prepared: Prepared, params: SearchParams, on_trial: Callable[[Family, Trial], None]
+    family: Family,
+    prepared: Prepared,
+    params: SearchParams,
+    capacity: float,
+    on_trial: Callable[[Family, Trial], None],
 ) -> tuple[Search, Fitted]:
     """A search of one trial, and its model: the family's defaults, fitted once in this process, without a cluster."""
     config = CANDIDATES[family].default(len(prepared.fold.y_train))
     auroc: list[float] = []
     began = time.monotonic()
-    fitted = fit(family, config, prepared, params, lambda _step, value: auroc.append(float(value)))
+    fitted = fit(family, config, prepared, params, capacity, lambda _step, value: auroc.append(float(value)))
     trial = Trial(0, config, tuple(auroc), stopped=False, seconds=time.monotonic() - began)
     on_trial(family, trial)
     return Search(family, (trial,)), fitted

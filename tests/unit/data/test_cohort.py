@@ -1,7 +1,7 @@
 import polars as pl
 
 import factories
-from health_predict.data.cohort import outcome, select_cohort
+from health_predict.data.cohort import is_eligible, outcome, select_cohort
 
 
 def test_cohort_leaves_out_the_dead_and_hospices_and_keeps_the_order():
@@ -21,3 +21,9 @@ def test_outcome_is_readmission_within_30_days_or_at_all():
 def test_an_encounter_whose_disposition_is_unknown_stays():
     table = factories.encounters(50).with_columns(discharge_disposition_id=pl.lit(None, pl.Int16))
     assert select_cohort(table).height == 50
+
+
+def test_a_stay_that_ends_in_a_transfer_to_acute_care_or_against_advice_is_not_eligible():
+    codes = [1, 2, 3, 6, 7, 9, 18, 27, 29, None]
+    table = factories.encounters(10).with_columns(discharge_disposition_id=pl.Series(codes, dtype=pl.Int16))
+    assert is_eligible(table).tolist() == [code not in (2, 7, 9, 27, 29) for code in codes]

@@ -11,7 +11,16 @@ import pytest
 from health_predict.data.cohort import outcome, select_cohort
 from health_predict.errors import DataError
 from health_predict.evaluation import clinical_scores
-from health_predict.evaluation.gate import Comparison, Opponent, Scores, checks, compare_models, objections
+from health_predict.evaluation.gate import (
+    Comparison,
+    EligibleStays,
+    Opponent,
+    Scores,
+    checks,
+    compare_models,
+    objections,
+    stance,
+)
 from health_predict.evaluation.metrics import (
     AurocComparison,
     Differences,
@@ -37,7 +46,7 @@ def measured_at(estimate: float, lower: float, upper: float) -> Measurement:
 
 
 SAME = Measurement(0.0, 0.0, 0.0, 0.0)
-EQUAL = Differences(SAME, SAME, SAME)
+EQUAL = Differences(SAME, SAME, SAME, SAME)
 METRICS = Metrics(
     rows=8_000,
     outcomes=900,
@@ -45,11 +54,12 @@ METRICS = Metrics(
     threshold=0.15,
     calibration_slope=Interval(1.0, 0.9, 1.1),
     observed_expected=Interval(1.0, 0.93, 1.07),
+    flag_rate=Interval(0.21, 0.20, 0.22),
     **{
         field.name: Interval(0.67, 0.65, 0.69)
         for field in fields(Metrics)
         if field.type == "Interval" or field.type is Interval
-        if field.name != "observed_expected"
+        if field.name not in ("observed_expected", "flag_rate")
     },
 )
 AMONG_WOMEN = SubgroupMetrics("sex", "Female", 4_000, 450, measured_at(0.66, 0.63, 0.69), SAME)
@@ -66,7 +76,12 @@ FINE = Comparison(
     subgroups=(AMONG_WOMEN, SubgroupMetrics("race", "Asian", 50, 4)),
     seen=0,
     fingerprints={"comparison": "invented"},
+    capacity=0.20,
+    eligible=EligibleStays(7_700, 850, METRICS, Opponent("7", METRICS, EQUAL)),
 )
+
+
+WITHOUT_CHAMPION = {"champion": None, "first": None, "eligible": replace(FINE.eligible, champion=None)}
 
 
 def against(opponent: Opponent, **differences) -> Opponent:
@@ -75,6 +90,16 @@ def against(opponent: Opponent, **differences) -> Opponent:
 
 def clinical(difference: Measurement) -> dict:
     return {name: replace(score, difference=difference) for name, score in FINE.clinical.items()}
+
+
+def among_eligible(**differences) -> Comparison:
+    return replace(FINE, eligible=replace(FINE.eligible, champion=against(FINE.champion, **differences)))
+
+
+def flagging(challenger: float, champion: float) -> Comparison:
+    found = replace(METRICS, flag_rate=Interval(challenger, challenger - 0.01, challenger + 0.01))
+    before = replace(METRICS, flag_rate=Interval(champion, champion - 0.01, champion + 0.01))
+    return replace(FINE, challenger=found, champion=replace(FINE.champion, metrics=before))
 
 
 def women(**changes) -> tuple:
@@ -108,6 +133,27 @@ TRIPS = {
         replace(FINE, champion=against(FINE.champion, brier=measured_at(0.0009, 0.0001, 0.0017))),
         "Brier score minus that of champion 7 is +0.00090 (95%: +0.00010 to +0.00170)",
     ),
+    "eligible stays": (
+        replace(FINE, eligible=EligibleStays(300, 49)),
+        "300 of the 8000 encounters compared are eligible index stays",
+    ),
+    "auroc on eligible stays": (
+        among_eligible(auroc=measured_at(-0.004, -0.0151, 0.006)),
+        "AUROC on eligible index stays minus that of champion 7 is -0.004 (95%: -0.015 to +0.006)",
+    ),
+    "average precision on eligible stays": (
+        among_eligible(average_precision=measured_at(0.0, -0.026, 0.026)),
+        "Average precision on eligible index stays minus that of champion 7 is +0.000 (95%: -0.026 to +0.026)",
+    ),
+    "too many flagged": (flagging(0.26, 0.20), "26.0% of the encounters are flagged at a capacity of 20.0%"),
+    "too few flagged": (
+        flagging(0.159, 0.1598),
+        "within 16.0% and 25.0%, or as near to it as that of champion 7, 16.0%",
+    ),
+    "ppv": (
+        replace(FINE, champion=against(FINE.champion, ppv=measured_at(-0.021, -0.04, -0.002))),
+        "highest 20.0%, minus that of champion 7, is -0.021 (95%: -0.040 to -0.002); it may not be below -0.020",
+    ),
     "first": (
         replace(FINE, first=against(FINE.first, auroc=measured_at(-0.015, -0.021, -0.009))),
         "AUROC minus that of first model 1 is -0.015",
@@ -125,7 +171,7 @@ TRIPS = {
 
 def test_no_objections_when_all_is_well():
     assert objections(FINE, PARAMS) == []
-    assert len({check.name for check in checks(FINE, PARAMS)}) == len(checks(FINE, PARAMS)) == 13
+    assert len({check.name for check in checks(FINE, PARAMS)}) == len(checks(FINE, PARAMS)) == 18
 
 
 SAYS = {
@@ -157,6 +203,26 @@ SAYS = {
     "Brier score against champion 7": (
         "Brier score minus that of champion 7 is +0.00000 (95%: +0.00000 to +0.00000) (lower is better); the "
         "lower bound may not be above 0, which would show that the risks got worse."
+    ),
+    "eligible index stays": (
+        "7700 of the 8000 encounters compared are eligible index stays, neither transferred to acute care nor "
+        "discharged against advice, with 850 readmissions; at least 50 needed."
+    ),
+    "AUROC on eligible index stays against champion 7": (
+        "AUROC on eligible index stays minus that of champion 7 is +0.000 (95%: +0.000 to +0.000); the lower bound has "
+        "to be above -0.015."
+    ),
+    "average precision on eligible index stays against champion 7": (
+        "Average precision on eligible index stays minus that of champion 7 is +0.000 (95%: +0.000 to +0.000); the "
+        "lower bound has to be above -0.025."
+    ),
+    "flag rate": (
+        "21.0% of the encounters are flagged at a capacity of 20.0%; the flag rate has to lie within 16.0% and 25.0%, "
+        "or as near to it as that of champion 7, 21.0%."
+    ),
+    "positive predictive value against champion 7": (
+        "Positive predictive value where each model flags its highest 20.0%, minus that of champion 7, is +0.000 (95%: "
+        "+0.000 to +0.000); it may not be below -0.020 with the whole interval below 0."
     ),
     "AUROC against first model 1": (
         "AUROC minus that of first model 1 is +0.000 (95%: +0.000 to +0.000); the lower bound has to be above -0.020."
@@ -194,6 +260,28 @@ def test_every_rule_can_trip():
     assert tripped == {check.name for check in checks(FINE, PARAMS)}
 
 
+@pytest.mark.parametrize(
+    ("difference", "says"),
+    [
+        (
+            measured_at(0.008, 0.001, 0.015),
+            "better than champion 7: the difference is +0.008 (95%: +0.001 to +0.015). The",
+        ),
+        (measured_at(-0.008, -0.015, -0.001), "worse than champion 7: the difference is -0.008"),
+        (
+            measured_at(0.004, -0.003, 0.011),
+            "as good as champion 7: the difference is +0.004 (95%: -0.003 to +0.011), a tie",
+        ),
+        (SAME, "as good as champion 7"),
+    ],
+)
+def test_a_tie_with_the_champion_is_called_a_tie(difference, says):
+    said = stance(replace(FINE, champion=against(FINE.champion, auroc=difference)))
+    assert says in said
+    assert "it need not be better" in said
+    assert stance(replace(FINE, champion=None)) == "Nothing is in production, so nothing else is replaced."
+
+
 def test_objections_add_up():
     bad = replace(FINE, seen=1, challenger=replace(METRICS, rows=10, outcomes=2))
     assert len(objections(bad, PARAMS)) == 3
@@ -207,6 +295,14 @@ def test_objections_add_up():
         replace(FINE, champion=against(FINE.champion, auroc=measured_at(-0.002, -0.0099, 0.006))),
         replace(FINE, champion=against(FINE.champion, brier=measured_at(0.0009, -0.0001, 0.0019))),
         replace(FINE, look=5),
+        replace(FINE, eligible=EligibleStays(300, 50, METRICS, FINE.champion)),
+        among_eligible(auroc=measured_at(-0.004, -0.0149, 0.006)),
+        flagging(0.249, 0.20),
+        flagging(0.161, 0.20),
+        flagging(0.30, 0.30),  # outside, as the champion
+        flagging(0.13, 0.40),
+        replace(FINE, champion=against(FINE.champion, ppv=measured_at(-0.019, -0.03, -0.008))),  # a small loss
+        replace(FINE, champion=against(FINE.champion, ppv=measured_at(-0.03, -0.07, 0.01))),  # not shown to be a loss
         replace(FINE, subgroups=women(auroc=measured_at(0.45, 0.39, 0.51))),  # not shown to be below chance
         replace(FINE, subgroups=women(auroc_difference=measured_at(-0.06, -0.13, 0.01))),  # not shown to be a loss
         replace(FINE, subgroups=women(auroc_difference=measured_at(-0.04, -0.06, -0.02))),  # a small loss
@@ -217,10 +313,11 @@ def test_just_inside_a_limit_passes(comparison):
 
 
 @pytest.mark.parametrize(
-    "rule", ["target", "looks", "seen", "rows", "outcomes", "clinical", "too few expected", "subgroup floor"]
+    "rule",
+    ["target", "looks", "seen", "rows", "outcomes", "clinical", "too few expected", "eligible stays", "subgroup floor"],
 )
 def test_without_a_champion_the_absolute_rules_hold(rule):
-    alone = replace(FINE, champion=None, first=None, subgroups=women(auroc_difference=None))
+    alone = replace(FINE, **WITHOUT_CHAMPION, subgroups=women(auroc_difference=None))
     assert objections(alone, PARAMS) == []
     comparison, says = TRIPS[rule]
     found = objections(replace(comparison, champion=None, first=None), PARAMS)
@@ -311,7 +408,7 @@ def test_no_difference_has_a_plus_sign():
 
 
 def test_a_single_test_needs_no_correction():
-    alone = replace(FINE, champion=None, first=None, subgroups=women(auroc_difference=None))
+    alone = replace(FINE, **WITHOUT_CHAMPION, subgroups=women(auroc_difference=None))
     sentence = next(check.sentence for check in checks(alone, PARAMS) if check.name == "AUROC floor, sex Female")
     assert "0.660 (95%: 0.630 to 0.690)" in sentence
 
@@ -347,6 +444,7 @@ def gated(measured, challenger=None, champion=None, trained_on=NOBODY) -> Compar
         first=champion,
         trained_on=trained_on,
         fingerprints={"comparison": "invented"},
+        capacity=0.20,
         gate=PARAMS,
         bootstrap=FEW,
     )
@@ -370,8 +468,15 @@ def test_all_are_measured_on_the_same_encounters(measured):
     assert (found.challenger_version, found.champion.version, found.first.version) == ("8", "7", "7")
     assert found.challenger == evaluate(y, scores.y_proba, patients, 0.15, FEW)
     assert found.champion.metrics == found.first.metrics == evaluate(y, other.y_proba, patients, 0.12, FEW)
-    differences = compare(y, scores.y_proba, other.y_proba, patients, FEW)
+    differences = compare(y, scores.y_proba, other.y_proba, patients, FEW, capacity=0.20)
     assert found.champion.differences == found.first.differences == differences
+    stays = ~encounters["discharge_disposition_id"].is_in([2, 7, 9, 27, 29]).to_numpy()
+    parts = y[stays], scores.y_proba[stays], other.y_proba[stays]
+    assert (found.capacity, found.eligible.rows, found.eligible.outcomes) == (0.20, stays.sum(), y[stays].sum())
+    assert 0 < stays.sum() < len(y)
+    assert found.eligible.challenger == evaluate(*parts[:2], patients[stays], 0.15, FEW)
+    assert found.eligible.champion.metrics == evaluate(parts[0], parts[2], patients[stays], 0.12, FEW)
+    assert found.eligible.champion.differences == compare(*parts, patients[stays], FEW, capacity=0.20)
     assert found.clinical == {
         name: compare_auroc(y, scores.y_proba, score(encounters), patients, FEW)
         for name, score in clinical_scores.SCORES.items()
@@ -384,6 +489,17 @@ def test_all_are_measured_on_the_same_encounters(measured):
     assert gated(measured).subgroups == tuple(
         subgroups(encounters, y, scores.y_proba, threshold=0.15, params=FEW, min_outcomes=minimum)
     )
+
+
+def test_where_nobody_stayed_to_the_end_the_gate_says_so(measured):
+    encounters, y, scores = measured
+    transferred = encounters.with_columns(discharge_disposition_id=pl.lit(2, pl.Int16))
+    found = gated((transferred, y, scores), champion=replace(scores, version="7"))
+    assert found.eligible == EligibleStays(0, 0)
+    assert [said for said in objections(found, PARAMS) if "eligible" in said] == [
+        f"0 of the {len(y)} encounters compared are eligible index stays, neither transferred to acute care nor "
+        "discharged against advice, with 0 readmissions; at least 50 needed."
+    ]
 
 
 def test_a_score_no_better_than_the_clinical_ones_is_refused(measured):

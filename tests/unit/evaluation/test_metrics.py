@@ -180,6 +180,26 @@ def test_the_calibration_error_is_the_mean_gap_of_ten_equal_bins(decimals):
     assert (found.lower, found.upper) == bounds(np.maximum(resampled - (resampled.mean() - estimate), 0))
 
 
+def test_at_equal_workload_each_model_flags_its_own_highest_risks():
+    y = np.array([1, 0, 1, 0, 0, 0, 0, 0, 0, 1])
+    one, other = np.linspace(0.9, 0.1, 10), np.linspace(0.1, 0.9, 10) ** 2
+    found = compare(y, one, other, np.arange(10), FEW, capacity=0.30)
+    assert found.ppv.estimate == pytest.approx(2 / 3 - 1 / 3)
+    assert found.ppv.lower <= found.ppv.estimate <= found.ppv.upper
+    assert compare(y, one, one**3, np.arange(10), FEW, capacity=0.30).ppv == Measurement(0.0, 0.0, 0.0, 0.0)
+    assert compare(y, one, other, np.arange(10), FEW).ppv is None
+
+
+def test_the_number_to_follow_up_is_how_many_are_flagged_for_each_readmission_found():
+    y, p, patients = invented(800, 3)
+    found = evaluate(y, p, patients, 0.3, FEW)
+    number, ppv = found.number_to_follow_up, found.precision
+    assert number.estimate == pytest.approx((p >= 0.3).sum() / (y & (p >= 0.3)).sum())
+    assert (number.lower, number.upper) == pytest.approx((1 / ppv.upper, 1 / ppv.lower))
+    for threshold in (1.1, p[y].max()):  # nobody, and one or two: a resample may have none of them
+        assert evaluate(y, p, patients, threshold, FEW).number_to_follow_up is None
+
+
 def test_a_row_at_the_threshold_is_flagged():
     metrics = evaluate([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4], [1, 2, 3, 4], 0.3, FEW)
     assert metrics.flag_rate.estimate == 0.5

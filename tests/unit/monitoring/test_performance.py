@@ -15,6 +15,7 @@ from health_predict.params import BootstrapParams, DriftParams, PerformanceParam
 FEW = BootstrapParams(replicates=100)
 PARAMS, DRIFT = PerformanceParams(), DriftParams(replicates=10)
 THRESHOLD = 0.15
+CAPACITY = 0.297  # as many are above the threshold
 
 
 def world(rows, seed, *, risk_times=1.0, reversed_share=0.0):
@@ -126,30 +127,31 @@ def scores_reference():
 
 
 def test_scores_of_the_same_kind_are_no_alarm():
-    found = prediction_drift(scores_reference(), world(8_000, 5)[1], THRESHOLD, PARAMS, DRIFT)
+    found = prediction_drift(scores_reference(), world(8_000, 5)[1], THRESHOLD, CAPACITY, PARAMS, DRIFT)
     assert not found.detected
-    assert found.flag_rate == pytest.approx(found.flag_rate_reference, abs=0.02)
+    assert found.flag_rate == pytest.approx(CAPACITY, abs=0.02)
 
 
 def test_scores_that_moved_are_an_alarm_with_the_load_that_they_mean():
-    found = prediction_drift(scores_reference(), 1.5 * world(8_000, 5)[1].clip(0, 0.6), THRESHOLD, PARAMS, DRIFT)
+    found = prediction_drift(
+        scores_reference(), 1.5 * world(8_000, 5)[1].clip(0, 0.6), THRESHOLD, CAPACITY, PARAMS, DRIFT
+    )
     assert any("stability index" in reason for reason in found.reasons)
     assert any("flagged" in reason for reason in found.reasons)
 
 
-def test_the_flagged_are_held_against_the_capacity_where_one_is_given():
-    scores, few = world(8_000, 5)[1], replace(PARAMS, capacity=0.05)
-    found = prediction_drift(scores_reference(), scores, THRESHOLD, few, DRIFT)
+def test_the_flagged_are_held_against_the_capacity():
+    found = prediction_drift(scores_reference(), world(8_000, 5)[1], THRESHOLD, 0.05, PARAMS, DRIFT)
     assert found.flag_rate_planned == 0.05
     assert any("5.0% were planned for" in reason for reason in found.reasons)
 
 
 def test_scores_that_promise_less_are_an_alarm():
     p = world(8_000, 5)[1]
-    found = prediction_drift(scores_reference(), p.mean() + 0.6 * (p - p.mean()), THRESHOLD, PARAMS, DRIFT)
+    found = prediction_drift(scores_reference(), p.mean() + 0.6 * (p - p.mean()), THRESHOLD, CAPACITY, PARAMS, DRIFT)
     assert any("AUROC estimated" in reason for reason in found.reasons)
 
 
 def test_few_scores_cannot_be_judged():
     with pytest.raises(DataError, match="10 scores are too few"):
-        prediction_drift(scores_reference(), np.full(10, 0.1), THRESHOLD, PARAMS, DRIFT)
+        prediction_drift(scores_reference(), np.full(10, 0.1), THRESHOLD, CAPACITY, PARAMS, DRIFT)

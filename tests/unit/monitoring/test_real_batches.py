@@ -69,7 +69,7 @@ def _world(cohort: pl.DataFrame, seed: int) -> World:
     )
     known, held_out, approved = (label(part, "lt30") for part in (train, validation, window))
     prepared = prepare("target", known, held_out, PARAMS.preprocessor)
-    model = fit("lightgbm", CANDIDATES["lightgbm"].default(len(train)), prepared, PARAMS.search)
+    model = fit("lightgbm", CANDIDATES["lightgbm"].default(len(train)), prepared, PARAMS.search, PARAMS.bundle.capacity)
     scores = model.predict_proba(validation)
     importance = reliance(model.predict_proba, validation, PARAMS.drift.seed, rows=800)
     return World(
@@ -85,7 +85,9 @@ def _inputs(world: World, batch: pl.DataFrame) -> list[str]:
     scores = world.model.predict_proba(batch)
     checks = (
         field_drift(world.reference, value_counts(batch), PARAMS.drift),
-        prediction_drift(world.reference, scores, world.model.threshold, PARAMS.performance, PARAMS.drift),
+        prediction_drift(
+            world.reference, scores, world.model.threshold, PARAMS.bundle.capacity, PARAMS.performance, PARAMS.drift
+        ),
         separation(world.train, batch, PARAMS.drift),
     )
     return [reason for check in checks for reason in check.reasons]

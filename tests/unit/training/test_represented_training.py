@@ -7,7 +7,7 @@ import pytest
 
 import factories
 from health_predict.data.cohort import label, select_cohort
-from health_predict.params import PreprocessorParams, SearchParams
+from health_predict.params import BundleParams, PreprocessorParams, SearchParams
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
 
@@ -18,7 +18,7 @@ VALIDATION = label(select_cohort(factories.encounters(800, seed=42)), "lt30")
 def fitted(family, train, validation):
     candidate = CANDIDATES[family]
     prepared = prepare(candidate.encoding, train, validation, PreprocessorParams())
-    return fit(family, candidate.default(len(train.outcomes)), prepared, SearchParams())
+    return fit(family, candidate.default(len(train.outcomes)), prepared, SearchParams(), BundleParams.capacity)
 
 
 @pytest.mark.parametrize("family", CANDIDATES)

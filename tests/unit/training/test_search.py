@@ -4,7 +4,7 @@ from sklearn.metrics import roc_auc_score
 
 import factories
 from health_predict.data.cohort import label, select_cohort
-from health_predict.params import PreprocessorParams, SearchParams
+from health_predict.params import BundleParams, PreprocessorParams, SearchParams
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import fit, prepare
 from health_predict.training.search import Search, Trial, only_trial
@@ -36,7 +36,9 @@ def test_a_single_trial_is_the_default_fitted_to_its_end_and_that_is_the_model()
     train, validation = (label(select_cohort(factories.encounters(rows, seed=rows)), "lt30") for rows in (900, 600))
     prepared = prepare("target", train, validation, PreprocessorParams())
     heard = []
-    search, fitted = only_trial("lightgbm", prepared, SearchParams(trials=1), lambda *told: heard.append(told))
+    search, fitted = only_trial(
+        "lightgbm", prepared, SearchParams(trials=1), BundleParams.capacity, lambda *told: heard.append(told)
+    )
     (trial,) = search.trials
     assert heard == [("lightgbm", trial)]
     assert search.best == trial
@@ -44,5 +46,5 @@ def test_a_single_trial_is_the_default_fitted_to_its_end_and_that_is_the_model()
     assert len(trial.auroc) == SearchParams().reports
     proba = fitted.predict_proba(validation.encounters)
     assert trial.score == pytest.approx(roc_auc_score(validation.outcomes, proba))
-    again = fit("lightgbm", trial.config, prepared, SearchParams())
+    again = fit("lightgbm", trial.config, prepared, SearchParams(), BundleParams.capacity)
     assert np.array_equal(again.predict_proba(validation.encounters), proba)

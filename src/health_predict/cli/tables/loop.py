@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 
-from health_predict.cli.tables.parts import interval, labelled, skipped, table_of
+from health_predict.cli.tables.parts import interval, labelled, number, share, skipped, table_of
 
 if TYPE_CHECKING:  # a table needs no reader of what it shows, and some of these take seconds to import
     from health_predict.monitoring.alarms import Alarm
@@ -60,6 +61,8 @@ def _became(judged: "Judged") -> list[str]:
     found = judged.performance
     numbers = f"AUROC {found.current.auroc}, O/E {found.current.observed_expected}" if found else "not judged"
     lines = [f"  outcomes {whose} under version {judged.version}: {numbers}"]
+    if found:
+        lines.append(f"    {found.current.operating_point}")
     if judged.unjudged:
         lines.append(f"    {judged.unjudged}")
     if judged.follow_up:
@@ -99,7 +102,8 @@ def answers_judged(report: Any) -> RenderableType:
     for one in report.versions:
         found = one.metrics
         said = one.unjudged or (
-            f"AUROC {interval(found.auroc)}, observed / expected {interval(found.observed_expected)}"
+            f"AUROC {interval(found.auroc)}, observed / expected {interval(found.observed_expected)}. "
+            f"{found.operating_point}"
         )
         lines.append(f"version {one.version}, {one.rows:,} answers: {said}")
         if one.follow_up:
@@ -173,6 +177,11 @@ def replayed(replay: "Replay") -> RenderableType:
     )
     means = [
         ("mean AUROC", replay.mean_auroc_retrained, replay.mean_auroc_never_retrained),
+        (
+            "mean AUROC, eligible index stays",
+            replay.mean_auroc_eligible_retrained,
+            replay.mean_auroc_eligible_never_retrained,
+        ),
         ("mean |O/E - 1|", replay.mean_abs_oe_deviation, replay.mean_abs_oe_deviation_never_retrained),
     ]
     lines = [
@@ -187,7 +196,36 @@ def replayed(replay: "Replay") -> RenderableType:
     )
     effects = [(row.batch, row.outcome.follow_up) for row in replay.rows if row.outcome and row.outcome.follow_up]
     lines += [counts, *(f"batch {batch}: {effect}" for batch, effect in effects), *([_caveat()] if effects else [])]
-    return labelled(replay, table_of(headers, rows), "\n".join(lines))
+    return labelled(replay, table_of(headers, rows), flagged(replay.rows), "\n".join(lines))
+
+
+def flagged(rows: "Sequence[Row]") -> Table:
+    """One row per batch whose outcomes are known: who was flagged and found, and AUROC on eligible index stays."""
+    headers = (
+        "batch",
+        "scored by",
+        "flagged (95%)",
+        "sensitivity (95%)",
+        "PPV (95%)",
+        "to follow up for one found (95%)",
+        "AUROC, eligible stays",
+        "never",
+    )
+    lines = [
+        (
+            str(row.batch),
+            row.version or "",
+            share(found.flag_rate),
+            share(found.recall),
+            share(found.precision),
+            interval(found.number_to_follow_up, 1) if found.number_to_follow_up else "",
+            number(found.auroc_eligible),
+            number(found.auroc_eligible_never_retrained),
+        )
+        for row in rows
+        if (found := row.outcome)
+    ]
+    return table_of(headers, lines)
 
 
 def _replayed_row(row: "Row") -> tuple[str, ...]:

@@ -1,17 +1,18 @@
 """What the commands about models print."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from health_predict.cli.tables.parts import interval, labelled, skipped, table_of
+from health_predict.cli.tables.parts import interval, labelled, share, skipped, table_of
 from health_predict.training.candidates import TITLES
 
 if TYPE_CHECKING:  # a table needs no reader of what it shows, and some of these take seconds to import
-    from health_predict.evaluation.gate import Check, Comparison
+    from health_predict.evaluation.gate import Comparison
+    from health_predict.evaluation.metrics import Metrics
     from health_predict.store.ledger import Entry
     from health_predict.store.reports import BestModel, EvaluationReport, TrainingReport
 
@@ -28,8 +29,24 @@ def trained(report: "TrainingReport") -> RenderableType:
     )
 
 
-def models(found: "Iterable[BestModel]", winner: str) -> Table:
-    """One row per family, with its metrics on the validation encounters; `*` marks the winner."""
+def _why(models: "Sequence[BestModel]") -> str:
+    """Why the first of a training's models is its winner, and whether the next one is as good."""
+    first = models[0]
+    said = f"{TITLES[first.family]} has the lowest Brier score on the validation encounters, which is what decides"
+    if len(models) == 1:
+        return f"{said}; it is the only one."
+    behind = models[1].brier_behind
+    if behind is None:
+        return f"{said}."
+    beyond = "the interval is above 0" if behind.lower > 0 else "a tie: the interval contains 0"
+    return (
+        f"{said}. That of {TITLES[models[1].family]}, the next, is {behind.estimate:.5f} higher "
+        f"(95%: {behind.lower:+.5f} to {behind.upper:+.5f}): {beyond}."
+    )
+
+
+def models(found: "Sequence[BestModel]", winner: str) -> Group:
+    """One row per family, with its metrics on the validation encounters; `*` marks the winner. Then why it is."""
     rows = [
         (
             ("* " if model.run_id == winner else "  ") + TITLES[model.family],
@@ -42,9 +59,8 @@ def models(found: "Iterable[BestModel]", winner: str) -> Table:
         )
         for model in found
     ]
-    return table_of(
-        ("family", "AUROC (95%)", "average precision (95%)", "Brier", "ECE", "ONNX differs by", "run"), rows
-    )
+    headers = ("family", "AUROC (95%)", "average precision (95%)", "Brier", "ECE", "ONNX differs by", "run")
+    return Group(table_of(headers, rows), _why(found))
 
 
 def evaluated(report: "EvaluationReport") -> RenderableType:
@@ -54,30 +70,98 @@ def evaluated(report: "EvaluationReport") -> RenderableType:
     against = f"against version {report.champion}" if report.champion else "with nothing in production yet"
     against += f"; question {report.comparison.look} to this hold-out" if report.comparison.look > 1 else ""
     against += "".join(f"; {seen:,} encounters left out, seen by {name}" for name, seen in report.left_out.items())
-    return labelled(report, f"{subject}, {against}", scores(report.comparison), gate(report.checks), verdict)
+    return labelled(
+        report,
+        f"{subject}, {against}",
+        scores(report),
+        gate(report),
+        verdict,
+    )
 
 
-def scores(comparison: "Comparison") -> Table:
+def scores(report: "EvaluationReport") -> Group:
+    """Metrics on the hold-out, who is flagged, in numbers and in words, and metrics by subgroup."""
+    found = report.comparison
+    return Group(_ranks(found), _flagged(found), report.operating_point, _subgroups(found))
+
+
+def _ranks(comparison: "Comparison") -> Table:
     """One row per compared model or clinical score, with its metrics on the hold-out."""
-    found = comparison.challenger
     rows: list[tuple[str, ...]] = [
-        ("challenger", interval(found.auroc), interval(found.average_precision), interval(found.observed_expected))
+        (name, interval(found.auroc), interval(found.average_precision), interval(found.observed_expected))
+        for name, found in _measured(comparison)
     ]
-    for name, other in (("champion", comparison.champion), ("first model", comparison.first)):
-        if other:
-            metrics = other.metrics
-            intervals = (metrics.auroc, metrics.average_precision, metrics.observed_expected)
-            rows.append((f"{name} (version {other.version})", *map(interval, intervals)))
     rows += [(name, interval(score.reference), "", "") for name, score in comparison.clinical.items()]
     headers = ("", "AUROC (95%)", "average precision (95%)", "observed / expected (95%)")
-    return table_of(headers, rows, title=f"{comparison.rows:,} unseen encounters, {comparison.outcomes:,} readmissions")
+    return table_of(headers, rows, title=_compared(comparison))
 
 
-def gate(checks: "Sequence[Check]") -> Table:
-    """One row per rule of the gate, with estimate and limit."""
-    return table_of(
-        ("gate", "", "rule"), [(check.name, "yes" if check.passed else "NO", check.sentence) for check in checks]
+def _flagged(comparison: "Comparison") -> Table:
+    """One row per compared model, with who is flagged at its threshold and who of them is readmitted."""
+    rows = [
+        (
+            name,
+            share(found.flag_rate),
+            share(found.recall),
+            share(found.precision),
+            interval(found.number_to_follow_up, 1) if found.number_to_follow_up else "",
+        )
+        for name, found in _measured(comparison)
+    ]
+    headers = ("", "flagged (95%)", "sensitivity (95%)", "PPV (95%)", "to follow up for one found (95%)")
+    capacity = "" if comparison.capacity is None else f", for a capacity of {comparison.capacity:.0%} of discharges"
+    return table_of(headers, rows, title=f"Who is flagged{capacity}")
+
+
+def _subgroups(comparison: "Comparison") -> Table:
+    """One row per subgroup; those too small to judge with their counts alone."""
+    rows = [
+        (
+            f"{one.attribute} {one.group}",
+            f"{one.rows:,}",
+            f"{one.outcomes:,}",
+            interval(one.auroc) if one.auroc else "too few readmissions to judge",
+            interval(one.auroc_difference) if one.auroc_difference else "",
+            share(one.flag_rate) if one.flag_rate else "",
+            share(one.precision) if one.precision else "",
+        )
+        for one in comparison.subgroups
+    ]
+    headers = (
+        "subgroup",
+        "encounters",
+        "readmitted",
+        "AUROC (95%)",
+        "minus champion (95%)",
+        "flagged (95%)",
+        "PPV (95%)",
     )
+    return table_of(headers, rows)
+
+
+def _measured(comparison: "Comparison") -> "Iterator[tuple[str, Metrics]]":
+    """The compared models with their metrics: on all stays, then on eligible index stays."""
+    yield "challenger", comparison.challenger
+    for name, other in (("champion", comparison.champion), ("first model", comparison.first)):
+        if other:
+            yield f"{name} (version {other.version})", other.metrics
+    found = comparison.eligible
+    if found and found.challenger:
+        yield "challenger, eligible index stays", found.challenger
+    if found and found.champion:
+        yield f"champion (version {found.champion.version}), eligible index stays", found.champion.metrics
+
+
+def _compared(comparison: "Comparison") -> str:
+    told = f"{comparison.rows:,} unseen encounters, {comparison.outcomes:,} readmissions"
+    found = comparison.eligible
+    return told if found is None else f"{told}; {found.rows:,} eligible index stays, {found.outcomes:,} readmissions"
+
+
+def gate(report: "EvaluationReport") -> Group:
+    """One row per rule of the gate, with estimate and limit; then whether the challenger is better, or as good."""
+    rows = [(check.name, "yes" if check.passed else "NO", check.sentence) for check in report.checks]
+    return Group(table_of(("gate", "", "rule"), rows), report.stance)
 
 
 def promoted(report: Any) -> RenderableType:
@@ -98,18 +182,24 @@ def adopted(report: Any) -> RenderableType:
 
 
 def studied(report: Any) -> RenderableType:
-    metrics = report.metrics
+    parts = (report.metrics, report.eligible)
     named = {
-        "AUROC": metrics.auroc,
-        "average precision": metrics.average_precision,
-        "Brier score": metrics.brier,
-        "expected calibration error": metrics.ece,
-        "observed / expected": metrics.observed_expected,
+        "AUROC": "auroc",
+        "average precision": "average_precision",
+        "Brier score": "brier",
+        "expected calibration error": "ece",
+        "observed / expected": "observed_expected",
+        "flagged": "flag_rate",
+        "sensitivity": "recall",
+        "positive predictive value": "precision",
     }
-    rows = [(name, interval(interval, 4)) for name, interval in named.items()]
-    rows += [(f"AUROC of {name}", interval(score.reference, 4)) for name, score in report.clinical.items()]
-    title = f"{TITLES[report.family]}, {report.protocol}, {metrics.rows:,} encounters"
-    return labelled(report, table_of(("", "95% interval, patients resampled"), rows, title=title))
+    rows = [(name, *(interval(getattr(part, metric), 4) for part in parts)) for name, metric in named.items()]
+    rows += [(f"AUROC of {name}", interval(score.reference, 4), "") for name, score in report.clinical.items()]
+    counts = [
+        f"{name}, {part.rows:,} (95%)" for name, part in zip(("all stays", "eligible index stays"), parts, strict=True)
+    ]
+    title = f"{TITLES[report.family]}, {report.protocol}"
+    return labelled(report, table_of(("", *counts), rows, title=title), report.operating_point)
 
 
 def status(report: Any) -> RenderableType:

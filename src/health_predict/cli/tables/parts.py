@@ -29,6 +29,15 @@ def interval(found: "Interval", decimals: int = 3) -> str:
     return f"{found.estimate:.{decimals}f} ({found.lower:.{decimals}f} to {found.upper:.{decimals}f})"
 
 
+def share(found: "Interval") -> str:
+    """A share with its interval, in percent."""
+    return f"{100 * found.estimate:.1f}% ({100 * found.lower:.1f} to {100 * found.upper:.1f})"
+
+
+def number(found: float | None) -> str:
+    return "" if found is None else f"{found:.3f}"
+
+
 def table_of(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
     table = Table(*headers, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for row in rows:

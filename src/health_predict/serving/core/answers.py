@@ -70,13 +70,17 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
         float, _probability("Calibrated probability of a readmission within 30 days of discharge.", 0.213)
     ]
     threshold: Annotated[
-        float, _probability("Probability from which the prediction is 1; chosen on validation data.", 0.148)
+        float,
+        _probability(
+            "Probability from which the prediction is 1, so that as many are flagged as care has capacity for.", 0.148
+        ),
     ]
     risk_band: Annotated[
         str,
         _one_of(
-            "Where the probability lies among those of the reference cohort: low is below the median, moderate below "
-            "the 80th percentile, high below the 95th, very high above; /model has the bounds.",
+            "high and very high are flagged (the prediction is 1), low and moderate are not. Of the reference "
+            "cohort's encounters that are not flagged, low has the lower five eighths; of the flagged ones, very high "
+            "has the top quarter. /model has the bounds.",
             BANDS,
             "high",
         ),
@@ -277,8 +281,13 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ]
     git_revision: Annotated[str, _says("Of the code that trained it.", "5947799")]
+    capacity: Annotated[
+        float, _probability("Share of discharges that the care team can follow up; it sets the threshold.", 0.2)
+    ]
     threshold: Annotated[float, _probability("Probability from which the prediction is 1.", 0.148)]
-    bands: Annotated[list[BandBound], _says("From low to very high.", [{"name": "low", "lower": 0.0}])]
+    bands: Annotated[
+        list[BandBound], _says("From low to very high; high begins at the threshold.", [{"name": "low", "lower": 0.0}])
+    ]
     fields: Annotated[list[str], _says("Fields that the model reads.", ["time_in_hospital", "age"])]
     excluded: Annotated[
         list[str], _says("Fields that the model was told not to read: accepted in requests, and ignored.", ["race"])
@@ -288,7 +297,11 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     ]
     evaluation: Annotated[
         dict[str, Any] | None,
-        _says("Metrics on unseen encounters with intervals, and by subgroup; null when not evaluated.", None),
+        _says(
+            "Metrics on unseen encounters with intervals, on all stays, on eligible index stays and by subgroup, and "
+            "what the threshold means for 100 discharges (`operating_point`); null when not evaluated.",
+            None,
+        ),
     ]
     reference_encounter: Annotated[
         dict[str, Value | None],

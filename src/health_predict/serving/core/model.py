@@ -95,6 +95,7 @@ class Model:
             "trained_at": manifest.trained_at,
             "trained_on": [msgspec.to_builtins(table) for table in manifest.trained_on],
             "git_revision": manifest.git_revision,
+            "capacity": manifest.capacity,
             "threshold": manifest.threshold,
             "bands": [msgspec.to_builtins(band) for band in manifest.bands],
             "fields": manifest.fields,

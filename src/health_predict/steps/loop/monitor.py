@@ -204,7 +204,9 @@ def _judge(
     scores = against.bundle.predict_proba(encounters)
     drift = field_drift(against.reference, value_counts(encounters), params.drift)
     apart = separation(against.encounters, encounters, params.drift)
-    moved = prediction_drift(against.reference, scores, manifest.threshold, params.performance, params.drift)
+    moved = prediction_drift(
+        against.reference, scores, manifest.threshold, manifest.capacity, params.performance, params.drift
+    )
     became = [reason for judged in outcomes for reason in judged.reasons]
     reasons = (*drift.reasons, *apart.reasons, *moved.reasons, *became)
     return MonitoringReport(

@@ -7,7 +7,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from health_predict.adapters.registry import BUNDLE, PREPROCESSOR, Registry
 from health_predict.adapters.training_runs import FAMILY, experiment, validation_metrics
@@ -17,6 +16,7 @@ from health_predict.bundle.profile import read_reference
 from health_predict.data.cohort import LabelledEncounters, label, outcome
 from health_predict.data.splits import recalibration as divide
 from health_predict.evaluation.metrics import evaluate
+from health_predict.evaluation.operating_point import threshold_at
 from health_predict.features.calibration import Calibration, log_odds
 from health_predict.monitoring.reference import percentiles
 from health_predict.params import Params
@@ -33,8 +33,6 @@ from health_predict.store.tables import json_bytes, keep_table, table_bytes
 from health_predict.training.candidates import TITLES
 from health_predict.training.fit import recalibration as fit
 from health_predict.workspace import Workspace
-
-BELOW = 1e-9  # distance below a threshold; log-odds in float32 are equal or at least 1e-7 apart
 
 
 @dataclass(frozen=True)
@@ -136,8 +134,7 @@ def _renew(
     before, old = bundle.predict_proba(validation.encounters), bundle.manifest
     calibration = fit(before, validation.outcomes, validation.patients, params.bootstrap, validation.represents)
     y_proba = calibration.apply(log_odds(before))
-    # The same encounters are flagged as before: the outcome rate has changed, not the capacity to follow up.
-    threshold = float(calibration.apply(log_odds(np.array([old.threshold])))[0]) * (1 - BELOW)
+    threshold = threshold_at(old.capacity, y_proba, validation.represents)
     metrics = evaluate(
         validation.outcomes, y_proba, validation.patients, threshold, params.bootstrap, validation.represents
     )
@@ -148,7 +145,7 @@ def _renew(
         lineage=[*old.lineage, old.run_id],
         threshold=threshold,
         calibration=old.calibration.then(calibration),
-        bands=bands(y_proba, params.bundle),
+        bands=bands(y_proba, threshold, params.bundle),
         percentiles=percentiles(y_proba),
         trained_on=[*old.trained_on, table],
         metrics=validation_metrics(metrics),

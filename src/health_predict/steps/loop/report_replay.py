@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import polars as pl
 
-from health_predict.data.cohort import outcome
+from health_predict.data.cohort import is_eligible, outcome
 from health_predict.data.schema import OUTCOME
 from health_predict.errors import StorageError
 from health_predict.monitoring.alarms import Alarm
@@ -14,7 +14,8 @@ from health_predict.params import BootstrapParams
 from health_predict.reports.replay_page import page
 from health_predict.simulation.replay import Outcome, Replay, Row, realised, summarise
 from health_predict.store import layout
-from health_predict.store.batches import ARRIVES, SCORES, UNTREATED, read_outcomes, read_predictions
+from health_predict.store.batches import ARRIVES, SCORES, UNTREATED, read_arrival, read_outcomes, read_predictions
+from health_predict.store.follow_up import read_threshold
 from health_predict.store.loop import read_ended
 from health_predict.store.manifests import completed
 from health_predict.store.monitoring_reports import Judged, read_judged, read_monitoring
@@ -107,12 +108,17 @@ def _outcome(storage: Storage, judged: Judged | None, params: BootstrapParams) -
     became, said = read_outcomes(storage, judged.batch), read_predictions(storage, judged.batch)
     if UNTREATED in became.columns:
         became = became.with_columns(pl.col(UNTREATED).alias(OUTCOME))
-    joined = became.select("encounter_id").join(said, on="encounter_id", how="left", maintain_order="left")
+    arrived = read_arrival(storage, judged.batch).select("encounter_id", "discharge_disposition_id")
+    joined = became.select("encounter_id").join(
+        said.join(arrived, on="encounter_id", how="left"), on="encounter_id", how="left", maintain_order="left"
+    )
     return realised(
         outcome(became),
         joined["probability"].to_numpy(),
         joined["first_probability"].to_numpy(),
         joined["patient_nbr"].to_numpy(),
+        is_eligible(joined),
+        read_threshold(storage, judged.batch),
         judged.reasons,
         params,
         judged.follow_up,

@@ -8,7 +8,7 @@ from health_predict.adapters.training_runs import log_evaluation
 from health_predict.bundle.model import Bundle, require_run, require_target
 from health_predict.data.cohort import LabelledEncounters
 from health_predict.errors import Declined
-from health_predict.evaluation.gate import Scores, checks, compare_models
+from health_predict.evaluation.gate import Scores, checks, compare_models, stance
 from health_predict.params import GateParams, Params
 from health_predict.store.bundles import open_version
 from health_predict.store.datasets import Dataset, Vouched, named, read_part, vouch
@@ -79,6 +79,7 @@ def evaluate(
         first=models.first and _scores(*models.first, data),
         trained_on=seen(storage, [bundle.manifest for bundle in models.bundles]),
         fingerprints=made_from,
+        capacity=models.challenger.manifest.capacity,
         gate=params.gate,
         bootstrap=params.bootstrap,
         represents=data.represents,
@@ -94,6 +95,8 @@ def evaluate(
         left_out=left_out,
         comparison=comparison,
         checks=tuple(checks(comparison, params.gate)),
+        operating_point=comparison.challenger.operating_point,
+        stance=stance(comparison),
     )
     log_evaluation(workspace.registry, report)  # logged first: a report in the store is not made again
     write_evaluation(storage, report)

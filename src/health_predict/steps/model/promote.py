@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from health_predict.adapters.registry import BUNDLE
-from health_predict.bundle.model import Bundle, require_run, require_target
+from health_predict.bundle.model import Bundle, Manifest, require_run, require_target
 from health_predict.errors import ConflictError, Declined, StorageError
 from health_predict.evaluation.gate import Comparison, objections
 from health_predict.params import GateParams
-from health_predict.store.bundles import describe_kept, keep_bundle, keep_version
+from health_predict.store.bundles import describe_kept, keep_bundle, keep_version, kept_manifest
 from health_predict.store.ledger import Entry, Ledger, Question, Subject, Version
 from health_predict.store.reports import EvaluationReport, read_evaluation, read_training
 from health_predict.store.simulations import require_world, simulation_of
+from health_predict.store.storage import Storage
 from health_predict.workspace import Workspace
 from health_predict.workspace.production import decide, drafted, hold, settle, subject_of
 
@@ -56,7 +57,7 @@ def promote(
     require_target(bundle.manifest)
     require_run(bundle.manifest, run_id)
     require_world(bundle.manifest, simulation)
-    if ledger.production and ledger.subject(ledger.production).content == bundle.manifest.content:
+    if ledger.production and _is_the_same(storage, ledger.subject(ledger.production), bundle.manifest):
         return Promotion(ledger.version(ledger.production), ledger.previous, simulation, skipped=True)
     subject, question = subject_of(bundle), Question(report.holdout, report.champion, report.comparison.look)
     barred = _barred(ledger, subject, allow_rolled_back)
@@ -97,6 +98,11 @@ def promote(
     )
     describe_kept(storage, version)
     return Promotion(version, ledger.previous, simulation)
+
+
+def _is_the_same(storage: Storage, production: Subject, found: Manifest) -> bool:
+    """Whether a model gives the risks of the version in production, and flags for the same capacity."""
+    return production.content == found.content and kept_manifest(storage, production.bundle).capacity == found.capacity
 
 
 def _barred(ledger: Ledger, subject: Subject, allowed: str | None) -> list[str]:
@@ -145,7 +151,13 @@ def _numbers(comparison: Comparison) -> dict[str, float]:
         "auroc": comparison.challenger.auroc.estimate,
         "average_precision": comparison.challenger.average_precision.estimate,
         "observed_expected": comparison.challenger.observed_expected.estimate,
+        "flag_rate": comparison.challenger.flag_rate.estimate,
+        "recall": comparison.challenger.recall.estimate,
+        "precision": comparison.challenger.precision.estimate,
     }
+    if comparison.eligible and comparison.eligible.challenger:
+        found["eligible_auroc"] = comparison.eligible.challenger.auroc.estimate
+        found["eligible_average_precision"] = comparison.eligible.challenger.average_precision.estimate
     if comparison.champion:
         found["auroc_difference"] = comparison.champion.differences.auroc.estimate
         found["average_precision_difference"] = comparison.champion.differences.average_precision.estimate

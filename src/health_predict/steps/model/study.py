@@ -3,9 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from health_predict.data.cohort import LabelledEncounters, label, select_cohort
+import numpy as np
+from numpy.typing import NDArray
+
+from health_predict.data.cohort import LabelledEncounters, is_eligible, label, select_cohort
 from health_predict.evaluation.clinical_scores import SCORES
 from health_predict.evaluation.metrics import AurocComparison, Metrics, compare_auroc, evaluate
+from health_predict.evaluation.operating_point import threshold_at
 from health_predict.params import Family, Params, Protocol, Target
 from health_predict.store import layout
 from health_predict.store.manifests import completed
@@ -23,7 +27,9 @@ class StudyReport:
     target: Target
     synthetic: bool
     metrics: Metrics
+    eligible: Metrics  # of the eligible index stays among them, flagged from the same risk on
     clinical: dict[str, AurocComparison]
+    operating_point: str  # what flagging as many as there is capacity for means for 100 discharges
 
 
 def study(
@@ -34,7 +40,7 @@ def study(
     target: Target,
     on_fold: Callable[[int, int], None],
 ) -> StudyReport:
-    """Measure a family on the cohort; the threshold for flags is the cohort's outcome rate.
+    """Measure a family on the cohort; as many of the scored encounters are flagged as `params` has capacity for.
 
     Raises StorageError before `data validate`.
     """
@@ -42,16 +48,25 @@ def study(
     cohort = label(select_cohort(read_table(storage, layout.VALIDATED)), target)
     scores = score_cohort(cohort, protocol, family, params.study, params.preprocessor, params.search, on_fold)
     scored = LabelledEncounters(cohort.encounters[scores.rows], cohort.outcomes[scores.rows])
+    threshold = threshold_at(params.bundle.capacity, scores.y_proba)
+
+    def measure(data: LabelledEncounters, y_proba: NDArray[np.float64]) -> Metrics:
+        return evaluate(data.outcomes, y_proba, data.patients, threshold, params.bootstrap)
+
+    eligible = is_eligible(scored.encounters)
+    found = measure(scored, scores.y_proba)
     return StudyReport(
         protocol=protocol,
         family=family,
         target=target,
         synthetic=manifest["result"]["synthetic"],
-        metrics=evaluate(scored.outcomes, scores.y_proba, scored.patients, cohort.outcomes.mean(), params.bootstrap),
+        metrics=found,
+        eligible=measure(scored.of(eligible), scores.y_proba[eligible]),
         clinical={
             name: compare_auroc(
                 scored.outcomes, scores.y_proba, score(scored.encounters), scored.patients, params.bootstrap
             )
             for name, score in SCORES.items()
         },
+        operating_point=found.operating_point,
     )

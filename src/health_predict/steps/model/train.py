@@ -2,10 +2,12 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from health_predict import __version__
 from health_predict.adapters.registry import Registry
@@ -15,7 +17,8 @@ from health_predict.bundle.model import FORMAT
 from health_predict.data.cohort import LabelledEncounters
 from health_predict.data.splits import supply
 from health_predict.errors import Declined
-from health_predict.params import LIVE_TARGET, Family, GateParams, Params, SearchParams, Target
+from health_predict.evaluation.metrics import Measurement, compare
+from health_predict.params import LIVE_TARGET, BootstrapParams, Family, GateParams, Params, Target
 from health_predict.store.bundles import kept_manifest
 from health_predict.store.datasets import INITIAL, Dataset, Vouched, read_part, vouch
 from health_predict.store.holdouts import asked_before, seen_in_production
@@ -53,8 +56,11 @@ def train(
     progress: Progress,
     force: bool = False,
     dataset: Dataset = INITIAL,
+    capacity: float | None = None,
 ) -> TrainingReport:
     """Tune and fit the families on a data set, and name the best.
+
+    `capacity` None: that of the version in production, and of `params` before the first.
 
     The training tables are kept by content, where the gate finds them as long as a model may be in production. Skipped
     when a training with the same data, parameters and target is finished, unless `force`. Raises StorageError before
@@ -65,7 +71,7 @@ def train(
     workspace = workspace.reading_once()
     storage = workspace.storage
     params = replace(params, search=replace(params.search, families=params.search.families or tuple(CANDIDATES)))
-    params = _carried(workspace, params)
+    params = _carried(storage, params, capacity)
     vouched = vouch(storage, dataset)
     # Also where training is skipped: a table may have been lost.
     for key in (dataset.train, dataset.validation, dataset.test):
@@ -84,15 +90,18 @@ def train(
     return report
 
 
-def _carried(workspace: Workspace, params: Params) -> Params:
-    """The parameters, with what they leave open as in the model in production, if there is one."""
-    if params.preprocessor.exclude is not None:
-        return params
-    ledger = read_ledger(workspace.storage)
-    excluded: list[str] = []
-    if ledger.production is not None:
-        excluded = kept_manifest(workspace.storage, ledger.subject(ledger.production).bundle).excluded
-    return replace(params, preprocessor=replace(params.preprocessor, exclude=tuple(excluded)))
+def _carried(storage: Storage, params: Params, capacity: float | None) -> Params:
+    """The parameters, with what they leave open as for the model in production, if there is one."""
+    ledger, excluded = read_ledger(storage), params.preprocessor.exclude
+    if ledger.production and (capacity is None or excluded is None):
+        before = kept_manifest(storage, ledger.subject(ledger.production).bundle)
+        capacity = before.capacity if capacity is None else capacity
+        excluded = tuple(before.excluded) if excluded is None else excluded
+    return replace(
+        params,
+        preprocessor=replace(params.preprocessor, exclude=excluded or ()),
+        bundle=params.bundle if capacity is None else replace(params.bundle, capacity=capacity),
+    )
 
 
 def _search_and_fit(
@@ -104,31 +113,52 @@ def _search_and_fit(
         for encoding in sorted({CANDIDATES[family].encoding for family in families})
     }
     by_family = {family: prepared[CANDIDATES[family].encoding] for family in families}
-    searches, models = [], []
-    for found, fitted in _fitted(by_family, params.search, ray_address, progress):
+    searches, models, risks = [], [], []
+    for found, fitted in _fitted(by_family, params, ray_address, progress):
         log_search(registry, run_id, found)
         best = log_best(registry, run_id, fitted, data.train, data.validation, data.provenance, params)
         progress.model(best)
         searches.append(found)
         models.append(best)
-    return searches, models
+        risks.append(fitted.predict_proba(data.validation.encounters))
+    return searches, _behind(models, risks, data.validation, params.bootstrap)
+
+
+def _behind(
+    models: Sequence[BestModel],
+    risks: Sequence[NDArray[np.float64]],
+    validation: LabelledEncounters,
+    bootstrap: BootstrapParams,
+) -> list[BestModel]:
+    """The models with how far each is behind the one with the lowest Brier score, on resamples of patients."""
+    winner = min(range(len(models)), key=lambda place: models[place].metrics.brier.estimate)
+
+    def behind(y_proba: NDArray[np.float64]) -> Measurement:
+        data = validation.outcomes, y_proba, risks[winner], validation.patients
+        return compare(*data, bootstrap, validation.represents).brier
+
+    return [
+        model if place == winner else replace(model, brier_behind=behind(y_proba))
+        for place, (model, y_proba) in enumerate(zip(models, risks, strict=True))
+    ]
 
 
 def _fitted(
-    by_family: Mapping[Family, Prepared], params: SearchParams, ray_address: str | None, progress: Progress
+    by_family: Mapping[Family, Prepared], params: Params, ray_address: str | None, progress: Progress
 ) -> Iterator[tuple[Search, Fitted]]:
     """Each family's search with its best configuration fitted. For a single trial no cluster is started."""
-    if params.trials == 1 and ray_address is None:
+    capacity = params.bundle.capacity
+    if params.search.trials == 1 and ray_address is None:
         for family, prepared in by_family.items():
-            yield only_trial(family, prepared, params, progress.trial)
+            yield only_trial(family, prepared, params.search, capacity, progress.trial)
         return
     from health_predict.adapters.ray_cluster import cluster  # noqa: PLC0415  (a second to import)
     from health_predict.adapters.ray_search import search  # noqa: PLC0415
 
     with cluster(ray_address):
         folds = {family: prepared.fold for family, prepared in by_family.items()}
-        for found in search(folds, params, progress.trial):
-            yield found, fit(found.family, found.best.config, by_family[found.family], params)
+        for found in search(folds, params.search, progress.trial):
+            yield found, fit(found.family, found.best.config, by_family[found.family], params.search, capacity)
 
 
 def _read(storage: Storage, vouched: Vouched, params: Params, target: Target) -> _Data:

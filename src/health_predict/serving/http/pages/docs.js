@@ -46,8 +46,8 @@ const show = {
     add(box, 'p', 'Risk of readmission within 30 days', 'soft')
     add(box, 'p', percent(a.probability_score), 'big')
     add(box, 'p', `Risk band: ${a.risk_band}. As high as or higher than ${a.percentile} % of the reference cohort.`)
-    add(box, 'p', a.prediction ? `Reaches the threshold of ${percent(a.threshold)}.`
-      : `Below the threshold of ${percent(a.threshold)}.`)
+    add(box, 'p', a.prediction ? `Flagged: reaches the threshold of ${percent(a.threshold)}.`
+      : `Not flagged: below the threshold of ${percent(a.threshold)}.`)
   },
   explain(box, a) {
     add(box, 'p', `Risk ${percent(a.probability_score)}; a typical patient has ${percent(a.reference_probability)}. `
