@@ -102,6 +102,11 @@ class BundleParams:
     max_onnx_difference: float = 1e-6  # absolute, of the probability, on every validation row
     golden_rows: int = 20  # stored with their scores; the service scores them again before it is ready
     band_quantiles: tuple[float, ...] = (0.50, 0.80, 0.95)  # of validation scores: low | moderate | high | very high
+    reference_min_share: float = 0.05  # of the training encounters, with a value that a reference patient may have;
+    # at .10 no diagnosis is left (heart failure: .07), and some models' median is out of reach
+    reference_tolerance: float = 0.5  # percentiles of validation scores, from the median to the reference patient's
+    # risk; the percentile that the service returns is a whole number
+    reference_changes: int = 3  # fields at most; of fifteen models of the dataset eleven need two, one needs three
 
 
 @dataclass(frozen=True)
