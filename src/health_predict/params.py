@@ -117,6 +117,11 @@ class StudyParams:
 
 
 @dataclass(frozen=True)
+class FigureParams:
+    calibration_folds: int = 5  # of the validation patients: each is drawn as calibrated on the others
+
+
+@dataclass(frozen=True)
 class DriftParams:
     false_alarm_rate: float = 0.05  # of a batch without drift, over all checks of inputs and scores together
     replicates: int = 200  # divisions of the reference's patients in two; the null's scale is then known to 10%
@@ -240,6 +245,7 @@ class Params:
     search: SearchParams = field(default_factory=SearchParams)
     bundle: BundleParams = field(default_factory=BundleParams)
     study: StudyParams = field(default_factory=StudyParams)
+    figures: FigureParams = field(default_factory=FigureParams)
     drift: DriftParams = field(default_factory=DriftParams)
     missing: MissingParams = field(default_factory=MissingParams)
     performance: PerformanceParams = field(default_factory=PerformanceParams)
