@@ -119,6 +119,11 @@ class BundleParams:
     low_share: float = 0.625  # of those below the threshold: low, the others moderate. With a capacity of .20 low is
     # everybody below the median
     very_high_share: float = 0.25  # of those from the threshold on, the others high; with .20, the top twentieth
+    reference_min_share: float = 0.05  # of the training encounters, with a value that a reference patient may have;
+    # at .10 no diagnosis is left (heart failure: .07), and some models' median is out of reach
+    reference_tolerance: float = 0.5  # percentiles of validation scores, from the median to the reference patient's
+    # risk; the percentile that the service returns is a whole number
+    reference_changes: int = 3  # fields at most; of fifteen models of the dataset eleven need two, one needs three
 
     def __post_init__(self) -> None:
         least, most = CAPACITIES
@@ -131,6 +136,11 @@ class StudyParams:
     folds: int = 5  # patient-grouped
     holdout_share: float = 0.20  # chronological: the last rows of the cohort in file order
     seed: int = SEED
+
+
+@dataclass(frozen=True)
+class FigureParams:
+    calibration_folds: int = 5  # of the validation patients: each is drawn as calibrated on the others
 
 
 @dataclass(frozen=True)
@@ -255,6 +265,7 @@ class Params:
     search: SearchParams = field(default_factory=SearchParams)
     bundle: BundleParams = field(default_factory=BundleParams)
     study: StudyParams = field(default_factory=StudyParams)
+    figures: FigureParams = field(default_factory=FigureParams)
     drift: DriftParams = field(default_factory=DriftParams)
     missing: MissingParams = field(default_factory=MissingParams)
     performance: PerformanceParams = field(default_factory=PerformanceParams)

@@ -97,6 +97,8 @@ def test_a_recalibrated_version_says_all_that_it_has_seen_and_what_is_new(replay
     assert (now.fields, now.nulls, now.importance) == (before.fields, before.nulls, before.importance)
     assert new.manifest.percentiles == now.scores
     assert new.manifest.bands != old.manifest.bands
+    reference_patient = new.predict_one(new.manifest.reference_encounter.values)
+    assert new.manifest.percentiles[49] <= reference_patient <= new.manifest.percentiles[51]
     downloaded = place.registry.download(new.manifest.run_id, Path(PREPROCESSOR).parent.as_posix(), place.root)
     assert (downloaded / Path(PREPROCESSOR).name).exists()
 

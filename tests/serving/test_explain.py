@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import factories
-from health_predict.bundle.explain import _design, typical_encounter
+from health_predict.bundle.explain import _design
 from health_predict.data.cohort import select_cohort
 from health_predict.data.schema import FACTORS
 from health_predict.serving.core.model import load_model
@@ -56,12 +56,3 @@ def test_few_factors_get_their_exact_shapley_values(factors):
             present[factor] = True
             expected[factor] += (score[tuple(present)] - before) / len(orders)
     np.testing.assert_allclose(weights @ np.array(list(score.values())), expected, atol=1e-12)
-
-
-def test_the_typical_encounter_is_made_of_medians_and_most_frequent_values():
-    counts = {
-        "time_in_hospital": {"1": 2, "3": 2, "14": 1},
-        "race": {"?": 3, "Asian": 2},
-        "admission_type_id": {"2": 1},
-    }
-    assert typical_encounter(counts) == {"time_in_hospital": 3, "race": None, "admission_type_id": 2}

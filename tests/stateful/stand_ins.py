@@ -35,8 +35,8 @@ from mlflow.tracking import MlflowClient
 from health_predict.adapters import processes
 from health_predict.adapters.registry import BUNDLE, PREPROCESSOR, Registry
 from health_predict.adapters.training_runs import experiment
-from health_predict.bundle import export, model, profile
-from health_predict.bundle.model import ENCODER, MANIFEST, MODEL, REFERENCE, Bundle, Manifest
+from health_predict.bundle import export, model, profile, reference_encounter
+from health_predict.bundle.model import ENCODER, MANIFEST, MODEL, REFERENCE, Bundle, Manifest, ReferenceEncounter
 from health_predict.data.schema import OUTCOME
 from health_predict.data.validation import DTYPES
 from health_predict.errors import DataError
@@ -82,6 +82,7 @@ PURE = (
 
 
 class _Reference(msgspec.Struct):
+    fields: dict[str, dict[str, int]] = {}
     scores: list[float] = []
     scored: int = 0
     importance: dict[str, float] = {}
@@ -170,6 +171,7 @@ class StandIns:
                 calibration=Calibration(),
                 bands=[],
                 percentiles=[],
+                reference_encounter=ReferenceEncounter({}, []),
                 fields=[],
                 excluded=[],
                 trained_on=list(provenance.trained_on),
@@ -331,6 +333,7 @@ def standing_in() -> Iterator[StandIns]:
         (profile.read_reference, doubles.read_reference),
         (export.bands, lambda *_: []),
         (export.git_revision, lambda: "simulated"),
+        (reference_encounter.reference_encounter, lambda *_: ReferenceEncounter({}, [])),
         (reference.percentiles, lambda _scores: []),
         (reference.value_counts, doubles.value_counts),
         (train._search_and_fit, doubles.search_and_fit),

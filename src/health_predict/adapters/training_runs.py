@@ -16,12 +16,12 @@ from health_predict.bundle.export import Provenance, export
 from health_predict.bundle.model import Bundle
 from health_predict.data.cohort import LabelledEncounters
 from health_predict.evaluation.metrics import Metrics, evaluate
-from health_predict.params import Params
+from health_predict.params import FigureParams, Params
 from health_predict.reports.figures import quality_figures
 from health_predict.store.reports import BestModel, EvaluationReport
 from health_predict.store.tables import json_bytes
 from health_predict.training.candidates import CANDIDATES
-from health_predict.training.fit import Fitted, importance
+from health_predict.training.fit import Fitted, cross_calibrated, importance
 from health_predict.training.search import METRIC, Search, Trial
 
 FINGERPRINT = "health_predict.fingerprint"
@@ -69,15 +69,9 @@ def log_best(
     Raises BundleError when the exported model's scores differ from the fitted model's.
     """
     title = CANDIDATES[fitted.family].title
-    y_proba = fitted.predict_proba(validation.encounters)
-    metrics = evaluate(
-        validation.outcomes,
-        y_proba,
-        validation.patients,
-        fitted.threshold,
-        params.bootstrap,
-        validation.represents,
-    )
+    judged = validation.judgeable
+    y_proba = fitted.predict_proba(judged.encounters)
+    metrics = evaluate(judged.outcomes, y_proba, judged.patients, fitted.threshold, params.bootstrap, judged.represents)
     tags = {FAMILY: fitted.family, "health_predict.git_revision": provenance.git_revision}
     for table in provenance.trained_on:
         tags[f"health_predict.data.{Path(table.key).stem}"] = table.sha256
@@ -92,7 +86,7 @@ def log_best(
         bundle, difference = export(folder / BUNDLE, fitted, train, validation, logged, provenance, params)
         _write_preprocessor(folder, fitted)
         _write_model(folder / "model", fitted)
-        _write_figures(folder / "figures", fitted, validation.outcomes, y_proba, title)
+        _write_figures(folder / "figures", fitted, judged, y_proba, params.figures)
         registry.log_folder(run_id, folder)
         registry.log(
             run_id,
@@ -180,8 +174,15 @@ def _write_model(folder: Path, fitted: Fitted) -> None:
 
 
 def _write_figures(
-    folder: Path, fitted: Fitted, y_true: NDArray[np.bool_], y_proba: NDArray[np.float64], title: str
+    folder: Path,
+    fitted: Fitted,
+    validation: LabelledEncounters,
+    y_proba: NDArray[np.float64],
+    params: FigureParams,
 ) -> None:
     folder.mkdir()
-    for stem, figure in quality_figures(y_true, y_proba, importance(fitted), title).items():
+    calibrated = cross_calibrated(y_proba, validation, params.calibration_folds)
+    title = CANDIDATES[fitted.family].title
+    figures = quality_figures(validation.outcomes, y_proba, calibrated, importance(fitted), title)
+    for stem, figure in figures.items():
         figure.savefig(folder / f"{stem}.png", dpi=110)

@@ -1,7 +1,7 @@
-"""Why this probability: what each clinical factor adds to, or takes from, the risk of a typical patient.
+"""Why this probability: what each clinical factor adds to, or takes from, the risk of the reference patient.
 
 Shapley values with one reference encounter (Strumbelj and Kononenko, KAIS 2014;41:647): a factor's contribution is
-the change in probability when its fields go from the typical to the patient's values, averaged over orders in which
+the change in probability when its fields go from the reference's to the patient's values, averaged over orders in which
 the factors change. In each order the changes add up to the whole difference, so the averages do too. All orders
 count, exactly, where few factors differ; beyond that a fixed set of orders, each with its reverse.
 
@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from health_predict.bundle.model import Bundle
-from health_predict.data.field import Factor, Value
-from health_predict.data.schema import FACTORS, FIELD, MISSING
+from health_predict.data.field import Factor
+from health_predict.data.schema import FACTORS
 from health_predict.features.encoder import Codes
 
 EXACT_UP_TO = 6  # factors that differ: 64 scores; one more doubles them
@@ -44,36 +44,12 @@ class Explanation:
     contributions: list[Contribution]
 
 
-def typical_encounter(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    """The reference encounter from how often each value of each field was seen: the median of numbers, else the
-    most frequent value. `?` counts as missing, which is None. It is no patient's row.
-    """
-    return {
-        name: _median(name, found) if FIELD[name].is_quantity else _mode(name, found) for name, found in counts.items()
-    }
-
-
-def _median(name: str, counts: Mapping[str, int]) -> Value | None:
-    numbers = sorted((FIELD[name].type(value), count) for value, count in counts.items() if value != MISSING)
-    half, seen = sum(count for _, count in numbers) / 2, 0
-    for number, count in numbers:
-        seen += count
-        if seen >= half:
-            return number
-    return None
-
-
-def _mode(name: str, counts: Mapping[str, int]) -> Value | None:
-    value = max(sorted(counts), key=lambda value: counts[value], default=MISSING)
-    return None if value == MISSING else FIELD[name].type(value)
-
-
 class Explainer:
-    """Explains the scores of one bundle against one reference encounter."""
+    """Explains the scores of one bundle against its reference encounter."""
 
-    def __init__(self, bundle: Bundle, reference: Mapping[str, Any]):
+    def __init__(self, bundle: Bundle):
         self.bundle = bundle
-        self.reference = dict(reference)
+        self.reference: Mapping[str, Any] = bundle.manifest.reference_encounter.values
         self._fields = bundle.encoder.fields
         self._factors = [f for f in FACTORS if any(name in self._fields for name in f.fields)]
 

@@ -18,12 +18,14 @@ from health_predict.bundle.model import (
     Bundle,
     Golden,
     Manifest,
+    ReferenceEncounter,
     TableDigest,
     draft,
     load_bundle,
     write_bundle,
 )
 from health_predict.bundle.onnx import to_onnx
+from health_predict.bundle.reference_encounter import reference_encounter
 from health_predict.data.cohort import LabelledEncounters
 from health_predict.data.schema import CLINICAL
 from health_predict.errors import BundleError
@@ -80,6 +82,7 @@ def export(
         percentiles=percentiles(expected),
         fields=list(encoder.fields),
         excluded=sorted(fitted.preprocessor.params.exclude or ()),
+        reference_encounter=ReferenceEncounter({}, []),
         trained_on=list(provenance.trained_on),
         synthetic=provenance.synthetic,
         simulation=provenance.simulation,
@@ -97,6 +100,8 @@ def export(
     importance = reliance(scorer.predict_proba, validation.encounters, provenance.seed)
     # Scores of encounters that the model was not fitted on: those it was, it scores too widely.
     reference = profile(train, expected, importance, params.drift)
+    compared_with = reference_encounter(scorer, reference.fields, params.bundle)
+    manifest = msgspec.structs.replace(manifest, reference_encounter=compared_with)
     write_bundle(folder, manifest, encoder, model, msgspec.json.encode(reference))
     bundle = load_bundle(folder)
     difference = float(np.abs(bundle.predict_proba(validation.encounters) - expected).max())

@@ -54,6 +54,16 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     probability: float
 
 
+class ReferenceEncounter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The reference patient that explanations compare with: values of the fields that the model reads.
+
+    `changed` names the fields whose value is not the typical one, so that the risk is at the median.
+    """
+
+    values: dict[str, Value | None]
+    changed: list[str]
+
+
 class TableDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table that the model has seen: its key in storage, what it holds, and its SHA-256."""
 
@@ -82,6 +92,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     percentiles: list[float]  # 101 values: percentile 0 to 100 of the validation encounters' probability
     fields: list[str]  # that the encoder reads
     excluded: list[str]  # that its training was told to leave out
+    reference_encounter: ReferenceEncounter
     trained_on: list[TableDigest]
     synthetic: bool
     simulation: str | None  # name of the replay that trained it; None: trained on what really happened

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
 
 from health_predict.data.cohort import LabelledEncounters
 from health_predict.errors import DataError
@@ -97,6 +98,21 @@ def calibrate(
     """Maximum-likelihood logistic recalibration of log-odds `scores` to outcomes, both of shape (rows,)."""
     model = LogisticRegression(C=np.inf, tol=1e-8).fit(scores[:, None], y, represents)
     return Calibration(float(model.intercept_[0]), float(model.coef_[0, 0]))
+
+
+def cross_calibrated(y_proba: NDArray[np.float64], labelled: LabelledEncounters, folds: int) -> NDArray[np.float64]:
+    """Probabilities of the encounters, each calibrated on the encounters of other patients, shape (rows,), order kept.
+
+    `y_proba` are the model's probabilities for `labelled`. Its patients are divided into `folds`, or as many as there
+    are patients; a calibration fitted on the other folds replaces that of each fold.
+    """
+    scores, y, represents = log_odds(y_proba), labelled.outcomes, labelled.represents
+    divided = GroupKFold(min(folds, len(np.unique(labelled.patients))))
+    calibrated = np.empty(len(scores))
+    for others, fold in divided.split(scores, groups=labelled.patients):
+        weights = None if represents is None else represents[others]
+        calibrated[fold] = calibrate(scores[others], y[others], weights).apply(scores[fold])
+    return calibrated
 
 
 def recalibration(

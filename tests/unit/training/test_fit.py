@@ -8,7 +8,14 @@ from health_predict.errors import DataError
 from health_predict.features.calibration import Calibration, log_odds
 from health_predict.params import BootstrapParams, BundleParams, PreprocessorParams, SearchParams
 from health_predict.training.candidates import CANDIDATES
-from health_predict.training.fit import calibrate, fit, importance, prepare, recalibration
+from health_predict.training.fit import (
+    calibrate,
+    cross_calibrated,
+    fit,
+    importance,
+    prepare,
+    recalibration,
+)
 
 TRAIN = label(select_cohort(factories.encounters(1_500, seed=41)), "lt30")
 VALIDATION = label(select_cohort(factories.encounters(800, seed=42)), "lt30")
@@ -29,6 +36,18 @@ def test_probabilities_are_calibrated_on_the_validation_encounters(fitted):
     assert proba.mean() == pytest.approx(VALIDATION.outcomes.mean(), abs=1e-3)
     refit = calibrate(log_odds(proba), VALIDATION.outcomes)
     assert (refit.intercept, refit.slope) == pytest.approx((0, 1), abs=1e-3)
+
+
+def test_a_cross_calibrated_patient_does_not_calibrate_the_own_encounters(fitted):
+    proba = fitted.predict_proba(VALIDATION.encounters)
+    found = cross_calibrated(proba, VALIDATION, folds=5)
+    for patient in VALIDATION.patients[:20]:
+        own = VALIDATION.patients == patient
+        other = LabelledEncounters(VALIDATION.encounters, VALIDATION.outcomes ^ own)
+        assert np.array_equal(cross_calibrated(proba, other, folds=5)[own], found[own])
+    assert not np.array_equal(cross_calibrated(proba, other, folds=5), found)
+    assert np.abs(found - proba).max() < 0.1
+    assert np.corrcoef(found, proba)[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("part", ["training", "validation"])

@@ -49,6 +49,10 @@ UnknownFields = Annotated[
 MissingFields = Annotated[
     list[str], _says("Fields of the model that the encounter leaves out or gives as null.", ["weight"])
 ]
+ReferenceChanged = Annotated[
+    list[str],
+    _says("Fields of the reference patient whose value is not the typical one.", ["number_inpatient", "diag_1"]),
+]
 Warnings = Annotated[
     list[str],
     _says(
@@ -172,7 +176,15 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     probability_score: Annotated[float, _probability("As in /predict.", 0.213)]
-    reference_probability: Annotated[float, _probability("Of a patient typical of the training data.", 0.094)]
+    reference_probability: Annotated[
+        float,
+        _probability(
+            "Of the reference patient, a patient at the median risk of the reference cohort: typical values, of which "
+            "`reference_changed` were changed so that the risk is the median, or as near to it as they bring it.",
+            0.094,
+        ),
+    ]
+    reference_changed: ReferenceChanged
     contributions: Annotated[
         list[Contribution],
         _says(
@@ -305,8 +317,14 @@ class ModelDescription(msgspec.Struct, frozen=True, kw_only=True):
     ]
     reference_encounter: Annotated[
         dict[str, Value | None],
-        _says("The typical patient that /explain compares with.", {"age": "[70-80)", "number_inpatient": 0}),
+        _says(
+            "The reference patient that /explain compares with, a patient at the median risk of the reference cohort: "
+            "typical values of the training encounters, of which `reference_changed` were changed so that the risk is "
+            "the median, or as near to it as they bring it. No patient's encounter.",
+            {"age": "[70-80)", "number_inpatient": 1},
+        ),
     ]
+    reference_changed: ReferenceChanged
 
 
 class Error(msgspec.Struct, frozen=True):

@@ -1,7 +1,6 @@
 """A model version as the service holds it: its bundle, name, number and evaluation."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +9,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from health_predict.bundle.explain import Explainer, typical_encounter
-from health_predict.bundle.model import REFERENCE, Bundle, load_bundle
+from health_predict.bundle.explain import Explainer
+from health_predict.bundle.model import Bundle, load_bundle
 from health_predict.data.schema import CLINICAL, FIELD
 from health_predict.errors import BundleError
 from health_predict.features.missing import missing_far_more_often
@@ -102,7 +101,8 @@ class Model:
             "excluded": manifest.excluded,
             "validation_metrics": manifest.metrics,
             "evaluation": self.evaluation,
-            "reference_encounter": self.explainer.reference,
+            "reference_encounter": manifest.reference_encounter.values,
+            "reference_changed": manifest.reference_encounter.changed,
         }
 
 
@@ -128,7 +128,7 @@ def load_model(folder: Path) -> Model:
         version=version.version or bundle.sha256[:12],
         run_id=version.run_id,
         evaluation=_evaluation(folder, version),
-        explainer=_explainer(folder, bundle),
+        explainer=Explainer(bundle),
         missing_params=MissingParams(),
     )
     _warm(model)
@@ -161,17 +161,6 @@ def _optional(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise BundleError(f"{path.name} in {path.parent} cannot be read: {error.strerror}") from error
-
-
-def _explainer(folder: Path, bundle: Bundle) -> Explainer:
-    """An explainer that compares with the reference's typical encounter, which is scored here for the first time."""
-    try:
-        counts = json.loads((folder / REFERENCE).read_bytes())["fields"]
-        reference = typical_encounter({name: counts[name] for name in bundle.manifest.fields})
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        said = f"{REFERENCE} in {folder} does not say how often each value was seen: {type(error).__name__}"
-        raise BundleError(said) from error
-    return Explainer(bundle, reference)
 
 
 def _warm(model: Model) -> None:

@@ -182,6 +182,7 @@ class Service:
         return answers.Explanation(
             probability_score=explained.probability,
             reference_probability=explained.reference_probability,
+            reference_changed=model.bundle.manifest.reference_encounter.changed,
             contributions=[
                 answers.Contribution(
                     factor=c.factor.name,

@@ -1,7 +1,7 @@
 """The cheap remedy: recalibrates an unchanged model to the newest outcomes."""
 
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +13,7 @@ from health_predict.adapters.training_runs import FAMILY, experiment, validation
 from health_predict.bundle.export import bands, git_revision
 from health_predict.bundle.model import MODEL, Bundle, Manifest, TableDigest, load_bundle, require_target, write_bundle
 from health_predict.bundle.profile import read_reference
+from health_predict.bundle.reference_encounter import reference_encounter
 from health_predict.data.cohort import LabelledEncounters, label, outcome
 from health_predict.data.splits import recalibration as divide
 from health_predict.evaluation.metrics import evaluate
@@ -154,6 +155,9 @@ def _renew(
     )
     scores = {"scores": percentiles(y_proba), "scored": len(y_proba)}
     reference = msgspec.structs.replace(read_reference(folder), **scores)
+    # The newest encounters may have another median than those that the patient was chosen for.
+    compared_with = reference_encounter(replace(bundle, manifest=manifest), reference.fields, params.bundle)
+    manifest = msgspec.structs.replace(manifest, reference_encounter=compared_with)
     return _Renewed(calibration, manifest, msgspec.json.encode(reference))
 
 

@@ -50,8 +50,12 @@ const show = {
       : `Not flagged: below the threshold of ${percent(a.threshold)}.`)
   },
   explain(box, a) {
-    add(box, 'p', `Risk ${percent(a.probability_score)}; a typical patient has ${percent(a.reference_probability)}. `
+    const changed = a.reference_changed
+    add(box, 'p', `Risk ${percent(a.probability_score)}; the reference patient has ${percent(a.reference_probability)}. `
       + 'The difference, by factor, in percentage points:')
+    add(box, 'p', 'The reference patient is a patient at the median risk of the reference cohort: typical values'
+      + (changed.length ? `, of which ${changed.length} (${changed.join(', ')}) `
+        + `${changed.length > 1 ? 'were' : 'was'} changed so that the risk is the median.` : '.'), 'soft')
     const table = add(box, 'table', '')
     const small = a.contributions.filter(one => Math.abs(one.contribution) < 0.0005)
     for (const one of a.contributions.filter(one => !small.includes(one))) {
