@@ -1,4 +1,5 @@
-"""Quality of every family's defaults on the whole cohort, by both protocols: the table in docs/results.md.
+"""Quality of every family's defaults on the whole cohort, by both protocols, and of LightGBM without some fields: the
+tables in docs/results.md.
 
 health-predict data fetch && health-predict data validate
 python -m benchmarks.quality
@@ -7,15 +8,26 @@ python -m benchmarks.quality
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.markers import replace_section
 from health_predict.evaluation.metrics import Interval
-from health_predict.params import Params, Protocol
+from health_predict.params import (
+    BootstrapParams,
+    Params,
+    PreprocessorParams,
+    Protocol,
+    SearchParams,
+    StudyParams,
+)
 from health_predict.settings import Settings
 from health_predict.steps.model.study import StudyReport, study
-from health_predict.store.storage import open_storage
+from health_predict.store.storage import Storage, open_storage
 from health_predict.training.candidates import TITLES
 
 PAGE = Path("docs/results.md")
+LEFT_OUT = ((), ("race",), ("payer_code",), ("payer_code", "race"))
+SEEDS = 3  # of folds, encodings and trees
 PROTOCOLS: tuple[Protocol, ...] = ("grouped-cv", "chronological")
 
 
@@ -29,6 +41,41 @@ def main() -> None:
             reports.append(report)
             sys.stderr.write(f"{protocol} {family}: AUROC {report.metrics.auroc}\n")
         replace_section(PAGE, protocol, table(reports))
+    replace_section(PAGE, "left-out", left_out(storage))
+
+
+def left_out(storage: Storage) -> str:
+    """Markdown: a row for each choice of fields that LightGBM does not read, means over the seeds."""
+    found = {}
+    for fields in LEFT_OUT:
+        figures = [
+            [value for protocol in PROTOCOLS for value in _ranks(storage, protocol, fields, seed)]
+            for seed in range(SEEDS)
+        ]
+        found[fields] = np.mean(figures, axis=0)
+        sys.stderr.write(f"without {', '.join(fields) or 'nothing'}: {found[fields]}\n")
+    lines = [
+        "| left out | grouped: AUROC | average precision | chronological: AUROC | average precision |",
+        "|---|---|---|---|---|",
+    ]
+    for fields, means in found.items():
+        cells = [
+            f"{mean:.4f}" + (f" ({mean - whole:+.4f})" if fields else "")
+            for mean, whole in zip(means, found[()], strict=True)
+        ]
+        lines.append(f"| {' and '.join(fields) or 'nothing'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _ranks(storage: Storage, protocol: Protocol, fields: tuple[str, ...], seed: int) -> tuple[float, float]:
+    params = Params(
+        preprocessor=PreprocessorParams(exclude=fields, seed=seed),
+        search=SearchParams(seed=seed),
+        study=StudyParams(seed=seed),
+        bootstrap=BootstrapParams(replicates=20),  # the estimates alone are used
+    )
+    metrics = study(storage, params, protocol, "lightgbm", "lt30", lambda _done, _folds: None).metrics
+    return metrics.auroc.estimate, metrics.average_precision.estimate
 
 
 def table(reports: list[StudyReport]) -> str:
