@@ -230,16 +230,7 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
     Raises BundleError that names the part that is missing or altered.
     """
     document = _read(folder, MANIFEST)
-    try:
-        found = msgspec.json.decode(document, type=_Format).format
-        if found != FORMAT:
-            raise BundleError(
-                f"{MANIFEST} in {folder} has format {found}, and this version reads format {FORMAT}: train again, or "
-                "serve it with the version of Health Predict that it was made with"
-            )
-        manifest = msgspec.json.decode(document, type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise BundleError(f"{MANIFEST} in {folder} is not a bundle description: {error}") from error
+    manifest = parse_manifest(document, str(folder))
     contents = {name: _read(folder, name) for name in (ENCODER, MODEL, REFERENCE)}
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != manifest.files.get(name):
@@ -253,6 +244,20 @@ def load_bundle(folder: Path, threads: int = 1) -> Bundle:
     bundle = Bundle(manifest, encoder, _session(contents[MODEL], threads), digest, missing)
     _check_golden(bundle, folder)
     return bundle
+
+
+def parse_manifest(document: bytes, place: str) -> Manifest:
+    """The manifest in the content of `bundle.json`. BundleError, naming its place, for one of another format."""
+    try:
+        found = msgspec.json.decode(document, type=_Format).format
+        if found != FORMAT:
+            raise BundleError(
+                f"{MANIFEST} in {place} has format {found}, and this version reads format {FORMAT}: train again, or "
+                "serve it with the version of Health Predict that it was made with"
+            )
+        return msgspec.json.decode(document, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise BundleError(f"{MANIFEST} in {place} is not a bundle description: {error}") from error
 
 
 @lru_cache(maxsize=2)  # a step loads its few bundles again and again, and decoding is half of a loading

@@ -14,9 +14,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
-
-from health_predict.bundle.model import ENCODER, MANIFEST, MODEL, REFERENCE, Bundle, Manifest, load_bundle
+from health_predict.bundle.model import (
+    ENCODER,
+    MANIFEST,
+    MODEL,
+    REFERENCE,
+    Bundle,
+    Manifest,
+    load_bundle,
+    parse_manifest,
+)
 from health_predict.errors import BundleError, StorageError
 from health_predict.store import layout
 from health_predict.store.ledger import Version
@@ -54,7 +61,10 @@ def has_kept(storage: Storage, digest: str) -> bool:
 
 
 def kept_manifest(storage: Storage, digest: str) -> Manifest:
-    """The manifest of a bundle in the store. StorageError when it is not kept, BundleError when it was altered."""
+    """The manifest of a bundle in the store.
+
+    StorageError when it is not kept, BundleError when it was altered or has another format.
+    """
     key = f"{layout.bundle(digest)}/{MANIFEST}"
     if not has_kept(storage, digest):
         raise StorageError(
@@ -64,7 +74,7 @@ def kept_manifest(storage: Storage, digest: str) -> Manifest:
     document = storage.read(key)
     if hashlib.sha256(document).hexdigest() != digest:
         raise BundleError(f"{storage.path(key)} was altered: its content is not what its folder's name says")
-    return msgspec.json.decode(document, type=Manifest)
+    return parse_manifest(document, f"{storage.root}/{layout.bundle(digest)}")
 
 
 def keep_version(storage: Storage, connect: Connect, version: Version) -> Bundle:
