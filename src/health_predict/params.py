@@ -75,8 +75,9 @@ class GateParams:
     observed_expected: tuple[float, float] = (0.80, 1.25)  # calibration in the large, outcomes / sum of risks
     max_subgroup_auroc_loss: float = 0.050  # estimate, per sex, race, age band, against the champion, if shown (< 0)
     min_subgroup_auroc: float = 0.50  # upper bound of the subgroup's interval may not be below chance
-    min_subgroup_outcomes: int = 50  # smaller subgroups are reported, not judged: their loss has an error above .025;
-    # so many readmissions are also needed among the eligible index stays, nearly all of the hold-out
+    min_subgroup_outcomes: int = 50  # smaller subgroups are reported, not judged: their loss has an error above .025
+    min_eligible_share: float = 0.80  # of min_outcomes, among the eligible index stays: these have 96% of the
+    # readmissions, so that a hold-out with just enough of them would often be refused if all were needed
     max_flag_rate_ratio: float = (
         1.25  # of flag rate and capacity, either way: a care team that plans for 20 of 100 gets
     )

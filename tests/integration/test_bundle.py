@@ -14,7 +14,7 @@ import pytest
 import factories
 from health_predict.adapters.download import extract_csv, read_source
 from health_predict.bundle.export import Provenance, bands, export
-from health_predict.bundle.model import ENCODER, MANIFEST, MODEL, REFERENCE, Bundle, load_bundle
+from health_predict.bundle.model import ENCODER, FORMAT, MANIFEST, MODEL, REFERENCE, Bundle, load_bundle
 from health_predict.data.cohort import LabelledEncounters, label, select_cohort
 from health_predict.data.decode import decode
 from health_predict.data.schema import CLINICAL
@@ -31,6 +31,9 @@ from health_predict.params import (
     SplitParams,
     ValidationParams,
 )
+from health_predict.store import layout
+from health_predict.store.bundles import kept_manifest
+from health_predict.store.storage import Folder
 from health_predict.training.candidates import CANDIDATES
 from health_predict.training.fit import Fitted, fit, prepare
 
@@ -151,6 +154,18 @@ def test_bounds_of_bands_ascend_where_risks_are_tied(risks):
     assert lower == sorted(lower)
     assert (lower[0], lower[2]) == (0.0, threshold)
     assert lower[1] < threshold
+
+
+def test_a_kept_bundle_of_another_format_is_refused_with_a_sentence(pristine, tmp_path):
+    described = msgspec.json.decode((pristine / MANIFEST).read_bytes())
+    del described["capacity"]
+    document = msgspec.json.encode(described | {"format": FORMAT - 1})
+    digest, storage = hashlib.sha256(document).hexdigest(), Folder(str(tmp_path))
+    storage.write(f"{layout.bundle(digest)}/{MANIFEST}", document)
+    with pytest.raises(
+        BundleError, match=f"has format {FORMAT - 1}, and this version of Health Predict reads format {FORMAT}"
+    ):
+        kept_manifest(storage, digest)
 
 
 def test_an_empty_table_has_no_scores(pristine):

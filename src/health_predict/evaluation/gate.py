@@ -18,6 +18,7 @@ the error is divided (Bonferroni). These are not made harder to trip by further 
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import ceil, inf
 from typing import Any
 
 import msgspec
@@ -177,7 +178,7 @@ def compare_models(
         eligible = is_eligible(encounters)
         counted = eligible if represents is None else eligible & (represents > 0)
         rows, outcomes = int(counted.sum()), int(y[counted].sum())
-        if min(outcomes, rows - outcomes) < max(gate.min_subgroup_outcomes, 1):
+        if min(outcomes, rows - outcomes) < _enough_eligible(gate):
             return EligibleStays(rows, outcomes)
         return EligibleStays(rows, outcomes, measure(challenger, eligible), oppose(champion, eligible))
 
@@ -220,7 +221,7 @@ def checks(comparison: Comparison, params: GateParams) -> list[Check]:
     return [check for rule in RULES for check in rule(comparison, params)]
 
 
-def stance(comparison: Comparison) -> str:
+def stance(comparison: Comparison, params: GateParams) -> str:
     """Whether the challenger is better than the champion, worse or as good, and what the gate makes of it."""
     if comparison.champion is None:
         return "Nothing is in production, so nothing else is replaced."
@@ -230,8 +231,8 @@ def stance(comparison: Comparison) -> str:
     tie = "" if better or worse else ", a tie: the interval contains 0"
     return (
         f"By AUROC the challenger is {kind} champion {comparison.champion.version}: the difference is "
-        f"{_signed(found, 0.025)}{tie}. The gate asks of a newer model that it is not worse by more than the margin; "
-        "it need not be better."
+        f"{_signed(found, params.tail)}{tie}. The gate asks of a newer model that it is not worse by more than the "
+        "margin; it need not be better."
     )
 
 
@@ -313,6 +314,11 @@ def _against_champion(comparison: Comparison, params: GateParams) -> Iterator[Ch
     )
 
 
+def _enough_eligible(params: GateParams) -> int:
+    """Readmissions that are needed among the eligible index stays."""
+    return max(ceil(params.min_eligible_share * params.min_outcomes), 1)
+
+
 def _on_eligible_stays(comparison: Comparison, params: GateParams) -> Iterator[Check]:
     found = comparison.eligible
     if found is None:
@@ -322,7 +328,7 @@ def _on_eligible_stays(comparison: Comparison, params: GateParams) -> Iterator[C
         found.challenger is not None,
         f"{found.rows} of the {comparison.rows} encounters compared are eligible index stays, neither transferred to "
         f"acute care nor discharged against advice, with {found.outcomes} readmissions; at least "
-        f"{params.min_subgroup_outcomes} needed.",
+        f"{_enough_eligible(params)} needed.",
     )
     if found.champion is None:
         return
@@ -363,7 +369,7 @@ def _operating_point(comparison: Comparison, params: GateParams) -> Iterator[Che
 
 def _times(one: float, other: float) -> float:
     """By what factor the larger is above the smaller."""
-    return max(one, other) / min(one, other) if min(one, other) > 0 else np.inf
+    return max(one, other) / min(one, other) if min(one, other) > 0 else inf
 
 
 def _against_first(comparison: Comparison, params: GateParams) -> Iterator[Check]:

@@ -61,8 +61,10 @@ def has_kept(storage: Storage, digest: str) -> bool:
 
 
 def kept_manifest(storage: Storage, digest: str) -> Manifest:
-    """The manifest of a bundle in the store. StorageError when it is not kept, BundleError when it was altered
-    or has another format."""
+    """The manifest of a bundle in the store.
+
+    StorageError when it is not kept, BundleError when it was altered or has another format.
+    """
     key = f"{layout.bundle(digest)}/{MANIFEST}"
     if not has_kept(storage, digest):
         raise StorageError(

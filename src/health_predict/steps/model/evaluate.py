@@ -96,7 +96,7 @@ def evaluate(
         comparison=comparison,
         checks=tuple(checks(comparison, params.gate)),
         operating_point=comparison.challenger.operating_point,
-        stance=stance(comparison),
+        stance=stance(comparison, params.gate),
     )
     log_evaluation(workspace.registry, report)  # logged first: a report in the store is not made again
     write_evaluation(storage, report)
