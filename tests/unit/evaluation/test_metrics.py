@@ -203,7 +203,7 @@ def test_the_number_to_follow_up_is_how_many_are_flagged_for_each_readmission_fo
 def test_risks_that_hardly_differ_have_a_calibration_slope():
     rng = np.random.default_rng(5)
     logit = rng.normal(-2.05, 0.07, 2_400)
-    y = rng.random(2_400) < 1 / (1 + np.exp(-(8.8 + 5.2 * logit)))
+    y = rng.random(2_400) < 1 / (1 + np.exp(-(18.5 + 10 * logit)))
     found = evaluate(y, 1 / (1 + np.exp(-logit)), np.arange(2_400), 0.12, FEW).calibration_slope
     expected = LogisticRegression(C=np.inf, tol=1e-10, max_iter=5_000).fit(logit[:, None], y).coef_[0, 0]
     assert found.estimate == pytest.approx(expected, rel=1e-3)
