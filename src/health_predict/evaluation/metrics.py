@@ -400,7 +400,7 @@ def _fit_intercept_and_slope(y: Floats, logit: Floats, weights: Floats | float) 
         if np.linalg.det(hessian) <= 1e-9 * hessian[0, 0] * hessian[1, 1] or hessian[0, 0] < 1e-9:
             return None
         step = np.linalg.solve(hessian, X.T @ (weights * (y - fitted)))
-        coefficients = coefficients + np.clip(step, -1.0, 1.0)
+        coefficients = coefficients + step / max(1.0, np.abs(step).max())  # shorter, in the same direction
         if np.abs(step).max() < 1e-10:
             return float(coefficients[0]), float(coefficients[1])
     return None

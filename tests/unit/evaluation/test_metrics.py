@@ -200,6 +200,15 @@ def test_the_number_to_follow_up_is_how_many_are_flagged_for_each_readmission_fo
         assert evaluate(y, p, patients, threshold, FEW).number_to_follow_up is None
 
 
+def test_risks_that_hardly_differ_have_a_calibration_slope():
+    rng = np.random.default_rng(5)
+    logit = rng.normal(-2.05, 0.07, 2_400)
+    y = rng.random(2_400) < 1 / (1 + np.exp(-(18.5 + 10 * logit)))
+    found = evaluate(y, 1 / (1 + np.exp(-logit)), np.arange(2_400), 0.12, FEW).calibration_slope
+    expected = LogisticRegression(C=np.inf, tol=1e-10, max_iter=5_000).fit(logit[:, None], y).coef_[0, 0]
+    assert found.estimate == pytest.approx(expected, rel=1e-3)
+
+
 def test_a_row_at_the_threshold_is_flagged():
     metrics = evaluate([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4], [1, 2, 3, 4], 0.3, FEW)
     assert metrics.flag_rate.estimate == 0.5
