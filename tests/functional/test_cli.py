@@ -204,6 +204,14 @@ def test_everything_but_the_result_goes_to_stderr(trained):
     assert found["eligible"]["rows"] < found["metrics"]["rows"]
     assert 0.19 < found["metrics"]["flag_rate"]["estimate"] <= 0.20
     assert 0.55 < found["metrics"]["auroc"]["estimate"] < 0.8  # above: something leaks
+    assert "readmitted within 30 days" in found["operating_point"]
+
+
+def test_a_study_of_readmission_at_any_time_says_so(trained):
+    study = ("evaluate", "--protocol", "chronological", "--family", "logistic_regression", "--target", "any", "--json")
+    code, out, err = trained.run(*study)
+    assert code == 0, err
+    assert "readmitted at any time" in json.loads(out)["operating_point"]
 
 
 def test_a_share_of_what_is_all_initial_is_refused_and_not_left_unread(tmp_path, health_predict):

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 import factories
+from health_predict.bundle.explain import Explainer
 from health_predict.bundle.model import Bundle
 from health_predict.data.schema import CLINICAL
 from stores import Place
@@ -32,6 +33,8 @@ def test_a_model_and_its_successors_do_not_read_what_was_excluded(store, encount
     assert bundle.predict_proba(mixed).tolist() == bundle.predict_proba(encounters).tolist()
     row = encounters.select(field.name for field in CLINICAL).row(0, named=True)
     assert bundle.score({**row, "race": "Martian", "payer_code": None}) == bundle.score(row)
+    told = [name for one in Explainer(bundle).explain(row).contributions for name in one.fields]
+    assert sorted(told) == sorted(bundle.manifest.fields)
 
     assert store.run("evaluate")[0] == 0
     assert store.run("promote")[0] == 0
@@ -49,8 +52,10 @@ def test_a_model_and_its_successors_do_not_read_what_was_excluded(store, encount
         ("encounter_id", "encounter_id is no field that a model could read"),
         (",", "nothing is no field"),
         (",".join(field.name for field in CLINICAL), "learns nothing"),
+        (",".join(field.name for field in CLINICAL if field.name != "race"), "learns nothing"),
+        (",".join(field.name for field in CLINICAL if not field.is_quantity), "learns nothing"),
     ],
-    ids=["unknown", "identifier", "empty", "all"],
+    ids=["unknown", "identifier", "empty", "all", "all but a category", "all but quantities"],
 )
 def test_an_exclusion_that_cannot_be_is_told(store, health_predict, said, told):
     result = health_predict(store.root, "train", "--exclude", said)

@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import polars as pl
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from scipy import sparse
@@ -16,6 +16,7 @@ from health_predict.data.validation import DTYPES
 from health_predict.features.encoder import Encoder
 from health_predict.features.encounters import columns, engineer
 from health_predict.features.preprocessor import Preprocessor
+from health_predict.params import PreprocessorParams
 
 SETTINGS = settings(max_examples=40, deadline=None)
 TRAIN = factories.encounters(1_000, seed=21)
@@ -23,6 +24,7 @@ SCHEMA = {field.name: DTYPES[field.name] for field in CLINICAL}
 
 
 ICD10 = st.sampled_from(["I5023", "E1165", "e87.1", "V4352XA", "E871", "E878", "V45"])
+BESIDE_ICD10 = TRAIN.head(1).select(*SCHEMA).with_columns(diag_1=pl.lit("I5023"), diag_2=pl.lit("V45"))
 
 
 def values(field: Field) -> st.SearchStrategy[str | int | None]:
@@ -43,9 +45,9 @@ encounters = st.lists(
 
 
 @cache
-def fitted(encoding) -> tuple[Preprocessor, Encoder]:
-    preprocessor = Preprocessor(encoding)
-    preprocessor.fit_transform(engineer(TRAIN), (TRAIN["readmitted"] == "<30").to_numpy())
+def fitted(encoding, exclude) -> tuple[Preprocessor, Encoder]:
+    preprocessor = Preprocessor(encoding, PreprocessorParams(exclude=exclude))
+    preprocessor.fit_transform(preprocessor.engineer(TRAIN), (TRAIN["readmitted"] == "<30").to_numpy())
     return preprocessor, preprocessor.to_encoder()
 
 
@@ -60,10 +62,15 @@ def test_a_row_has_the_same_features_alone_or_in_a_table(table):
 
 
 @SETTINGS
-@given(table=encounters, encoding=st.sampled_from(["target", "one_hot"]))
-def test_training_tables_and_the_service_see_the_same_vector(table, encoding):
-    preprocessor, encoder = fitted(encoding)
-    expected = preprocessor.transform(engineer(table))
+@given(
+    table=encounters,
+    encoding=st.sampled_from(["target", "one_hot"]),
+    exclude=st.sampled_from([(), ("diag_1",), ("diag_2", "diag_3", "time_in_hospital")]),
+)
+@example(table=BESIDE_ICD10, encoding="target", exclude=("diag_1",))
+def test_training_tables_and_the_service_see_the_same_vector(table, encoding, exclude):
+    preprocessor, encoder = fitted(encoding, exclude)
+    expected = preprocessor.transform(preprocessor.engineer(table))
     expected = expected.toarray() if sparse.issparse(expected) else expected
     by_table = encoder.encode_table(columns(table, encoder))
     by_row = factories.vectors(encoder, table.to_dicts())

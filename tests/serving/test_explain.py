@@ -26,6 +26,14 @@ def test_contributions_add_up_to_the_difference_from_the_reference(explainer):
         assert explained.probability == explainer.bundle.predict_one(encounter)
 
 
+def test_contributions_add_up_beside_codes_of_icd10(explainer):
+    encounter = {**explainer.reference, "diag_1": "I5023", "diag_2": "V58", "diag_3": "E878"}
+    explained = explainer.explain(encounter)
+    total = explained.reference_probability + sum(c.amount for c in explained.contributions)
+    assert total == pytest.approx(explained.probability, abs=1e-12)
+    assert explained.probability == explainer.bundle.predict_one(encounter)
+
+
 def test_the_reference_has_nothing_to_explain(explainer):
     assert all(c.amount == 0 for c in explainer.explain(explainer.reference).contributions)
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from health_predict.bundle.model import Bundle
 from health_predict.data.field import Factor
 from health_predict.data.schema import FACTORS
+from health_predict.features.diagnoses import settle
 from health_predict.features.encoder import Codes
 
 EXACT_UP_TO = 6  # factors that differ: 64 scores; one more doubles them
@@ -33,6 +34,7 @@ SEED = 0
 class Contribution:
     factor: Factor
     amount: float  # of probability; positive raises the risk
+    fields: tuple[str, ...]  # of the factor, those that the model reads
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Explainer:
 
     def explain(self, encounter: Mapping[str, Any]) -> Explanation:
         """Contribution of every factor that the model reads, zero where the patient is as the reference."""
+        encounter = settle(encounter, self._fields)
         probability, _ = self.bundle.score(encounter)
         differing = [position for position, factor in enumerate(self._factors) if self._differs(factor, encounter)]
         coalitions, weights = _design(len(differing))
@@ -66,7 +69,10 @@ class Explainer:
         if differing:
             scores = self.bundle.predict_vectors(self._encoded(encounter, differing, coalitions))
             amounts[differing] = weights @ scores
-        contributions = [Contribution(f, float(a)) for f, a in zip(self._factors, amounts, strict=True)]
+        contributions = [
+            Contribution(factor, float(amount), tuple(name for name in factor.fields if name in self._fields))
+            for factor, amount in zip(self._factors, amounts, strict=True)
+        ]
         contributions.sort(key=lambda contribution: -abs(contribution.amount))
         return Explanation(probability, self.reference_probability, contributions)
 

@@ -47,6 +47,8 @@ BatchNumber = Annotated[int, typer.Option("--batch", min=1, help="Number of a ba
 
 def fields_named(listed: str | None) -> tuple[str, ...] | None:
     """The fields that a model may not read; `none`: it may read all. None where nothing was said."""
+    from health_predict.features.encounters import without  # noqa: PLC0415  # serving alone has no polars
+
     if listed is None or listed.strip() == "none":
         return None if listed is None else ()
     chosen = tuple(sorted({name.strip() for name in listed.split(",") if name.strip()}))
@@ -57,8 +59,12 @@ def fields_named(listed: str | None) -> tuple[str, ...] | None:
             f"{', '.join(unknown) or 'nothing'} is no field that a model could read; choose from {', '.join(known)}",
             param_hint="--exclude",
         )
-    if len(chosen) == len(known):
-        raise typer.BadParameter("a model without any field learns nothing", param_hint="--exclude")
+    left = without(chosen)
+    if not left.number_names or not left.category_names:
+        raise typer.BadParameter(
+            "a model learns nothing without at least one number and one category: leave out fewer fields",
+            param_hint="--exclude",
+        )
     return chosen
 
 

@@ -222,12 +222,12 @@ def checks(comparison: Comparison, params: GateParams) -> list[Check]:
 
 
 def stance(comparison: Comparison, params: GateParams) -> str:
-    """Whether the challenger is better than the champion, worse or as good, and what the gate makes of it."""
+    """Whether the challenger is better than the champion, worse or neither, and what the gate makes of it."""
     if comparison.champion is None:
         return "Nothing is in production, so nothing else is replaced."
     found = comparison.champion.differences.auroc
     better, worse = found.lower > 0, found.upper < 0
-    kind = "better than" if better else "worse than" if worse else "as good as"
+    kind = "better than" if better else "worse than" if worse else "not told apart from"
     tie = "" if better or worse else ", a tie: the interval contains 0"
     return (
         f"By AUROC the challenger is {kind} champion {comparison.champion.version}: the difference is "
@@ -348,7 +348,7 @@ def _operating_point(comparison: Comparison, params: GateParams) -> Iterator[Che
         return
     rate, ratio = comparison.challenger.flag_rate.estimate, params.max_flag_rate_ratio
     before = None if champion is None else champion.metrics.flag_rate.estimate
-    as_near = before is not None and _times(rate, capacity) <= _times(before, capacity)
+    as_near = before is not None and rate > 0 and _times(rate, capacity) <= _times(before, capacity)
     than = "" if champion is None else f", or as near to it as that of champion {champion.version}, {before:.1%}"
     yield Check(
         "flag rate",

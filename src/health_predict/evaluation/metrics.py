@@ -95,7 +95,7 @@ class Metrics:
 
     @property
     def operating_point(self) -> str:
-        """What the threshold means for the discharges of a hospital, in one sentence."""
+        """What the threshold means for the discharges of a hospital, in one sentence about readmission in 30 days."""
         return in_words(self.flag_rate.estimate, self.precision.estimate, self.recall.estimate)
 
 

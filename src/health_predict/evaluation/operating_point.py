@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from health_predict.params import OUTCOMES, Target
+
 
 def threshold_at(capacity: float, y_proba: NDArray[np.float64], represents: NDArray[np.float64] | None = None) -> float:
     """The risk from which at most the share `capacity` of the encounters is flagged, and as many as this allows.
@@ -26,7 +28,7 @@ def threshold_at(capacity: float, y_proba: NDArray[np.float64], represents: NDAr
     return middle if middle > below else float(np.nextafter(below, 2.0))
 
 
-def in_words(flag_rate: float, ppv: float, sensitivity: float) -> str:
+def in_words(flag_rate: float, ppv: float, sensitivity: float, target: Target = "lt30") -> str:
     """What a threshold means for the discharges of a hospital, in one sentence. All are shares, 0 to 1.
 
     `ppv` is the share of the flagged that are readmitted, `sensitivity` the share of the readmitted that are flagged.
@@ -36,15 +38,18 @@ def in_words(flag_rate: float, ppv: float, sensitivity: float) -> str:
     'Of 100 discharges 20 are flagged; 4 of them are readmitted within 30 days, which is 39 of every 100 who are.'
     >>> in_words(0.01, 0.25, 0.02)
     'Of 10,000 discharges 100 are flagged; 25 of them are readmitted within 30 days, which is 2 of every 100 who are.'
+    >>> in_words(0.20, 0.66, 0.33, target="any")
+    'Of 100 discharges 20 are flagged; 13 of them are readmitted at any time, which is 33 of every 100 who are.'
     """
+    when = OUTCOMES[target].removeprefix("readmission ")
     if flag_rate == 0:
         return "Of 100 discharges none is flagged."
     of = next((size for size in (100, 1_000) if size * flag_rate * ppv >= 3), 10_000) if ppv > 0 else 100
     flagged, found, caught = _whole(of * flag_rate), _whole(of * flag_rate * ppv), _whole(100 * sensitivity)
     begins = f"Of {of:,} discharges {flagged} {_are(flagged)} flagged; "
     if ppv == 0:
-        return f"{begins}none of them is readmitted within 30 days."
-    return f"{begins}{found} of them {_are(found)} readmitted within 30 days, which is {caught} of every 100 who are."
+        return f"{begins}none of them is readmitted {when}."
+    return f"{begins}{found} of them {_are(found)} readmitted {when}, which is {caught} of every 100 who are."
 
 
 def _whole(number: float) -> str:

@@ -12,7 +12,7 @@ Sources:
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -363,14 +363,14 @@ def is_ambiguous(code: str | None) -> bool:
     return code is not None and code.strip()[:1].upper() in ("E", "V")
 
 
-def settle(encounter: Mapping[str, Any]) -> Mapping[str, Any]:
+def settle(encounter: Mapping[str, Any], read: Collection[str] = DIAGNOSES) -> Mapping[str, Any]:
     """The encounter with "unknown" for diagnoses that may be ICD-10-CM: codes with E or V in front, if another
-    diagnosis of the encounter can only be ICD-10-CM.
+    diagnosis of the encounter can only be ICD-10-CM. Diagnoses that are not in `read` count for nothing.
 
     >>> settle({"diag_1": "I5023", "diag_2": "E878", "diag_3": "428"})
     {'diag_1': 'I5023', 'diag_2': 'unknown', 'diag_3': '428'}
     """
-    codes = {field: encounter.get(field) for field in DIAGNOSES}
+    codes = {field: encounter.get(field) for field in DIAGNOSES if field in read}
     if not any(map(is_icd10, codes.values())):
         return encounter
     return {**encounter, **{field: UNKNOWN for field, code in codes.items() if is_ambiguous(code)}}

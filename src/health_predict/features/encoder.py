@@ -160,7 +160,7 @@ class Encoder:
 
     def unknown_fields(self, encounter: Mapping[str, Any]) -> list[str]:
         """Names of the code fields with an unknown value; missing values are not unknown."""
-        settled = settle(encounter)
+        settled = settle(encounter, self.fields)
         return [name for name, table in self.codes.items() if table.find(settled.get(name)) is None]
 
     def missing_fields(self, encounter: Mapping[str, Any]) -> list[str]:

@@ -302,7 +302,7 @@ def engineer(encounters: pl.DataFrame, features: Features = ALL) -> pl.DataFrame
     "unknown" are categories); the preprocessor joins these to pairs. Diagnosis codes may come in any spelling that
     `diagnoses.normalise` reads.
     """
-    encounters = settle(encounters)
+    encounters = settle(encounters, features.coded_fields)
     frame = encounters.lazy()
     for field in features.coded_fields:
         meanings = _meanings(encounters[field].unique().to_list(), field, features)
@@ -365,14 +365,14 @@ def _number(number: Number) -> pl.Expr:
 
 def columns(encounters: pl.DataFrame, encoder: Encoder) -> Mapping[str, NDArray[Any] | Codes]:
     """The fields that an encoder reads, as `Encoder.encode_table` takes them."""
-    encounters = settle(encounters)
+    encounters = settle(encounters, encoder.fields)
     counts = {name: encounters[name].to_numpy() for name in encoder.counts}  # null: NaN
     return {**counts, **{name: _codes(encounters[name]) for name in encoder.codes}}
 
 
-def settle(encounters: pl.DataFrame) -> pl.DataFrame:
-    """The table with `diagnoses.settle` applied to each encounter; row order kept."""
-    values = {name: _values(encounters[name]) for name in DIAGNOSES if name in encounters.columns}
+def settle(encounters: pl.DataFrame, read: Collection[str]) -> pl.DataFrame:
+    """The table with `diagnoses.settle` applied to each encounter, for a reader of the fields `read`; order kept."""
+    values = {name: _values(encounters[name]) for name in DIAGNOSES if name in read}
     foreign = {name: list(filter(is_icd10, found)) for name, found in values.items()}
     if not any(foreign.values()):
         return encounters

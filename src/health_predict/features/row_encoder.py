@@ -79,7 +79,7 @@ class RowEncoder:
         """
         self._unknown.clear()  # first, so that names from an encounter that failed are not kept
         x: list[Any] = [*chain.from_iterable(map(getitem, self._tables, map(encounter.get, self._fields)))]
-        if self._unknown and (settled := settle(encounter)) != encounter:  # it has codes of ICD-10-CM
+        if self._unknown and (settled := settle(encounter, self._fields)) != encounter:  # it has codes of ICD-10-CM
             return self.encode(settled)
         x += self._zeros
         for left, right, otherwise in self._joints:

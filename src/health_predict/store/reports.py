@@ -70,7 +70,7 @@ class EvaluationReport:
     comparison: Comparison
     checks: tuple[Check, ...]
     operating_point: str = ""  # what the challenger's threshold means for 100 discharges
-    stance: str = ""  # whether the challenger is better than the champion or as good, and what the gate asks
+    stance: str = ""  # whether the challenger is better than the champion, worse or neither, and what the gate asks
     skipped: bool = False
 
 

@@ -145,6 +145,7 @@ TRIPS = {
         among_eligible(average_precision=measured_at(0.0, -0.026, 0.026)),
         "Average precision on eligible index stays minus that of champion 7 is +0.000 (95%: -0.026 to +0.026)",
     ),
+    "nobody flagged, as by the champion": (flagging(0.0, 0.0), "0.0% of the encounters are flagged"),
     "too many flagged": (flagging(0.26, 0.20), "26.0% of the encounters are flagged at a capacity of 20.0%"),
     "too few flagged": (
         flagging(0.159, 0.1598),
@@ -270,9 +271,9 @@ def test_every_rule_can_trip():
         (measured_at(-0.008, -0.015, -0.001), "worse than champion 7: the difference is -0.008"),
         (
             measured_at(0.004, -0.003, 0.011),
-            "as good as champion 7: the difference is +0.004 (95%: -0.003 to +0.011), a tie",
+            "not told apart from champion 7: the difference is +0.004 (95%: -0.003 to +0.011), a tie",
         ),
-        (SAME, "as good as champion 7"),
+        (SAME, "not told apart from champion 7"),
     ],
 )
 def test_a_tie_with_the_champion_is_called_a_tie(difference, says):

@@ -111,6 +111,11 @@ def test_beside_icd10_a_code_of_either_system_is_unknown_and_others_stay():
     assert settle(ours) is ours
 
 
+def test_a_diagnosis_that_is_not_read_decides_nothing_about_the_others():
+    encounter = {"diag_1": "I5023", "diag_2": "E878"}
+    assert settle(encounter, ["diag_2", "diag_3"]) is encounter
+
+
 def test_missing_stays_apart_from_unknown():
     assert normalise(None) is None
     assert describe(None).ccs_group == describe(None).category == "missing"

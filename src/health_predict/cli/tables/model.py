@@ -159,7 +159,7 @@ def _compared(comparison: "Comparison") -> str:
 
 
 def gate(report: "EvaluationReport") -> Group:
-    """One row per rule of the gate, with estimate and limit; then whether the challenger is better, or as good."""
+    """One row per rule of the gate, with estimate and limit; then whether the challenger is better, or a tie."""
     rows = [(check.name, "yes" if check.passed else "NO", check.sentence) for check in report.checks]
     return Group(table_of(("gate", "", "rule"), rows), report.stance)
 

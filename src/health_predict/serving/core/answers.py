@@ -162,7 +162,7 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     fields: Annotated[
         list[str],
         _says(
-            "Fields of the encounter that make up the factor.",
+            "Fields of the encounter that make up the factor, of those that the model reads.",
             ["number_outpatient", "number_emergency", "number_inpatient"],
         ),
     ]

@@ -187,7 +187,7 @@ class Service:
                 answers.Contribution(
                     factor=c.factor.name,
                     contribution=c.amount,
-                    fields=list(c.factor.fields),
+                    fields=list(c.fields),
                     can_be_influenced=c.factor.can_be_influenced,
                 )
                 for c in explained.contributions

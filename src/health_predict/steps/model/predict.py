@@ -121,7 +121,7 @@ def _in_order(bundle: Bundle, batches: Iterator[Batch]) -> Iterator[_Part]:
 
 
 def _score(bundle: Bundle, batch: Batch) -> _Part:
-    encounters = settle(batch.encounters)
+    encounters = settle(batch.encounters, bundle.encoder.fields)
     probability = bundle.predict_proba(encounters)
     bands = bundle.manifest.bands
     band = np.searchsorted([b.lower for b in bands], probability, side="right") - 1

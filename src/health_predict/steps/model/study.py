@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from health_predict.data.cohort import LabelledEncounters, is_eligible, label, select_cohort
 from health_predict.evaluation.clinical_scores import SCORES
 from health_predict.evaluation.metrics import AurocComparison, Metrics, compare_auroc, evaluate
-from health_predict.evaluation.operating_point import threshold_at
+from health_predict.evaluation.operating_point import in_words, threshold_at
 from health_predict.params import Family, Params, Protocol, Target
 from health_predict.store import layout
 from health_predict.store.manifests import completed
@@ -68,5 +68,5 @@ def study(
             )
             for name, score in SCORES.items()
         },
-        operating_point=found.operating_point,
+        operating_point=in_words(found.flag_rate.estimate, found.precision.estimate, found.recall.estimate, target),
     )
