@@ -152,8 +152,8 @@ def _equal(pool: Pool, one: Floats, other: Floats, holdouts: int) -> Iterator[Co
         yield compare_models(
             encounters,
             pool.data.outcomes[rows],
-            Scores("challenger", challenger[rows], flagged_from[id(challenger)]),
-            champion=Scores("champion", champion[rows], flagged_from[id(champion)]),
+            Scores("challenger", challenger[rows], flagged_from[id(challenger)], capacity=PARAMS.bundle.capacity),
+            champion=Scores("champion", champion[rows], flagged_from[id(champion)], capacity=PARAMS.bundle.capacity),
             first=None,
             trained_on=encounters["encounter_id"].head(0),
             fingerprints={},

@@ -26,7 +26,7 @@ def trained(place: Place, *options: str) -> Bundle:
 
 
 def test_a_model_and_its_successors_do_not_read_what_was_excluded(store, encounters):
-    bundle = trained(store, "--exclude", " race, payer_code")
+    bundle = trained(store, "--exclude", " race, payer-code")
     assert bundle.manifest.excluded == LEFT_OUT
     assert not {*bundle.manifest.fields} & {*LEFT_OUT}
     mixed = encounters.with_columns(pl.col(LEFT_OUT).shuffle(seed=3))

@@ -51,7 +51,7 @@ def fields_named(listed: str | None) -> tuple[str, ...] | None:
 
     if listed is None or listed.strip() == "none":
         return None if listed is None else ()
-    chosen = tuple(sorted({name.strip() for name in listed.split(",") if name.strip()}))
+    chosen = tuple(sorted({name.strip().replace("-", "_") for name in listed.split(",") if name.strip()}))
     known = [field.name for field in CLINICAL]
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:

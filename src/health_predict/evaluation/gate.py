@@ -51,16 +51,21 @@ class Scores:
     y_proba: NDArray[np.float64]
     threshold: float
     target: Target = "lt30"
+    capacity: float | None = None  # share of discharges that the threshold was chosen to flag
 
 
 @dataclass(frozen=True)
 class Opponent:
-    """A model that the challenger is measured against: its own metrics, and challenger minus opponent."""
+    """A model that the challenger is measured against: its own metrics, and challenger minus opponent.
+
+    `capacity` is None in documents that were stored without it.
+    """
 
     version: str
     metrics: Metrics
     differences: Differences
     target: Target = "lt30"
+    capacity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ def compare_models(
         stand_for = None if represents is None else represents[rows]
         risks = challenger.y_proba[rows], opponent.y_proba[rows]
         differences = compare(y[rows], *risks, patients[rows], bootstrap, stand_for, capacity)
-        return Opponent(opponent.version, measure(opponent, rows), differences, opponent.target)
+        return Opponent(opponent.version, measure(opponent, rows), differences, opponent.target, opponent.capacity)
 
     def among_eligible() -> EligibleStays:
         eligible = is_eligible(encounters)
@@ -347,9 +352,11 @@ def _operating_point(comparison: Comparison, params: GateParams) -> Iterator[Che
     if capacity is None:
         return
     rate, ratio = comparison.challenger.flag_rate.estimate, params.max_flag_rate_ratio
-    before = None if champion is None else champion.metrics.flag_rate.estimate
-    as_near = before is not None and rate > 0 and _times(rate, capacity) <= _times(before, capacity)
-    than = "" if champion is None else f", or as near to it as that of champion {champion.version}, {before:.1%}"
+    as_near, than = False, ""
+    if champion is not None and champion.capacity == capacity:  # else the champion was never to be near
+        before = champion.metrics.flag_rate.estimate
+        as_near = rate > 0 and _times(rate, capacity) <= _times(before, capacity)
+        than = f", or as near to it as that of champion {champion.version}, {before:.1%}"
     yield Check(
         "flag rate",
         _times(rate, capacity) <= ratio or as_near,

@@ -340,7 +340,8 @@ def label(category: Category, value: Value | None) -> str:
     if category.table is not None:
         return category.table.get(value, UNKNOWN)
     codes = FIELD[category.field].codes
-    return str(value) if not codes or value in codes else UNKNOWN
+    known = value in codes if codes else value not in (MISSING, UNKNOWN)  # texts that would pass for the labels
+    return str(value) if known else UNKNOWN
 
 
 def _column(name: str, field: str = "") -> str:

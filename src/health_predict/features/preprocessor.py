@@ -178,7 +178,7 @@ class Preprocessor:
             rare = set() if infrequent is None else set(infrequent.tolist())
             kept = [code for code in seen.tolist() if code not in rare]
             names += [f"{name}={text}" for text in self._texts(name, kept)]
-            names += [f"{name}=rare"] if rare else []
+            names += [f"{name}="] if rare else []  # one column for all: no label is empty
         return tuple(names)
 
     def _texts(self, name: str, codes: Sequence[int]) -> list[str]:

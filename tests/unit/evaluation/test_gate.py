@@ -66,7 +66,7 @@ AMONG_WOMEN = SubgroupMetrics("sex", "Female", 4_000, 450, measured_at(0.66, 0.6
 FINE = Comparison(
     challenger_version="8",
     challenger=METRICS,
-    champion=Opponent("7", METRICS, EQUAL),
+    champion=Opponent("7", METRICS, EQUAL, capacity=0.20),
     first=Opponent("1", METRICS, EQUAL),
     clinical={
         "LACE (adapted)": AurocComparison(
@@ -77,7 +77,7 @@ FINE = Comparison(
     seen=0,
     fingerprints={"comparison": "invented"},
     capacity=0.20,
-    eligible=EligibleStays(7_700, 850, METRICS, Opponent("7", METRICS, EQUAL)),
+    eligible=EligibleStays(7_700, 850, METRICS, Opponent("7", METRICS, EQUAL, capacity=0.20)),
 )
 
 
@@ -144,6 +144,10 @@ TRIPS = {
     "average precision on eligible stays": (
         among_eligible(average_precision=measured_at(0.0, -0.026, 0.026)),
         "Average precision on eligible index stays minus that of champion 7 is +0.000 (95%: -0.026 to +0.026)",
+    ),
+    "as near as a champion of another capacity": (
+        replace(flagging(0.26, 0.26), champion=replace(flagging(0.26, 0.26).champion, capacity=0.30)),
+        "26.0% of the encounters are flagged at a capacity of 20.0%; the flag rate has to lie within 16.0% and 25.0%.",
     ),
     "nobody flagged, as by the champion": (flagging(0.0, 0.0), "0.0% of the encounters are flagged"),
     "too many flagged": (flagging(0.26, 0.20), "26.0% of the encounters are flagged at a capacity of 20.0%"),
@@ -432,7 +436,7 @@ def measured():
     encounters = select_cohort(generate(2_200, seed=3))
     y = outcome(encounters)
     risks = np.clip(0.08 + 0.25 * y + np.random.default_rng(0).normal(0, 0.03, len(y)), 0.01, 0.99)
-    return encounters, y, Scores("8", risks, 0.15)
+    return encounters, y, Scores("8", risks, 0.15, capacity=0.20)
 
 
 def gated(measured, challenger=None, champion=None, trained_on=NOBODY) -> Comparison:

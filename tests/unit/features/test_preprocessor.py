@@ -130,8 +130,26 @@ def test_a_training_row_is_not_encoded_by_its_own_outcome():
 def test_a_category_that_training_never_saw_counts_as_the_average_or_as_rare():
     target, one_hot = fitted("target"), fitted("one_hot")
     assert target.encoded("race")[None]["race"] == pytest.approx(Y.mean(), abs=1e-6)
-    assert one_hot.encoded("medical_specialty")[None] == {"medical_specialty=rare": 1.0}
+    assert one_hot.encoded("medical_specialty")[None] == {"medical_specialty=": 1.0}
     assert one_hot.encoded("gender")[None] == {}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("text", ["rare", "missing", "unknown", "a=b", "home and away"])
+def test_a_text_that_looks_like_a_name_of_ours_is_encoded_alike_everywhere(encoding, text):
+    table = TRAIN.with_columns(
+        pl.when(pl.int_range(pl.len()) % 4 == 0)
+        .then(pl.lit(text))
+        .otherwise("medical_specialty")
+        .alias("medical_specialty")
+    )
+    preprocessor = Preprocessor(encoding)
+    preprocessor.fit_transform(engineer(table), Y)
+    encoder = preprocessor.to_encoder()
+    assert len(set(preprocessor.feature_names)) == len(preprocessor.feature_names)
+    expected = dense(preprocessor.transform(engineer(table)))
+    np.testing.assert_allclose(encoder.encode_table(columns(table, encoder)), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(factories.vectors(encoder, table.to_dicts()), expected, rtol=0, atol=1e-6)
 
 
 def test_rates_stay_apart_in_single_precision():

@@ -186,4 +186,5 @@ def _asked(workspace: Workspace, ledger: Ledger, models: _Models, vouched: Vouch
 
 def _scores(version: str, bundle: Bundle, data: LabelledEncounters) -> Scores:
     manifest = bundle.manifest
-    return Scores(version, bundle.predict_proba(data.encounters), manifest.threshold, manifest.target)
+    y_proba = bundle.predict_proba(data.encounters)
+    return Scores(version, y_proba, manifest.threshold, manifest.target, manifest.capacity)

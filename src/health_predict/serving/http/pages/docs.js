@@ -55,7 +55,7 @@ const show = {
       + 'The difference, by factor, in percentage points:')
     add(box, 'p', 'The reference patient is a patient at the median risk of the reference cohort: typical values'
       + (changed.length ? `, of which ${changed.length} (${changed.join(', ')}) `
-        + `${changed.length > 1 ? 'were' : 'was'} changed so that the risk is the median.` : '.'), 'soft')
+        + `${changed.length > 1 ? 'were' : 'was'} changed so that the risk is the median, or as near to it as they bring it.` : '.'), 'soft')
     const table = add(box, 'table', '')
     const small = a.contributions.filter(one => Math.abs(one.contribution) < 0.0005)
     for (const one of a.contributions.filter(one => !small.includes(one))) {
