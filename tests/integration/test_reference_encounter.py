@@ -30,7 +30,9 @@ def folder(request, tmp_path_factory) -> Path:
     parts = split(select_cohort(factories.encounters(2_500, seed)), SplitParams(initial_share=0.95))
     train, validation = label(parts.train, "lt30"), label(parts.validation, "lt30")
     prepared = prepare(CANDIDATES[family].encoding, train, validation, PreprocessorParams())
-    fitted = fit(family, CANDIDATES[family].default(len(train.outcomes)), prepared, SearchParams())
+    fitted = fit(
+        family, CANDIDATES[family].default(len(train.outcomes)), prepared, SearchParams(), BundleParams.capacity
+    )
     folder: Path = tmp_path_factory.mktemp("bundle") / "bundle"
     export(folder, fitted, train, validation, {}, PROVENANCE, Params())
     return folder
