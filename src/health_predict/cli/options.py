@@ -49,8 +49,10 @@ def fields_named(listed: str | None) -> tuple[str, ...] | None:
     """The fields that a model may not read; `none`: it may read all. None where nothing was said."""
     from health_predict.features.encounters import without  # noqa: PLC0415  # serving alone has no polars
 
-    if listed is None or listed.strip() == "none":
-        return None if listed is None else ()
+    if listed is None:
+        return None
+    if listed.strip() == "none":
+        return ()
     chosen = tuple(sorted({name.strip().replace("-", "_") for name in listed.split(",") if name.strip()}))
     known = [field.name for field in CLINICAL]
     unknown = [name for name in chosen if name not in known]

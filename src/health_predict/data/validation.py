@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from typing import TypeVar
 
 import polars as pl
 
@@ -16,6 +17,7 @@ from health_predict.params import ValidationParams
 DTYPES: dict[str, pl.DataType] = {field.name: getattr(pl, field.dtype)() for field in FIELDS}
 
 LINE, REASON = "line", "reason"
+Values = TypeVar("Values", pl.Series, pl.Expr)
 _SHOWN = 5  # findings named in a message
 
 
@@ -89,11 +91,7 @@ def _typed_problems(field: Field, value: pl.Expr) -> Iterator[tuple[str, pl.Expr
     """Each reason to refuse a typed value of the field, with a flag per row; null where the value is missing."""
     if not field.nullable:
         yield "is missing", value.is_null()
-    if field.is_number:
-        follows = value.is_between(*field.bounds)
-    else:
-        follows = value.is_in(field.codes) if field.closed else value.str.len_chars().is_between(1, LONGEST_TEXT)
-    yield f"is not {field.rule}", ~follows
+    yield f"is not {field.rule}", ~_follows(field, value)
     if field.name == "encounter_id":
         yield "is in an earlier line too", ~value.is_first_distinct()
 
@@ -111,17 +109,23 @@ def _problems(field: Field, text: pl.Series) -> Iterator[tuple[str, pl.Series]]:
     given = ~text.is_in(MISSING_TEXTS)
     if not field.nullable:
         yield "is missing", ~given
-    yield f"is not {field.rule}", given & ~_follows(field, text)
+    yield f"is not {field.rule}", given & ~_follows(field, _read(field, text)).fill_null(False)
     if field.name == "encounter_id":
         yield "is in an earlier line too", given & ~text.is_first_distinct()
 
 
-def _follows(field: Field, text: pl.Series) -> pl.Series:
-    """Whether each value follows the field's rule."""
+def _follows(field: Field, value: Values) -> Values:
+    """Whether each value, of the field's own type, follows the field's rule; null where it is null."""
     if field.is_number:
-        number = text.cast(pl.Int64 if field.is_whole_number else pl.Float64, strict=False)
-        return number.is_between(*field.bounds).fill_null(False)
-    return text.is_in(field.codes) if field.closed else text.str.len_chars() <= LONGEST_TEXT
+        return value.is_between(*field.bounds)
+    return value.is_in(field.codes) if field.closed else value.str.len_chars().is_between(1, LONGEST_TEXT)
+
+
+def _read(field: Field, text: pl.Series) -> pl.Series:
+    """The values of the field's own type that texts stand for; null where a text stands for none."""
+    if not field.is_number:
+        return text
+    return text.cast(pl.Int64 if field.is_whole_number else pl.Float64, strict=False)
 
 
 def _typed(field: Field) -> pl.Expr:
